@@ -1,0 +1,39 @@
+# make demo: from videos to two trained and evaluated models. make test: all tests but the slow ones.
+# Both set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+EXTRAS := torch,video,dev
+RUN := .venv/bin/python
+DEMO_MODELS := i3d conv_lstm
+
+.PHONY: demo test test-slow lint format clean
+
+demo: .venv/installed
+	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
+	$(RUN) torch_impl/evaluate.py --run=runs/i3d_synthetic,runs/conv_lstm_synthetic
+
+test: .venv/installed
+	$(RUN) -m pytest
+
+test-slow: .venv/installed
+	$(RUN) -m pytest -m slow
+
+lint: .venv/installed
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format: .venv/installed
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.venv/installed: setup.cfg pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed. Received: none on PATH; name one with make PYTHON=…" >&2; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[$(EXTRAS)]'
+	touch $@
+
+clean:
+	rm -rf .venv data runs build *.egg-info

@@ -1,0 +1,136 @@
+"""Times `torch_impl`'s models against plain builds of the same function, side by side in one run.
+
+Prints median seconds of a training step (forward, cross-entropy, backward, Adam) and of an evaluation, and the ratio
+plain / ours; checks first that both give the same logits. Example: python benchmarks/torch_models.py --model=i3d
+"""
+
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+import torch
+from absl import flags, logging
+from torch.nn import functional
+
+from benchmarks import plain_torch
+from common import configs, errors, initial_weights
+from torch_impl import layers, weights
+
+_MODEL = flags.DEFINE_enum("model", "all", ["all", "i3d", "conv_lstm"], "Which model to time.")
+_THREADS = flags.DEFINE_integer("threads", 2, "Threads of both builds.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each build, interleaved.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 1, "Clips a step.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=8)
+_HEIGHT = flags.DEFINE_integer("height", 224, "Height in px.", lower_bound=32)
+_WIDTH = flags.DEFINE_integer("width", 224, "Width in px.", lower_bound=32)
+_MULTIPLIER = flags.DEFINE_float("multiplier", 1.0, "Channel multiplier of I3D; ConvLSTM has 32 filters times it.")
+_PRECISION = flags.DEFINE_enum("precision", "float32", configs.PRECISIONS, "Of our build; plain bfloat16 is float32.")
+
+_LOGITS_LIMIT = {"float32": 1e-3, "float64": 1e-10, "bfloat16": 0.5}  # Largest difference accepted before timing.
+
+
+def model_config(name: str) -> configs.ModelConfig:
+    """Returns the config that the flags ask for, without dropout, so that both builds compute the same."""
+    shape = (_FRAMES.value, _HEIGHT.value, _WIDTH.value)
+    if name == "i3d":
+        return configs.I3DConfig(174, shape, dropout=0, width=_MULTIPLIER.value)
+    return configs.ConvLSTMConfig(
+        174, shape, num_layers=3 if min(shape[1:]) >= 63 else 2, filters=max(1, round(32 * _MULTIPLIER.value))
+    )
+
+
+def training_step(model: torch.nn.Module, clips: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    """Returns a function that makes one training step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        functional.cross_entropy(model(clips), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def evaluation(model: torch.nn.Module, clips: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Returns a function that scores the clips."""
+
+    def score() -> torch.Tensor:
+        model.eval()
+        with torch.inference_mode():
+            return model(clips)
+
+    return score
+
+
+def compare(name: str, precision: str) -> list[tuple[str, float, float]]:
+    """Returns rows (what, seconds of the plain build, seconds of ours) after checking that both agree."""
+    config = model_config(name)
+    arrays = initial_weights.initial_weights(config, seed=0)
+    ours = weights.build_model(config, precision)
+    plain = plain_torch.build_model(config, arrays, layers.DTYPES[precision][0])
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randint(0, 256, (_BATCH.value, *config.input_shape, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, config.num_classes, (_BATCH.value,), generator=generator)
+    check_agreement(plain, ours, clips, _LOGITS_LIMIT[precision])
+    rows = []
+    for what, make in (
+        ("training step", lambda m: training_step(m, clips, labels)),
+        ("evaluation", lambda m: evaluation(m, clips)),
+    ):
+        seconds = interleaved([make(plain), make(ours)], _REPEATS.value)
+        rows.append((f"{name}, {what}", *seconds))
+    return rows
+
+
+def check_agreement(plain: torch.nn.Module, ours: torch.nn.Module, clips: torch.Tensor, limit: float) -> None:
+    """Refuses to time two builds whose logits differ, in training or in inference."""
+    for mode in (True, False):
+        with torch.no_grad():
+            expected, received = plain.train(mode)(clips), ours.train(mode)(clips)
+        error = ((received - expected).abs().max() / max(1, expected.abs().max().item())).item()
+        if not error <= limit:
+            raise errors.UserError(
+                f"Both builds must give the same logits to {limit}. Received: they differ by {error:.2g}"
+            )
+
+
+def interleaved(functions: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Returns the median seconds of each function; they take turns, after one untimed turn each."""
+    seconds: list[list[float]] = [[] for _ in functions]
+    for repeat in range(repeats + 1):
+        for function, times in zip(functions, seconds, strict=True):
+            start = time.perf_counter()
+            function()
+            if repeat:
+                times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in seconds]
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table."""
+    del argv
+    torch.set_num_threads(_THREADS.value)
+    logging.info(
+        "%d clip(s) of %dx%dx%d, %d threads, %s",
+        _BATCH.value,
+        _FRAMES.value,
+        _HEIGHT.value,
+        _WIDTH.value,
+        _THREADS.value,
+        _PRECISION.value,
+    )
+    sys.stdout.write(f"{'':26}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>7}\n")
+    for name in ("i3d", "conv_lstm") if _MODEL.value == "all" else (_MODEL.value,):
+        for what, plain_seconds, our_seconds in compare(name, _PRECISION.value):
+            ratio = plain_seconds / our_seconds
+            sys.stdout.write(f"{what:26}{plain_seconds:10.3f}{our_seconds:10.3f}{ratio:7.2f}\n")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,205 @@
+"""Configurations as values: the two models, their training, and Table 2 of the paper as presets.
+
+A config is a frozen dataclass that is passed in; nothing below an entry script knows a flag. `to_dict` and
+`from_dict` are the JSON form that `run/config.json` and the header of `weights.safetensors` hold.
+"""
+
+import dataclasses
+import typing
+from typing import Any
+
+from common import errors
+
+NORMALIZATIONS = ("minus_one_to_one", "raw")
+PRECISIONS = ("float32", "bfloat16", "float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class I3DConfig:
+    """Inflated Inception-v1 (Carreira & Zisserman 2017) as section 4.2 of the paper changes it.
+
+    Attributes:
+      num_classes: K, number of logits.
+      input_shape: T, H, W of a clip: frames (at least 8), height and width in px (at least 32).
+      dropout: probability of dropping a feature before the last convolution, in [0, 1).
+      temporal_strides: "paper" (section 4.2: stride 1 in time at Conv3d_1a_7x7 and MaxPool3d_4a_3x3, so that 16 frames
+        give 8 activations at Mixed_5c) or "original" (stride 2 there).
+      width: channel multiplier, 1.0 in the paper; less for small runs.
+      normalization: what the model does with pixels in 0…255: "minus_one_to_one" (x / 127.5 - 1) or "raw" (nothing).
+    """
+
+    model: typing.ClassVar[str] = "i3d"
+    num_classes: int
+    input_shape: tuple[int, int, int] = (16, 224, 224)
+    dropout: float = 0.5
+    temporal_strides: str = "paper"
+    width: float = 1.0
+    normalization: str = "minus_one_to_one"
+
+    def __post_init__(self) -> None:
+        _check_model(self, min_frames=8, min_size=32)
+        _check_choice("temporal_strides", self.temporal_strides, ("paper", "original"))
+        if not 0 < self.width <= 8:
+            raise errors.UserError(f"width must be in (0, 8]. Received: {self.width}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvLSTMConfig:
+    """Convolutional LSTM (Shi et al. 2015, no peepholes) as section 4.2 of the paper describes it.
+
+    Attributes:
+      num_classes: K, number of logits.
+      input_shape: T, H, W of a clip: frames, height and width in px.
+      num_layers: ConvLSTM layers, each followed by batch norm and a 2x2 max-pool.
+      filters: channels of the hidden state of every layer.
+      kernel_size: height and width in px of the input and the recurrent kernels.
+      dropout: probability of dropping a value between the layers, in [0, 1).
+      head: "all_frames" (the outputs of all T frames feed the dense layer) or "last_frame".
+      share_batch_norm: one gamma and beta for all layers, which gives the paper's 1,324,014 parameters (D3).
+      normalization: as in `I3DConfig`.
+    """
+
+    model: typing.ClassVar[str] = "conv_lstm"
+    num_classes: int
+    input_shape: tuple[int, int, int] = (16, 224, 224)
+    num_layers: int = 3
+    filters: int = 32
+    kernel_size: tuple[int, int] = (5, 5)
+    dropout: float = 0.0
+    head: str = "all_frames"
+    share_batch_norm: bool = True
+    normalization: str = "minus_one_to_one"
+
+    def __post_init__(self) -> None:
+        # Each layer halves the frame twice (stride 2, then the pool), so this is the least size that leaves one pixel.
+        _check_model(self, min_frames=1, min_size=4**self.num_layers - 1)
+        _check_choice("head", self.head, ("all_frames", "last_frame"))
+        for name in ("num_layers", "filters"):
+            if getattr(self, name) < 1:
+                raise errors.UserError(f"{name} must be at least 1. Received: {getattr(self, name)}")
+        if len(self.kernel_size) != 2 or min(self.kernel_size) < 1:
+            raise errors.UserError(f"kernel_size must be two positive numbers. Received: {self.kernel_size}")
+
+
+ModelConfig = I3DConfig | ConvLSTMConfig
+MODELS: dict[str, type[ModelConfig]] = {config.model: config for config in (I3DConfig, ConvLSTMConfig)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Defaults are what all rows of Table 2 share.
+
+    Attributes:
+      model: the model.
+      optimizer: "adam" or "sgd" (Table 2).
+      momentum: of SGD (Table 2: 0.2); Adam has none.
+      weight_decay: L2, added to the gradient of every trainable weight (Table 2).
+      epochs: passes over the training split (Table 2).
+      learning_rate: at the start, per step.
+      batch_size: clips a step.
+      plateau_patience: epochs without a better validation loss after which the rate is multiplied by `plateau_factor`.
+      plateau_factor: see `plateau_patience`; 1 keeps the rate.
+      seed: of initial weights, batch order and dropout.
+      precision: of the computation: "float32", "bfloat16" (weights, loss and optimiser stay float32) or "float64".
+    """
+
+    model: ModelConfig
+    optimizer: str
+    epochs: int
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    learning_rate: float = 1e-3
+    batch_size: int = 16
+    plateau_patience: int = 2
+    plateau_factor: float = 0.5
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_choice("optimizer", self.optimizer, ("adam", "sgd"))
+        _check_choice("precision", self.precision, PRECISIONS)
+        for name, least in (("epochs", 0), ("batch_size", 1), ("plateau_patience", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise errors.UserError(f"{name} must be at least {least}. Received: {getattr(self, name)}")
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            raise errors.UserError(
+                "learning_rate must be positive and weight_decay not negative. "
+                f"Received: learning_rate={self.learning_rate}, weight_decay={self.weight_decay}"
+            )
+        if not 0 <= self.momentum < 1 or not 0 < self.plateau_factor <= 1:
+            raise errors.UserError(
+                "momentum must be in [0, 1) and plateau_factor in (0, 1]. "
+                f"Received: momentum={self.momentum}, plateau_factor={self.plateau_factor}"
+            )
+
+
+def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
+    """Returns the JSON form of a config; a model config carries its `model` name."""
+    values: dict[str, Any] = {}
+    if isinstance(config, I3DConfig | ConvLSTMConfig):
+        values["model"] = config.model
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        values[field.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
+    return values
+
+
+def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """Returns the model config of its JSON form; refuses unknown models and unknown or missing fields."""
+    if not isinstance(values, dict) or values.get("model") not in MODELS:
+        raise errors.UserError(f"A model config names one of {sorted(MODELS)} as `model`. Received: {values}")
+    return _from_dict(MODELS[values["model"]], {k: v for k, v in values.items() if k != "model"})
+
+
+def train_config_from_dict(values: dict[str, Any]) -> TrainConfig:
+    """Returns the training config of its JSON form; refuses unknown or missing fields."""
+    model = model_config_from_dict(values.get("model", {}))
+    return _from_dict(TrainConfig, {**values, "model": model})
+
+
+def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+    fields = {field.name for field in dataclasses.fields(cls)}
+    if set(values) != fields:
+        raise errors.UserError(
+            f"{cls.__name__} has exactly the fields {sorted(fields)}. "
+            f"Missing: {sorted(fields - set(values))}, unexpected: {sorted(set(values) - fields)}"
+        )
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise errors.UserError(f"{name} must be one of {', '.join(choices)}. Received: {value!r}")
+
+
+def _check_model(config: ModelConfig, *, min_frames: int, min_size: int) -> None:
+    _check_choice("normalization", config.normalization, NORMALIZATIONS)
+    if config.num_classes < 1:
+        raise errors.UserError(f"num_classes must be at least 1. Received: {config.num_classes}")
+    if not 0 <= config.dropout < 1:
+        raise errors.UserError(f"dropout is the probability of dropping, in [0, 1). Received: {config.dropout}")
+    shape = config.input_shape
+    if len(shape) != 3 or shape[0] < min_frames or min(shape[1:]) < min_size:
+        raise errors.UserError(
+            f"input_shape must be (frames >= {min_frames}, height >= {min_size}, width >= {min_size}). "
+            f"Received: {tuple(shape)}"
+        )
+
+
+# Table 2 of the paper (appendix A.1); learning rate, batch and schedule as in its released code.
+PRESETS: dict[str, TrainConfig] = {
+    "i3d_something": TrainConfig(I3DConfig(174, (16, 224, 224), dropout=0.5), "adam", epochs=13),
+    "i3d_kth": TrainConfig(I3DConfig(6, (32, 120, 160), dropout=0.7), "adam", epochs=30, weight_decay=5e-5),
+    "conv_lstm_something": TrainConfig(
+        ConvLSTMConfig(174, (16, 224, 224), num_layers=3, dropout=0.0), "sgd", epochs=105, momentum=0.2
+    ),
+    "conv_lstm_kth": TrainConfig(
+        ConvLSTMConfig(6, (32, 120, 160), num_layers=2, kernel_size=(3, 5), dropout=0.5, head="last_frame"),
+        "sgd",
+        epochs=21,
+        momentum=0.2,
+        weight_decay=1e-4,
+    ),
+    "i3d_synthetic": TrainConfig(I3DConfig(12, (16, 64, 64), dropout=0.2, width=0.125), "adam", epochs=8),
+    "conv_lstm_synthetic": TrainConfig(ConvLSTMConfig(12, (16, 64, 64), num_layers=2, filters=16), "adam", epochs=10),
+}

@@ -1,0 +1,343 @@
+"""One shard of a clip store: an HDF5 file of clips, written whole or not at all, and read by many threads.
+
+A clip is uint8 [T, H, W, 3], RGB. Pixels lie in the file either as they are, one chunk a clip (`raw`), or as JPEG
+frames laid end to end (`jpeg`). HDF5 says where; the bytes themselves are read with `pread`, so threads read and decode
+at once, and no handle has to survive a fork or a pickle.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+from common import errors
+
+SCHEMA_VERSION = 1
+ENCODINGS = ("jpeg", "raw")
+_HASH_BLOCK = 1 << 20  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What every clip of a store has in common.
+
+    Attributes:
+      frames: T.
+      height: H in px.
+      width: W in px.
+      encoding: "jpeg" or "raw".
+      jpeg_quality: 1…100, of `jpeg`.
+      object_mask_shape: (h, w) of the ground-truth masks where clips carry `salient` and `object_mask`, or None.
+    """
+
+    frames: int
+    height: int
+    width: int
+    encoding: str = "jpeg"
+    jpeg_quality: int = 95
+    object_mask_shape: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.height, self.width) < 1:
+            raise errors.UserError(
+                "A clip has at least 1 frame and 1x1 px. "
+                f"Received: frames={self.frames}, height={self.height}, width={self.width}"
+            )
+        if self.encoding not in ENCODINGS or not 1 <= self.jpeg_quality <= 100:
+            raise errors.UserError(
+                f"encoding must be one of {', '.join(ENCODINGS)} and jpeg_quality in 1…100. "
+                f"Received: encoding={self.encoding!r}, jpeg_quality={self.jpeg_quality}"
+            )
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """(T, H, W, 3)."""
+        return (self.frames, self.height, self.width, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One clip on its way into a store.
+
+    Attributes:
+      frames: uint8 [T, H, W, 3], RGB.
+      label: class index, or -1 where it is unknown.
+      video_id: unique in its split.
+      source_frame: int32 [T], index of each frame in the source video.
+      source_time: float64 [T], its presentation time in seconds.
+      source_frames: number of frames of the source (or of the sequence cut from it).
+      source_fps: frames per second of the source.
+      salient: uint8 [T], 1 where the frame carries the evidence for the class; None where nobody knows.
+      object_mask: uint8 [T, h, w], 1 where the moving object is; None where nobody knows.
+    """
+
+    frames: np.ndarray
+    label: int
+    video_id: str
+    source_frame: np.ndarray
+    source_time: np.ndarray
+    source_frames: int
+    source_fps: float
+    salient: np.ndarray | None = None
+    object_mask: np.ndarray | None = None
+
+
+def _columns(layout: Layout) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """Returns dtype and per-clip shape of every dataset of a shard but the pixels."""
+    columns: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "label": (np.int32, ()),
+        "video_id": (h5py.string_dtype("utf-8"), ()),
+        "source_frame": (np.int32, (layout.frames,)),
+        "source_time": (np.float64, (layout.frames,)),
+        "source_frames": (np.int32, ()),
+        "source_fps": (np.float32, ()),
+    }
+    if layout.object_mask_shape:
+        columns["salient"] = (np.uint8, (layout.frames,))
+        columns["object_mask"] = (np.uint8, (layout.frames, *layout.object_mask_shape))
+    return columns
+
+
+def write_shard(path: pathlib.Path, clips: Iterable[Clip], layout: Layout, report: dict[str, Any]) -> int:
+    """Writes clips to a shard that appears under `path` only when it is whole.
+
+    The same clips give the same bytes.
+
+    Args:
+      path: final name; its folder exists.
+      clips: consumed one by one. Only JPEG bytes, or one raw clip, are held in memory.
+      layout: of the store.
+      report: JSON-able; stored in the shard after the last clip was taken, so the producer of the clips may still
+        add to it while they are written.
+
+    Returns:
+      The number of clips written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            count = _write(file, clips, layout)
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            file.attrs["report"] = json.dumps(report, sort_keys=True)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _write(file: h5py.File, clips: Iterable[Clip], layout: Layout) -> int:
+    columns: dict[str, list[Any]] = {name: [] for name in _columns(layout)}
+    encoded: list[np.ndarray] = []
+    frame_bytes: list[list[int]] = []
+    raw = None
+    if layout.encoding == "raw":
+        raw = file.create_dataset(
+            "frames",
+            (0, *layout.clip_shape),
+            np.uint8,
+            chunks=(1, *layout.clip_shape),
+            maxshape=(None, *layout.clip_shape),
+        )
+    count = 0
+    for clip in clips:
+        _check_clip(clip, layout)
+        if raw is not None:
+            raw.resize(count + 1, axis=0)
+            raw[count] = clip.frames
+        else:
+            images = [encode_jpeg(frame, layout.jpeg_quality) for frame in clip.frames]
+            encoded += images
+            frame_bytes.append([image.size for image in images])
+        for name, values in columns.items():
+            values.append(getattr(clip, name))
+        count += 1
+    if raw is None:
+        file["frames"] = np.concatenate(encoded) if encoded else np.zeros(0, np.uint8)
+        ends = np.cumsum(np.array(frame_bytes, np.int64).reshape(-1)).reshape(count, layout.frames)
+        starts = ends[:, :1] - np.array(frame_bytes, np.int64).reshape(count, layout.frames)[:, :1]
+        file["frame_offsets"] = np.concatenate([starts, ends], axis=1)
+    for name, (dtype, shape) in _columns(layout).items():
+        values = columns[name] if name == "video_id" else np.array(columns[name], dtype).reshape(count, *shape)
+        file.create_dataset(name, (count, *shape), dtype, data=values if count else None)
+    return count
+
+
+def _check_clip(clip: Clip, layout: Layout) -> None:
+    shapes = {"frames": layout.clip_shape}
+    shapes |= {name: shape for name, (_, shape) in _columns(layout).items() if shape}
+    for name, shape in shapes.items():
+        value = getattr(clip, name)
+        if value is None or np.shape(value) != shape:
+            raise ValueError(f"{name} of clip {clip.video_id!r} must have shape {shape}. Received: {np.shape(value)}")
+    if clip.frames.dtype != np.uint8:
+        raise ValueError(f"frames must be uint8. Received: {clip.frames.dtype}")
+
+
+def encode_jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
+    """Returns the JPEG bytes (uint8 [bytes]) of an RGB frame, uint8 [H, W, 3]."""
+    _, data = cv2.imencode(".jpg", frame[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return data.reshape(-1)
+
+
+def read_report(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the report that was stored with a shard; refuses a file that is not a whole shard."""
+    with _open(path) as file:
+        if "report" not in file.attrs:
+            raise errors.UserError(f"A shard holds the report of its making. Received: {path} without one")
+        return json.loads(file.attrs["report"])
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _open(path: pathlib.Path) -> h5py.File:
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise errors.UserError(f"A shard is a readable HDF5 file. Received: {path}: {error}") from None
+    if file.attrs.get("schema_version") != SCHEMA_VERSION:
+        version = file.attrs.get("schema_version")
+        file.close()
+        raise errors.UserError(f"Schema version {SCHEMA_VERSION} is read. Received: {version} in {path}")
+    return file
+
+
+class ShardReader:
+    """One checked shard: its columns in memory, its pixels read when asked for.
+
+    Attributes:
+      path: of the file.
+      columns: name -> array [N, ...] of every dataset but the pixels.
+    """
+
+    def __init__(self, path: pathlib.Path, layout: Layout) -> None:
+        self.path = path
+        self._layout = layout
+        with _open(path) as file:
+            self.columns = {name: _column(file, name, layout) for name in _columns(layout)}
+            self._ranges = _raw_ranges(file, layout) if layout.encoding == "raw" else _jpeg_ranges(file, layout)
+        lengths = {name: len(column) for name, column in self.columns.items()} | {"frames": len(self._ranges)}
+        if len(set(lengths.values())) > 1:
+            raise errors.UserError(f"All datasets of a shard have one row a clip. Received: {lengths} in {path}")
+        if self._ranges.size and (
+            self._ranges[0, 0] < 0 or np.any(np.diff(self._ranges) < 0) or self._ranges.max() > path.stat().st_size
+        ):
+            raise errors.UserError(f"Frame offsets rise and stay inside the file. Received: {path}, which breaks this")
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def read(self, row: int, out: np.ndarray) -> None:
+        """Reads one clip.
+
+        Args:
+          row: of the clip in this shard.
+          out: uint8 [T, H, W, 3], C-contiguous; receives RGB.
+        """
+        ends = self._ranges[row]
+        target = out if self._layout.encoding == "raw" else np.empty(ends[-1] - ends[0], np.uint8)
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            done, view = 0, memoryview(target).cast("B") if target.size else b""
+            while done < len(view):  # One call may return less than was asked for.
+                got = os.preadv(descriptor, [view[done:]], int(ends[0]) + done)
+                if got == 0:
+                    raise errors.UserError(f"A shard does not shrink while it is read. Received: {self.path}")
+                done += got
+        finally:
+            os.close(descriptor)
+        if self._layout.encoding == "jpeg":
+            for number, frame in enumerate(out):
+                self._decode(target[ends[number] - ends[0] : ends[number + 1] - ends[0]], frame, row)
+
+    def _decode(self, data: np.ndarray, frame: np.ndarray, row: int) -> None:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        if image is None or image.shape != frame.shape:
+            came = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]} px"
+            raise errors.UserError(
+                f"Frames are JPEG images of {frame.shape[1]}x{frame.shape[0]} px. "
+                f"Received: {came} in clip {self.columns['video_id'][row]!r} of {self.path}"
+            )
+        frame[...] = image
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Returns a dataset that lies in this very file; links and data elsewhere could name any file of the reader's."""
+    link = file.get(name, getlink=True)
+    item = file[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(item, h5py.Dataset):
+        came = "nothing" if link is None else type(link).__name__ if item is None else "a group"
+        raise errors.UserError(f"A shard has a dataset {name!r} of its own. Received: {came} in {file.filename}")
+    if item.is_virtual or item.external:
+        raise errors.UserError(f"Dataset {name!r} lies in the shard itself. Received: data elsewhere, {file.filename}")
+    return item
+
+
+def _column(file: h5py.File, name: str, layout: Layout) -> np.ndarray:
+    dtype, shape = _columns(layout)[name]
+    dataset = _dataset(file, name)
+    if dataset.dtype != dtype or dataset.shape[1:] != shape or dataset.ndim != 1 + len(shape):
+        raise errors.UserError(
+            f"Dataset {name!r} is {np.dtype(dtype)} [N{''.join(f', {size}' for size in shape)}]. "
+            f"Received: {dataset.dtype} {list(dataset.shape)} in {file.filename}"
+        )
+    return dataset.asstr()[...] if name == "video_id" else dataset[...]
+
+
+def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
+    """Returns int64 [N, 2]: where each clip's bytes begin and end in the file."""
+    frames = _dataset(file, "frames")
+    if frames.dtype != np.uint8 or frames.shape[1:] != layout.clip_shape or frames.chunks != (1, *layout.clip_shape):
+        raise errors.UserError(
+            f"Raw frames are uint8 [N, {', '.join(map(str, layout.clip_shape))}], one chunk a clip. "
+            f"Received: {frames.dtype} {list(frames.shape)}, chunks {frames.chunks} in {file.filename}"
+        )
+    size = int(np.prod(layout.clip_shape))
+    starts = np.full(len(frames), -1, np.int64)
+
+    def note(chunk: Any) -> None:
+        if chunk.filter_mask == 0 and chunk.size == size:
+            starts[chunk.chunk_offset[0]] = chunk.byte_offset
+
+    if len(frames):
+        frames.id.chunk_iter(note)
+    if frames.compression or frames.shuffle or frames.fletcher32 or np.any(starts < 0):
+        raise errors.UserError(f"Raw frames are stored whole and without filters. Received: {file.filename}")
+    return np.stack([starts, starts + size], axis=1)
+
+
+def _jpeg_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
+    """Returns int64 [N, T + 1]: where each frame's bytes begin in the file, and where the last one ends."""
+    frames, offsets = _dataset(file, "frames"), _dataset(file, "frame_offsets")
+    if frames.dtype != np.uint8 or frames.ndim != 1 or frames.chunks:
+        raise errors.UserError(
+            "JPEG frames are one contiguous uint8 [bytes]. "
+            f"Received: {frames.dtype} {list(frames.shape)} in {file.filename}"
+        )
+    if offsets.dtype != np.int64 or offsets.ndim != 2 or offsets.shape[1] != layout.frames + 1:
+        raise errors.UserError(
+            f"frame_offsets is int64 [N, {layout.frames + 1}]. "
+            f"Received: {offsets.dtype} {list(offsets.shape)} in {file.filename}"
+        )
+    values = offsets[...]
+    if values.size and (values.min() < 0 or values.max() > frames.shape[0] or np.any(np.diff(values) < 0)):
+        raise errors.UserError(
+            f"frame_offsets rise from 0 to {frames.shape[0]}, the bytes there are. "
+            f"Received: {values.min()}…{values.max()} in {file.filename}"
+        )
+    return values + (frames.id.get_offset() or 0)

@@ -1,0 +1,26 @@
+"""Which device computes, and with which arithmetic."""
+
+import torch
+
+from common import errors
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+def find_device(name: str) -> torch.device:
+    """Returns the device called `name`, set to full float32 arithmetic.
+
+    Args:
+      name: "cpu", "gpu" (the first visible one; choose with CUDA_VISIBLE_DEVICES), or "auto" (a GPU if there is one).
+
+    Raises:
+      errors.UserError: for another name, or "gpu" where there is none.
+    """
+    if name not in DEVICES:
+        raise errors.UserError(f"device must be one of {', '.join(DEVICES)}. Received: {name!r}")
+    if name == "gpu" and not torch.cuda.is_available():
+        raise errors.UserError("device=gpu needs a GPU that PyTorch sees. Received: none (torch.cuda.is_available())")
+    # TF32 rounds the factors of a float32 product to 10 bits, by default in cuDNN's convolutions: --precision decides.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")

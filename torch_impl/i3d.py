@@ -1,0 +1,98 @@
+"""I3D, the inflated Inception-v1 (Carreira & Zisserman 2017, arXiv:1705.07750), as section 4.2 of the paper uses it.
+
+The layers come from the table in `common/architectures.py`; endpoints bear DeepMind's names. The paper's change: the
+temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames give 8 activations at Mixed_5c.
+"""
+
+import torch
+from torch import nn
+
+from common import architectures, configs
+from torch_impl import layers
+
+
+class InceptionBlock(nn.Module):
+    """Four branches, concatenated along channels."""
+
+    def __init__(self, channels: int, block: architectures.Inception, dtype: torch.dtype) -> None:
+        super().__init__()
+        for number, units in enumerate(block.branches):
+            branch, branch_channels = nn.Sequential(), channels
+            for unit in units:
+                branch.add_module(unit.name, _block(branch_channels, unit, dtype))
+                branch_channels = _filters(branch_channels, unit)
+            self.add_module(f"Branch_{number}", branch)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, C, T, H, W]` -> `[N, C', T, H, W]`."""
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+class Head(nn.Module):
+    """Average over time and space, dropout, 1x1x1 convolution with bias."""
+
+    def __init__(self, channels: int, num_classes: int, dropout: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dropout = layers.Dropout(dropout)
+        self.Conv3d_0c_1x1 = layers.PointwiseConv3D(channels, num_classes, dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, C, T, H, W]` -> logits `[N, K]`."""
+        # A mean of the mean equals the mean of the logits of every position: the convolution is linear.
+        return self.Conv3d_0c_1x1(self.dropout(x.mean((2, 3, 4), dtype=self.Conv3d_0c_1x1.kernel.dtype)))
+
+
+class I3D(nn.Module):
+    """The whole network. Children bear the endpoints' names, in order.
+
+    Args:
+      config: sizes and options.
+      precision: "float32", "float64", or "bfloat16": convolutions and activations in bfloat16; weights, batch norm's
+        arithmetic, the head and the logits in float32.
+    """
+
+    def __init__(self, config: configs.I3DConfig, precision: str = "float32") -> None:
+        super().__init__()
+        self.config = config
+        weight_dtype, self.compute_dtype = layers.DTYPES[precision]
+        channels = 3
+        for block in architectures.i3d_blocks(config):
+            self.add_module(block.name, _block(channels, block, weight_dtype))
+            channels = _filters(channels, block)
+        self.Logits = Head(channels, config.num_classes, config.dropout, weight_dtype)
+
+    def forward(
+        self, clips: torch.Tensor, return_endpoints: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Scores clips.
+
+        Args:
+          clips: `[N, T, H, W, 3]`, uint8 or float, 0…255.
+          return_endpoints: also return every endpoint.
+
+        Returns:
+          Logits `[N, K]`; with `return_endpoints`, also name -> `[N, T', H', W', C]` (logits `[N, K]`), each on the path
+          to the logits: gradients of the logits with respect to it exist.
+        """
+        endpoints = {}
+        x = layers.normalize(clips, self.config.normalization, self.compute_dtype)
+        for name, block in self.named_children():
+            x = block(layers.to_native(x))
+            x = layers.to_border(x) if name != "Logits" else x
+            endpoints[name] = x
+        return (x, endpoints) if return_endpoints else x
+
+
+def _block(channels: int, block: architectures.Block, dtype: torch.dtype) -> nn.Module:
+    if isinstance(block, architectures.Inception):
+        return InceptionBlock(channels, block, dtype)
+    if isinstance(block, architectures.MaxPool):
+        return layers.MaxPool(block.kernel, block.strides)
+    return layers.Unit3D(channels, block, dtype)
+
+
+def _filters(channels: int, block: architectures.Block) -> int:
+    """Returns the channels that come out where `channels` go in."""
+    if isinstance(block, architectures.Inception):
+        return sum(branch[-1].filters for branch in block.branches)
+    return channels if isinstance(block, architectures.MaxPool) else block.filters

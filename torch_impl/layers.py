@@ -1,0 +1,250 @@
+"""Layers that the models share, in PyTorch: the same functions as TensorFlow's, to rounding.
+
+Inside, tensors are `[N, C, T, H, W]` in channels-last memory, so that the border's `[N, T, H, W, C]` is a view of the
+same bytes, a 1x1x1 convolution is a matrix product, and oneDNN's convolutions need no reordering. Every number that
+the two frameworks set differently is stated here: SAME padding (`common/padding.py`), max-pool padding of -inf, batch
+norm's epsilon, momentum and unbiased running variance (`common/architectures.py`).
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from common import architectures, errors, padding
+
+# Precision -> (dtype of weights, statistics and logits, dtype of convolutions and activations).
+DTYPES = {
+    "float32": (torch.float32, torch.float32),
+    "float64": (torch.float64, torch.float64),
+    "bfloat16": (torch.float32, torch.bfloat16),
+}
+
+
+def normalize(clips: torch.Tensor, normalization: str, dtype: torch.dtype) -> torch.Tensor:
+    """Brings pixels into the range that a model computes with.
+
+    Args:
+      clips: any shape, uint8 or float, 0…255.
+      normalization: "minus_one_to_one" (x / 127.5 - 1) or "raw" (x).
+      dtype: of the result.
+    """
+    # Pixels reach full precision first: bfloat16 holds no more than 8 bits, and a mask blends pixels.
+    full = torch.promote_types(dtype, torch.float32)
+    pixels = clips.to(full)
+    return (pixels / 127.5 - 1 if normalization == "minus_one_to_one" else pixels).to(dtype)
+
+
+def to_native(x: torch.Tensor) -> torch.Tensor:
+    """`[N, T, H, W, C]` (border) -> `[N, C, T, H, W]`, a view."""
+    return x.permute(0, 4, 1, 2, 3)
+
+
+def to_border(x: torch.Tensor) -> torch.Tensor:
+    """`[N, C, T, H, W]` -> `[N, T, H, W, C]` (border), a view."""
+    return x.permute(0, 2, 3, 4, 1)
+
+
+class SameConv3D(nn.Module):
+    """Convolution with SAME padding and no bias. `kernel` is `[O, I, T, H, W]`."""
+
+    def __init__(
+        self, channels: int, filters: int, kernel_size: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.strides = strides
+        self.kernel = nn.Parameter(torch.zeros(filters, channels, *kernel_size, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, I, T, H, W]` -> `[N, O, T', H', W']` with T' = ceil(T / stride) and so on."""
+        return same_conv(x, self.kernel, self.strides)
+
+
+def same_conv(
+    x: torch.Tensor, kernel: torch.Tensor, strides: tuple[int, ...], bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Returns the SAME convolution of x `[N, I, (T,) H, W]` with kernel `[O, I, (T,) H, W]`, in the dtype of x."""
+    kernel, bias = kernel.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    if math.prod(kernel.shape[2:]) == math.prod(strides) == 1:
+        return to_native(functional.linear(to_border(x), kernel.flatten(1), bias))
+    pads = _paddings(x, kernel.shape[2:], strides)
+    if any(before != after for before, after in pads):
+        x = functional.pad(x, [size for pad in reversed(pads) for size in pad])
+        pads = [(0, 0)] * len(pads)
+    pad = [before for before, _ in pads]
+    if x.ndim == 4:
+        return functional.conv2d(x, kernel, bias, strides, pad)
+    if _is_small(x, kernel) and strides[0] == 1:
+        return _conv3d_by_frames(x, kernel, bias, strides, pad)
+    return functional.conv3d(x, kernel, bias, strides, pad)
+
+
+def _is_small(x: torch.Tensor, kernel: torch.Tensor) -> bool:
+    """Tells where PyTorch's CPU build would not take oneDNN's convolution but its own, which is 2 to 5 times slower."""
+    return x.device.type == "cpu" and len(x) == 1 and math.prod(x.shape[:4]) <= 20480 and min(kernel.shape[3:]) <= 3
+
+
+def _conv3d_by_frames(
+    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, strides: tuple[int, ...], pad: list[int]
+) -> torch.Tensor:
+    """Returns conv3d of stride 1 in time as one conv2d: each frame with its neighbours in time as further channels."""
+    taps = kernel.shape[2]
+    frames = functional.pad(to_border(x), (0, 0, 0, 0, 0, 0, pad[0], pad[0])).unfold(1, taps, 1)
+    time = frames.shape[1]
+    frames = frames.movedim(5, 4).flatten(4).flatten(0, 1).permute(0, 3, 1, 2)  # [N T, taps I, H, W]
+    y = functional.conv2d(frames, kernel.transpose(1, 2).flatten(1, 2), bias, strides[1:], pad[1:])
+    return y.unflatten(0, (len(x), time)).transpose(1, 2)
+
+
+def _paddings(x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    sizes = zip(x.shape[2:], kernel_size, strides, strict=True)
+    return [padding.same_padding(size, kernel, stride) for size, kernel, stride in sizes]
+
+
+class CenterAndScale(nn.Module):
+    """The trainable half of batch norm, which several layers may share."""
+
+    def __init__(self, channels: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, dtype=dtype))
+        self.beta = nn.Parameter(torch.zeros(channels, dtype=dtype))
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over all axes but the channels; in training it updates the running statistics.
+
+    Running variance is unbiased (n / (n - 1)), as in PyTorch; the batch is normalised by the biased one.
+
+    Args:
+      channels: C.
+      dtype: of weights and statistics.
+      shared: gamma and beta that other layers use too; without it, the layer has its own.
+    """
+
+    def __init__(self, channels: int, dtype: torch.dtype, shared: CenterAndScale | None = None) -> None:
+        super().__init__()
+        center_and_scale = shared or CenterAndScale(channels, dtype)
+        self.gamma, self.beta = center_and_scale.gamma, center_and_scale.beta
+        self.register_buffer("moving_mean", torch.zeros(channels, dtype=dtype))
+        self.register_buffer("moving_variance", torch.ones(channels, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, C, ...]` -> the same shape and dtype."""
+        if self.training and x.numel() == x.shape[1]:
+            raise errors.UserError(
+                f"Batch norm trains on more than one value per channel. Received: activations {tuple(x.shape)}"
+            )
+        return functional.batch_norm(
+            x,
+            self.moving_mean,
+            self.moving_variance,
+            self.gamma,
+            self.beta,
+            self.training,
+            1 - architectures.BATCH_NORM_MOMENTUM,
+            architectures.BATCH_NORM_EPSILON,
+        )
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns scale and shift `[C]`: in inference this layer is x * scale + shift."""
+        scale = self.gamma * torch.rsqrt(self.moving_variance + architectures.BATCH_NORM_EPSILON)
+        return scale, self.beta - self.moving_mean * scale
+
+
+class Unit3D(nn.Module):
+    """SAME convolution, batch norm, ReLU (Carreira & Zisserman 2017). In inference, batch norm is in the kernel."""
+
+    def __init__(self, channels: int, unit: architectures.Conv, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv = SameConv3D(channels, unit.filters, unit.kernel, unit.strides, dtype)
+        self.batch_norm = BatchNorm(unit.filters, dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, I, T, H, W]` -> `[N, O, T', H', W']`, not negative."""
+        if self.training:
+            return functional.relu(self.batch_norm(self.conv(x)), inplace=True)
+        scale, shift = self.batch_norm.folded()
+        kernel = self.conv.kernel * scale[:, None, None, None, None]
+        return functional.relu(same_conv(x, kernel, self.conv.strides, shift), inplace=True)
+
+
+class PointwiseConv3D(nn.Module):
+    """1x1x1 convolution with bias of averaged features: a dense layer whose `kernel` is `[K, C, 1, 1, 1]`."""
+
+    def __init__(self, channels: int, filters: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.zeros(filters, channels, 1, 1, 1, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(filters, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, C]` -> `[N, K]`."""
+        return functional.linear(x, self.kernel.flatten(1), self.bias)
+
+
+class Dense(nn.Module):
+    """Matrix product and bias. `kernel` is `[K, features]`."""
+
+    def __init__(self, features: int, units: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.zeros(units, features, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(units, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, features]` -> `[N, K]`, in the dtype of the weights."""
+        return functional.linear(x.to(self.kernel.dtype), self.kernel, self.bias)
+
+
+class MaxPool(nn.Module):
+    """Max-pool with SAME padding, which counts as -inf."""
+
+    def __init__(self, kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.kernel_size, self.strides = kernel_size, strides
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, C, T, H, W]` -> `[N, C, T', H', W']` with T' = ceil(T / stride) and so on."""
+        pads = _paddings(x, self.kernel_size, self.strides)
+        # The pool's own padding is -inf, but the same on both sides; `ceil_mode` adds an odd position at the end.
+        axes = zip(x.shape[2:], pads, self.kernel_size, self.strides, strict=True)
+        if not all(before == after or (stride > 1 and size >= kernel) for size, (before, after), kernel, stride in axes):
+            x = functional.pad(x, [size for pad in reversed(pads) for size in pad], value=-torch.inf)
+            pads = [(0, 0)] * len(pads)
+        return functional.max_pool3d(
+            x, self.kernel_size, self.strides, [before for before, _ in pads], ceil_mode=True
+        )
+
+
+class Dropout(nn.Module):
+    """Drops values with probability `rate` in training and scales the rest by 1 / (1 - rate).
+
+    The mask comes from a generator of this layer's own, which `seed_dropout` sets: a training step that seeds it
+    from its number draws the same mask in an interrupted and resumed run.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.seed = 0
+        self._generator: torch.Generator | None = None
+
+    def reseed(self, seed: int) -> None:
+        """Starts this layer's stream of masks anew."""
+        self.seed, self._generator = seed, None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape -> the same shape."""
+        if not self.training or self.rate == 0:
+            return x
+        if self._generator is None or self._generator.device != x.device:
+            self._generator = torch.Generator(x.device).manual_seed(self.seed)
+        keep = 1 - self.rate
+        return x * torch.empty_like(x).bernoulli_(keep, generator=self._generator).div_(keep)
+
+
+def seed_dropout(model: nn.Module, seed: int) -> None:
+    """Starts the masks of all dropout layers of a model anew, each layer with its own stream from the seed."""
+    layers = [module for module in model.modules() if isinstance(module, Dropout)]
+    for number, layer in enumerate(layers):
+        layer.reseed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))

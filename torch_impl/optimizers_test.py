@@ -1,0 +1,73 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from common import configs
+from torch_impl import optimizers
+
+CONFIG = configs.PRESETS["conv_lstm_synthetic"]
+RATES = (0.1, 0.1, 0.05, 0.05)
+GRADIENTS = np.array([[0.5, -2.0, 1e-7], [1.0, 1.0, 1e-7], [-3.0, 0.25, 0.0], [0.5, 0.5, 1e-7]])
+START = np.array([1.0, -1.0, 0.0])
+
+
+def run(config, steps=range(4), state=None, start=START):
+    parameter = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimizer = optimizers.Optimizer({"Logits/bias": parameter}, config)
+    if state:
+        optimizer.set_state(state)
+    for step in steps:
+        parameter.grad = torch.tensor(GRADIENTS[step])
+        optimizer.step(RATES[step])
+        assert parameter.grad is None
+    return parameter.detach().numpy().copy(), optimizer.get_state()
+
+
+def test_adam_by_its_formula():
+    config = dataclasses.replace(CONFIG, optimizer="adam", weight_decay=0.01)
+    w, m, v = START.copy(), np.zeros(3), np.zeros(3)
+    for t, (gradient, rate) in enumerate(zip(GRADIENTS, RATES, strict=True), start=1):
+        g = gradient + 0.01 * w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w = w - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    result, state = run(config)
+    np.testing.assert_allclose(result, w, rtol=1e-12)
+    np.testing.assert_allclose(state["first_moment/Logits/bias"], m, rtol=1e-12)
+    np.testing.assert_allclose(state["second_moment/Logits/bias"], v, rtol=1e-12)
+    assert state["steps"] == 4
+
+
+def test_sgd_keeps_its_velocity_when_the_rate_changes():
+    config = dataclasses.replace(CONFIG, optimizer="sgd", momentum=0.2, weight_decay=0.01)
+    w, u = START.copy(), np.zeros(3)
+    for gradient, rate in zip(GRADIENTS, RATES, strict=True):
+        u = 0.2 * u + gradient + 0.01 * w
+        w = w - rate * u
+    result, state = run(config)
+    np.testing.assert_allclose(result, w, rtol=1e-12)
+    np.testing.assert_allclose(state["velocity/Logits/bias"], u, rtol=1e-12)
+
+
+@pytest.mark.parametrize("change", [{"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.2}, {"optimizer": "sgd"}])
+def test_going_on_from_the_state_is_going_on(change):
+    config = dataclasses.replace(CONFIG, **change)
+    whole, final = run(config)
+    half, state = run(config, steps=range(2))
+    resumed, again = run(config, steps=range(2, 4), state=state, start=half)
+    np.testing.assert_array_equal(resumed, whole)
+    assert final.keys() == again.keys()
+    for name in final:
+        np.testing.assert_array_equal(final[name], again[name])
+
+
+def test_the_state_is_stored_in_canonical_layout():
+    parameter = nn.Parameter(torch.zeros(5, 2, 3, 4))  # PyTorch's (O, I, H, W).
+    optimizer = optimizers.Optimizer({"ConvLSTM_1/kernel": parameter}, dataclasses.replace(CONFIG, optimizer="adam"))
+    parameter.grad = torch.arange(120.0).reshape(5, 2, 3, 4)
+    optimizer.step(0.1)
+    moment = optimizer.get_state()["first_moment/ConvLSTM_1/kernel"]
+    assert moment.shape == (3, 4, 2, 5)  # TensorFlow's (H, W, I, O).
+    assert moment[1, 2, 1, 3] == pytest.approx(0.1 * (3 * 24 + 1 * 12 + 1 * 4 + 2))

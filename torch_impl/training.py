@@ -1,0 +1,78 @@
+"""Training in PyTorch: one step and one prediction; all the rest is `common.training_loop`."""
+
+import platform
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from common import configs, training_loop
+from torch_impl import devices, layers, optimizers, weights
+
+
+def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, device: str = "auto") -> None:
+    """Trains a model, from the start or from the run's checkpoint (see `training_loop.train`).
+
+    Args:
+      config: model and training.
+      settings: where and how.
+      device: "auto", "cpu" or "gpu".
+    """
+    training_loop.train(config, settings, lambda final: Trainer(final, device))
+
+
+class Trainer:
+    """A model, its optimiser, and one step of training (see `training_loop.Trainer`)."""
+
+    framework = "torch"
+
+    def __init__(self, config: configs.TrainConfig, device: str = "auto") -> None:
+        self._device = devices.find_device(device)
+        self.model = weights.build_model(config.model, config.precision, config.seed, self._device)
+        self.optimizer = optimizers.Optimizer(weights.trainable(self.model), config)
+
+    def versions(self) -> dict[str, str]:
+        """Returns name -> version of what runs."""
+        return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+
+    def train_step(
+        self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes one step on the mean cross entropy of a batch.
+
+        Args:
+          frames: uint8 [N, T, H, W, 3].
+          labels: int64 [N].
+          learning_rate: of this step.
+          seed: of this step's dropout.
+
+        Returns:
+          Mean loss and number of right guesses, scalars on the device.
+        """
+        self.model.train()
+        layers.seed_dropout(self.model, seed)
+        targets = torch.from_numpy(labels).to(self._device)
+        logits = self.model(torch.from_numpy(frames).to(self._device))
+        loss = functional.cross_entropy(logits, targets, reduction="mean", label_smoothing=0.0)
+        loss.backward()
+        self.optimizer.step(learning_rate)
+        return loss.detach(), (logits.detach().argmax(dim=1) == targets).sum()
+
+    def predict(self, frames: np.ndarray) -> np.ndarray:
+        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode."""
+        self.model.eval()
+        with torch.inference_mode():
+            return self.model(torch.from_numpy(frames).to(self._device)).cpu().numpy()
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Returns the canonical weights, in the precision they are held in."""
+        return weights.get_weights(self.model)
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Returns the optimiser's state in canonical layout."""
+        return self.optimizer.get_state()
+
+    def load(self, arrays: dict[str, np.ndarray], optimizer_state: dict[str, np.ndarray]) -> None:
+        """Takes over what `weights` and `optimizer_state` returned, in either framework."""
+        weights.load_weights(self.model, arrays)
+        self.optimizer.set_state(optimizer_state)
