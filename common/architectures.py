@@ -179,7 +179,7 @@ def _batch_norm(name: str, channels: int) -> dict[str, Weight]:
 
 
 def _i3d_layers(config: configs.I3DConfig) -> Iterator[Layer]:
-    shape = (*config.input_shape, 3)
+    shape: tuple[int, ...] = (*config.input_shape, 3)
     for block in i3d_blocks(config):
         if isinstance(block, Inception):
             outputs, arrays, flops = [], {}, 0

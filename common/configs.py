@@ -140,7 +140,7 @@ def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
         values["model"] = config.model
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        values[field.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
+        values[field.name] = to_dict(value) if isinstance(value, I3DConfig | ConvLSTMConfig) else value
     return values
 
 

@@ -7,7 +7,7 @@ with the input sequences reversed" (section 5.1). A drop is relative to the forw
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def table_1(results: list[dict[str, Any]]) -> str:
     """Returns the rows of Table 1 for evaluated runs, then each run's accuracy per class, as text."""
     header = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
     keys = ("f1_weighted", "f1_top_5_weighted", "top_1", "top_5")
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for result in results:
         for name, suffix in (("forward", ""), ("reversed", " (reversed)")):
             rows.append((result["run"] + suffix, *(f"{result[name][key]:.3f}" for key in keys)))
@@ -141,7 +141,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None or not math.isfinite(share) else f"{100 * share:.0f} %"
 
 
-def _columns(rows: list[tuple[str, ...]]) -> str:
+def _columns(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) if number == 0 else cell.rjust(width) for number, (cell, width) in enumerate(cells))

@@ -43,7 +43,7 @@ def _glorot_uniform(shape: tuple[int, ...], stream: np.random.Generator) -> np.n
 
 
 def _orthogonal(shape: tuple[int, ...], stream: np.random.Generator) -> np.ndarray:
-    """Orthonormal rows or columns, whichever are fewer, of the kernel as a matrix (all but the last axis, last axis)."""
+    """Orthonormal rows or columns, whichever are fewer, of the kernel as a matrix (other axes x last axis)."""
     rows, columns = math.prod(shape[:-1]), shape[-1]
     q, r = np.linalg.qr(stream.standard_normal((max(rows, columns), min(rows, columns))))
     q *= np.sign(np.diag(r))  # Without it, the distribution would not be uniform over orthogonal matrices.

@@ -66,6 +66,15 @@ def test_wide_recurrent_kernel_has_orthonormal_rows():
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(24), atol=1e-6)
 
 
+def test_orthogonal_matrix_has_the_signs_of_a_positive_diagonal():
+    # A = QR with a positive diagonal of R is unique, and Q is then uniform over orthogonal matrices.
+    q = initial_weights._orthogonal((3, 2, 4), np.random.default_rng(5)).reshape(6, 4)
+    a = np.random.default_rng(5).standard_normal((6, 4))
+    r = q.T @ a
+    np.testing.assert_allclose(r, np.triu(r), atol=1e-12)
+    assert (np.diag(r) > 0).all()
+
+
 def test_only_the_forget_gates_bias_is_one():
     bias = initial_weights.initial_weights(_CONFIG, seed=0)["ConvLSTM_2/bias"]
     np.testing.assert_array_equal(bias, np.repeat([0, 1, 0, 0], 8))  # i, f, c, o

@@ -166,13 +166,15 @@ def _write(file: h5py.File, clips: Iterable[Clip], layout: Layout) -> int:
         starts = ends[:, :1] - np.array(frame_bytes, np.int64).reshape(count, layout.frames)[:, :1]
         file["frame_offsets"] = np.concatenate([starts, ends], axis=1)
     for name, (dtype, shape) in _columns(layout).items():
-        values = columns[name] if name == "video_id" else np.array(columns[name], dtype).reshape(count, *shape)
-        file.create_dataset(name, (count, *shape), dtype, data=values if count else None)
+        data: Any = columns[name]
+        if name != "video_id":
+            data = np.array(data, dtype).reshape(count, *shape)
+        file.create_dataset(name, (count, *shape), dtype, data=data if count else None)
     return count
 
 
 def _check_clip(clip: Clip, layout: Layout) -> None:
-    shapes = {"frames": layout.clip_shape}
+    shapes: dict[str, tuple[int, ...]] = {"frames": layout.clip_shape}
     shapes |= {name: shape for name, (_, shape) in _columns(layout).items() if shape}
     for name, shape in shapes.items():
         value = getattr(clip, name)
@@ -253,9 +255,9 @@ class ShardReader:
         target = out if self._layout.encoding == "raw" else np.empty(ends[-1] - ends[0], np.uint8)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            done, view = 0, memoryview(target).cast("B") if target.size else b""
-            while done < len(view):  # One call may return less than was asked for.
-                got = os.preadv(descriptor, [view[done:]], int(ends[0]) + done)
+            done, flat = 0, target.reshape(-1)
+            while done < flat.size:  # One call may return less than was asked for.
+                got = os.preadv(descriptor, [flat[done:].data], int(ends[0]) + done)
                 if got == 0:
                     raise errors.UserError(f"A shard does not shrink while it is read. Received: {self.path}")
                 done += got

@@ -1,0 +1,322 @@
+"""Makes a clip store from a data set: plans it, makes the shards in worker processes, then writes `dataset.json`.
+
+    OUT/SPLIT-00000-of-00004.h5  the shards (`common/shards.py`)
+    OUT/dataset.json             written last: a folder that has it is finished
+    OUT/failures.csv             video_id, path, reason: clips that could not be made
+    OUT/notes.csv                video_id, path, note: clips that were made but are odd (truncated files, cut ranges)
+    OUT/source/                  the videos and annotations of the synthetic data set, where --source names no place
+
+Interrupted at any moment and started again with the same settings, it makes the shards that are missing; the result is
+byte for byte that of an uninterrupted run, with any number of workers. Other settings in the same folder are refused.
+"""
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import tqdm
+from absl import logging
+
+from common import clip_store, configs, errors, shards
+from data_prep import folder, kth, plans, sampling, shard_jobs, something, synthetic, synthetic_scenes, videos, workers
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock; two runs in one folder then are the user's to avoid.
+    fcntl = None  # type: ignore[assignment]
+
+DATASETS = ("synthetic", "something", "kth", "folder")
+TOOL = {"name": "data_prep", "version": "1"}  # Raise it with any change of the bytes that the same videos give.
+_PRESETS = {"synthetic": "i3d_synthetic", "something": "i3d_something", "kth": "i3d_kth", "folder": "i3d_something"}
+_TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\d+\.tmp")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+    """How to make a clip store.
+
+    Attributes:
+      dataset: "synthetic", "something" (Something-something-V2), "kth" or "folder".
+      out: folder of the store; made if absent.
+      source: folder of the videos; synthetic: where its videos are made, OUT/source if None.
+      annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder; None: the source folder.
+      frames: T; None takes the preset's: 16, kth 32.
+      height: H in px; None takes the preset's: 224, kth 120, synthetic 64.
+      width: W in px; None takes the preset's: 224, kth 160, synthetic 64.
+      encoding: "jpeg" or "raw".
+      jpeg_quality: 1…100.
+      subsampling: "linspace" or "released", see `sampling.subsample`.
+      resize: "stretch" or "center_crop", see `sampling.resize`.
+      clips_per_shard: at most so many, unless one video alone has more.
+      workers: processes; None takes one per processor.
+      max_failures: clips that may fail before the command ends with exit code 1; the store is made in any case.
+      splits: those to make; None takes all there are.
+      dry_run: tell what would be made and what is missing, and write nothing.
+      seed: synthetic: of the videos.
+      clips_per_class: synthetic: split -> videos of each class; None takes the default of `synthetic`.
+    """
+
+    dataset: str
+    out: pathlib.Path
+    source: pathlib.Path | None = None
+    annotations: pathlib.Path | None = None
+    frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    encoding: str = "jpeg"
+    jpeg_quality: int = 95
+    subsampling: str = "linspace"
+    resize: str = "stretch"
+    clips_per_shard: int = 256
+    workers: int | None = None
+    max_failures: int = 0
+    splits: tuple[str, ...] | None = None
+    dry_run: bool = False
+    seed: int = 0
+    clips_per_class: Mapping[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("dataset", DATASETS),
+            ("subsampling", sampling.SUBSAMPLINGS),
+            ("resize", sampling.RESIZES),
+        ):
+            if getattr(self, name) not in choices:
+                raise errors.UserError(f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}")
+        for name, least in (("clips_per_shard", 1), ("workers", 1), ("max_failures", 0), ("seed", 0)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise errors.UserError(f"{name} must be at least {least}. Received: {getattr(self, name)}")
+        plans.check_splits(self.splits)
+        self.layout()
+
+    def layout(self) -> shards.Layout:
+        """Returns shape and encoding of the clips, with the preset's numbers where none are given."""
+        preset = configs.PRESETS[_PRESETS[self.dataset]].model.input_shape
+        given = (self.frames, self.height, self.width)
+        sizes = [default if size is None else size for size, default in zip(given, preset, strict=True)]
+        side = synthetic_scenes.MASK_SIZE
+        mask_shape = (side, side) if self.dataset == "synthetic" else None
+        frames, height, width = sizes
+        return shards.Layout(frames, height, width, self.encoding, self.jpeg_quality, mask_shape)
+
+    def source_folder(self) -> pathlib.Path:
+        """Returns where the videos are."""
+        if self.source is not None:
+            return self.source
+        if self.dataset != "synthetic":
+            raise errors.UserError(f"--dataset={self.dataset} needs --source, the folder of the videos. Received: none")
+        return self.out / "source"
+
+
+def prepare(config: PrepareConfig) -> int:
+    """Makes a clip store, or tells what it would make.
+
+    Returns:
+      The exit code: 0, or 1 where more clips failed than `max_failures`, or a worker died.
+
+    Raises:
+      errors.UserError: for input that cannot be used at all.
+    """
+    if config.out.exists() and not config.out.is_dir():
+        raise errors.UserError(f"--out must be a folder. Received: the file {config.out}")
+    try:
+        if config.dry_run:
+            sys.stdout.write(_describe(_synthetic_plan(config) if config.dataset == "synthetic" else _plan(config)))
+            return 0
+        config.source_folder()
+        config.out.mkdir(parents=True, exist_ok=True)
+        with _locked(config.out):
+            return _build(config)
+    except OSError as error:
+        raise errors.UserError(f"Source and --out must be readable and writable. Received: {error}") from None
+    except workers.WorkerDiedError as error:
+        logging.error("%s; finished shards are kept: start again, with fewer --workers if memory ran out", error)
+        return 1
+
+
+def _plan(config: PrepareConfig) -> plans.Plan:
+    source = config.source_folder()
+    annotations = config.annotations or source
+    if config.dataset == "something":
+        return something.plan(source, annotations, config.splits)
+    if config.dataset == "kth":
+        return kth.plan(source, annotations, config.splits)
+    if config.annotations is not None:
+        raise errors.UserError(f"The folders of --dataset=folder are its annotations. Received: {config.annotations}")
+    return folder.plan(source, config.splits)
+
+
+def _made_synthetic(config: PrepareConfig) -> plans.Plan:
+    """Makes what is missing of the synthetic videos, then plans them as Something-something."""
+    source = config.source_folder()
+    synthetic.make_synthetic(source, config.seed, config.clips_per_class, _workers(config))
+    return something.plan(source / "videos", source, config.splits)
+
+
+def _synthetic_plan(config: PrepareConfig) -> plans.Plan:
+    """Returns how many synthetic clips there will be, without making a video; the paths are left empty."""
+    counts = config.clips_per_class or synthetic.DEFAULT_CLIPS_PER_CLASS
+    names = tuple(synthetic.CLASSES)
+    items = {
+        split: tuple(plans.Item("", "", -1 if split == "test" else label) for label in range(len(names))) * count
+        for split, count in counts.items()
+        if count and split in (config.splits or plans.SPLITS)
+    }
+    return plans.Plan(names, items, {})
+
+
+def _build(config: PrepareConfig) -> int:
+    plan = _made_synthetic(config) if config.dataset == "synthetic" else _plan(config)
+    if not any(plan.items.values()):
+        raise errors.UserError(
+            f"--source must hold videos that the annotations name. Received: {config.source_folder()} with none of "
+            f"{sum(map(len, plan.missing.values()))}"
+        )
+    settings = _settings(config, plan)
+    jobs = _jobs(config, plan, settings)
+    _check_claim(config.out, jobs)
+    for path in config.out.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()
+    results = _run(config, jobs)
+    failures = [remark for split in plan.items for remark in plan.missing.get(split, ())]
+    failures += [remark for result in results for remark in result.failures]
+    _write_remarks(config.out / "failures.csv", "reason", failures)
+    _write_remarks(config.out / "notes.csv", "note", [remark for result in results for remark in result.notes])
+    _write_info(config, settings, results)
+    return _tell(config, plan, results, len(failures))
+
+
+def _settings(config: PrepareConfig, plan: plans.Plan) -> shard_jobs.Settings:
+    versions = {**videos.decoder_versions(), "tool": TOOL["version"], "schema": str(shards.SCHEMA_VERSION)}
+    if config.dataset == "synthetic":
+        versions["videos"] = f"{synthetic.VERSION}, seed {config.seed}"
+    return shard_jobs.Settings(
+        config.dataset, plan.class_names, config.layout(), config.subsampling, config.resize, versions
+    )
+
+
+def _jobs(config: PrepareConfig, plan: plans.Plan, settings: shard_jobs.Settings) -> list[shard_jobs.Job]:
+    source, truth = config.source_folder(), None
+    if config.dataset == "synthetic":
+        source, truth = source / "videos", source / "ground_truth.h5"
+    return [
+        job
+        for split, items in plan.items.items()
+        for job in shard_jobs.split_into_jobs(config.out, split, items, config.clips_per_shard, settings, source, truth)
+    ]
+
+
+def _check_claim(out: pathlib.Path, jobs: Sequence[shard_jobs.Job]) -> None:
+    """Refuses a folder with shards of another job; a folder with unfinished ones is no finished store."""
+    by_file = {job.file: job for job in jobs}
+    for path in sorted(out.glob("*.h5")):
+        job = by_file.get(path)
+        if job is None or shards.read_report(path).get("fingerprint") != job.fingerprint:
+            raise errors.UserError(
+                "--out must be empty or hold shards of the same videos, settings and versions. "
+                f"Received: {path} of another job (delete the folder or choose another)"
+            )
+    if any(not job.file.exists() for job in jobs):
+        (out / "dataset.json").unlink(missing_ok=True)
+
+
+def _run(config: PrepareConfig, jobs: Sequence[shard_jobs.Job]) -> list[shard_jobs.Result]:
+    """Makes the shards that are missing, and returns what all hold, in the order of the jobs."""
+    total = sum(len(job.items) for job in jobs)
+    finished = sum(len(job.items) for job in jobs if job.file.exists())
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # seconds; a log file wants fewer lines
+    results: dict[str, shard_jobs.Result] = {}
+    with tqdm.tqdm(total=total, initial=finished, unit="clip", mininterval=interval, desc="making clips") as bar:
+        for result in workers.run_jobs(_make_or_read, jobs, _workers(config), bar.update):
+            results[result.shard.file] = result
+    return [results[job.file.name] for job in jobs]
+
+
+def _make_or_read(job: shard_jobs.Job, tick: workers.Tick) -> shard_jobs.Result:
+    return shard_jobs.read_result(job) if job.file.exists() else shard_jobs.make_shard(job, tick)
+
+
+def _workers(config: PrepareConfig) -> int:
+    return config.workers or workers.available()
+
+
+def _write_remarks(path: pathlib.Path, heading: str, remarks: Sequence[plans.Remark]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("video_id", "path", heading))
+        writer.writerows(dataclasses.astuple(remark) for remark in remarks)
+    temporary.replace(path)
+
+
+def _write_info(config: PrepareConfig, settings: shard_jobs.Settings, results: Sequence[shard_jobs.Result]) -> None:
+    counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    for result in results:
+        counts[result.shard.split].update(result.labels)
+    info = clip_store.DatasetInfo(
+        dataset=config.dataset,
+        class_names=settings.class_names,
+        layout=settings.layout,
+        resize=settings.resize,
+        subsampling=settings.subsampling,
+        counts={
+            split: {name: labels[label] for label, name in enumerate(settings.class_names)}
+            for split, labels in counts.items()
+        },
+        tool=TOOL,
+        decoder=videos.decoder_versions(),
+        shards=tuple(result.shard for result in results),
+    )
+    clip_store.write_dataset_json(config.out, info)
+
+
+def _tell(config: PrepareConfig, plan: plans.Plan, results: Sequence[shard_jobs.Result], num_failures: int) -> int:
+    for line in plan.skipped:
+        logging.info("%s", line)
+    for split in plan.items:
+        clips = sum(result.shard.clips for result in results if result.shard.split == split)
+        logging.info("%s: %d clips", split, clips)
+    num_notes = sum(len(result.notes) for result in results)
+    if num_notes:
+        logging.info("%d clips are odd: see %s", num_notes, config.out / "notes.csv")
+    tell = logging.error if num_failures > config.max_failures else logging.info
+    tell("%d clips failed%s", num_failures, f": see {config.out / 'failures.csv'}" if num_failures else "")
+    return int(num_failures > config.max_failures)
+
+
+def _describe(plan: plans.Plan) -> str:
+    """Returns the table of --dry_run: clips per class and split, then what is missing."""
+    splits = list(plan.items)
+    counts = {split: collections.Counter(item.label for item in items) for split, items in plan.items.items()}
+    rows = [(name, [counts[split][label] for split in splits]) for label, name in enumerate(plan.class_names)]
+    rows.append(("(class unknown)", [counts[split][-1] for split in splits]))
+    rows.append(("total", [len(plan.items[split]) for split in splits]))
+    lines = ["".join(f"{split:>12}" for split in splits) + "  class"]
+    lines += ["".join(f"{number:12d}" for number in numbers) + f"  {name}" for name, numbers in rows]
+    lines += [f"skipped: {line}" for line in plan.skipped]
+    lines += [f"missing in {split}: {m.video_id} ({m.path})" for split in splits for m in plan.missing.get(split, ())]
+    lines.append(f"missing: {sum(map(len, plan.missing.values()))} clips")
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def _locked(out: pathlib.Path) -> Iterator[None]:
+    """Holds the folder against a second run; the lock ends with this process, however it ends."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise errors.UserError(f"One run at a time writes to a folder. Received: {out}, where one is at work") from None
+    finally:
+        os.close(descriptor)

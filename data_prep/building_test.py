@@ -1,0 +1,264 @@
+import csv
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from common import clip_store, errors
+from data_prep import building, shard_jobs, synthetic, testing, verification
+
+
+def test_a_folder_of_videos_becomes_a_store(tmp_path, capfd):
+    config = testing.folder_config(tmp_path, {"train/up/a.avi": 5, "train/down/b.avi": 2, "validation/up/c.avi": 9})
+    assert building.prepare(config) == 0
+    store = clip_store.ClipStore(config.out, "train")
+    assert store.info.class_names == ("down", "up") and store.info.splits() == ("train", "validation")
+    assert store.info.counts == {"train": {"down": 1, "up": 1}, "validation": {"down": 0, "up": 1}}
+    assert store.video_ids == ("down-b.avi", "up-a.avi") and store.labels.tolist() == [0, 1]
+    np.testing.assert_array_equal(store.column("source_frame"), [[0, 1, 1], [0, 2, 4]])  # i/2 and 2i of 2 and 5 frames.
+    np.testing.assert_array_equal(store.column("source_frames"), [2, 5])
+    np.testing.assert_allclose(store.column("source_time"), [[0, 0.1, 0.1], [0, 0.2, 0.4]])
+    np.testing.assert_array_equal(store.column("source_fps"), [10, 10])
+    levels = store.read([0, 1]).mean((2, 3, 4))  # Frame n of a film is grey, 10 + 4 n.
+    np.testing.assert_allclose(levels, [[10, 14, 14], [10, 18, 26]], atol=2)
+    assert list(verification.problems(config.out)) == []
+    assert "3/3" in capfd.readouterr().err
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path):
+    config = testing.folder_config(tmp_path, {"a/0.avi": 0, "a/1.avi": 4, "a/2.avi": 4, "a/3.avi": 20})
+    truncated = tmp_path / "videos" / "a" / "3.avi"
+    data = truncated.read_bytes()
+    truncated.write_bytes(data[: data.rindex(b"\xff\xd8\xff")])  # Where its last picture begins.
+    assert building.prepare(config) == 1
+    ((video_id, path, reason),) = _rows(config.out / "failures.csv", "reason")
+    assert (video_id, path) == ("a-0.avi", "a/0.avi") and "Invalid data" in reason
+    assert [row[0] for row in _rows(config.out / "notes.csv", "note")] == ["a-3.avi"]
+    assert len(clip_store.ClipStore(config.out, "train")) == 3
+    assert list(verification.problems(config.out)) == []
+    assert building.prepare(dataclasses.replace(config, max_failures=1)) == 0
+
+
+def test_a_video_is_decoded_once_for_all_of_its_sequences_and_ranges_are_cut_to_what_decodes(tmp_path, monkeypatch):
+    testing.film(tmp_path / "videos" / "person01_boxing_d1_uncomp.avi", 20)
+    (tmp_path / "00sequences.txt").write_text("person01_boxing_d1 frames 1-3, 11-30, 2-6, 21-40\n")
+    decoded = []
+    monkeypatch.setattr(
+        shard_jobs.videos,
+        "read_frames",
+        lambda *args, read=shard_jobs.videos.read_frames: decoded.append(1) or read(*args),
+    )
+    config = building.PrepareConfig(
+        "kth",
+        tmp_path / "clips",
+        tmp_path / "videos",
+        tmp_path / "00sequences.txt",
+        frames=3,
+        clips_per_shard=1,
+        workers=1,
+    )
+    assert building.prepare(config) == 1 and len(decoded) == 1
+    store = clip_store.ClipStore(config.out, "train")
+    assert store.info.layout.clip_shape == (3, 120, 160, 3)
+    np.testing.assert_array_equal(store.column("source_frame"), [[0, 1, 2], [10, 15, 19], [1, 3, 5]])
+    np.testing.assert_array_equal(store.column("source_frames"), [3, 10, 5])
+    np.testing.assert_allclose(store.read([1])[0].mean((1, 2, 3)), [50, 70, 86], atol=2)
+    name = "person01_boxing_d1"
+    assert _rows(config.out / "failures.csv", "reason") == [
+        [f"{name}-4", f"{name}_uncomp.avi", "range 21-40 lies past the end: 20 frames decode"]
+    ]
+    assert _rows(config.out / "notes.csv", "note") == [
+        [f"{name}-2", f"{name}_uncomp.avi", "range 11-30 cut to 11-20: 20 frames decode"]
+    ]
+
+
+def test_synthetic_videos_bring_their_ground_truth(tmp_path):
+    config = building.PrepareConfig(
+        "synthetic", tmp_path / "clips", workers=1, frames=8, clips_per_class={"train": 1, "test": 1}
+    )
+    assert building.prepare(config) == 0
+    store = clip_store.ClipStore(config.out, "train")
+    assert sorted(store.labels) == list(range(12))
+    truth = synthetic.GroundTruth(config.out / "source" / "ground_truth.h5")
+    for row, video_id in enumerate(store.video_ids):
+        indices = store.column("source_frame")[row]
+        np.testing.assert_array_equal(store.column("salient")[row], truth.salient(video_id)[indices])
+        np.testing.assert_array_equal(store.column("object_mask")[row], truth.object_mask(video_id)[indices])
+        assert store.column("source_frames")[row] == len(truth.salient(video_id))
+    assert store.column("salient").any() and store.column("object_mask").any()
+    assert clip_store.ClipStore(config.out, "test").labels.tolist() == [-1] * 12
+    with pytest.raises(errors.UserError, match="seed"):
+        building.prepare(dataclasses.replace(config, seed=1))
+
+
+@pytest.mark.parametrize("encoding_name", ["jpeg", "raw"])
+def test_the_number_of_workers_does_not_show(tmp_path, encoding_name):
+    config = testing.folder_config(
+        tmp_path, {f"a/{n}.avi": 3 + n for n in range(5)} | {"a/broken.avi": 0}, encoding=encoding_name
+    )
+    one = dataclasses.replace(config, out=tmp_path / "one")
+    two = dataclasses.replace(config, out=tmp_path / "two", workers=2)
+    assert building.prepare(one) == building.prepare(two) == 1
+    assert testing.contents(one.out) == testing.contents(two.out) and len(testing.contents(one.out)) == 9
+
+
+def test_leftovers_of_killed_runs_are_removed_and_other_files_are_not(tmp_path):
+    config = testing.folder_config(tmp_path, {"a/1.avi": 4})
+    config.out.mkdir()
+    for name in ("train-00000-of-00001.h5.77.tmp", "dataset.json.9.tmp", "mine.tmp", "notes.txt"):
+        (config.out / name).touch()
+    assert building.prepare(config) == 0
+    assert {"mine.tmp", "notes.txt"} < set(testing.contents(config.out)) and len(testing.contents(config.out)) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"jpeg_quality": 90},
+        {"subsampling": "released"},
+        {"resize": "center_crop"},
+        {"height": 9},
+        {"clips_per_shard": 2},
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, change):
+    config = testing.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
+    building.prepare(config)
+    before = testing.contents(config.out)
+    with pytest.raises(errors.UserError, match="--out must be empty or hold shards of the same.*Received: .*train-0"):
+        building.prepare(dataclasses.replace(config, **change))
+    assert testing.contents(config.out) == before
+
+
+def test_other_videos_in_the_same_folder_are_refused(tmp_path):
+    config = testing.folder_config(tmp_path, {"a/1.avi": 4})
+    building.prepare(config)
+    (tmp_path / "videos" / "a" / "1.avi").rename(tmp_path / "videos" / "a" / "2.avi")
+    with pytest.raises(errors.UserError, match="of another job"):
+        building.prepare(config)
+
+
+def test_a_finished_store_stays_as_it_is(tmp_path):
+    config = testing.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
+    building.prepare(config)
+    before = testing.contents(config.out)
+    times = {path: path.stat().st_mtime_ns for path in config.out.glob("*.h5")}
+    assert building.prepare(config) == 0
+    assert testing.contents(config.out) == before
+    assert times == {path: path.stat().st_mtime_ns for path in config.out.glob("*.h5")}
+
+
+def test_a_store_that_lost_a_shard_counts_as_unfinished_until_it_is_made_again(tmp_path, monkeypatch):
+    config = testing.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
+    building.prepare(config)
+    before = testing.contents(config.out)
+    (config.out / "train-00001-of-00002.h5").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_jobs, "make_shard", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            building.prepare(config)
+    assert not (config.out / "dataset.json").exists()
+    building.prepare(config)
+    assert testing.contents(config.out) == before
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    config = testing.folder_config(tmp_path, {"a/1.avi": 4})
+    config.out.mkdir()
+    with building._locked(config.out), pytest.raises(errors.UserError, match="One run at a time"):
+        building.prepare(config)
+
+
+def test_a_source_that_holds_none_of_the_videos_is_refused_with_nothing_written(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "train.json").write_text(json.dumps([{"id": "1", "template": "Holding [something]"}]))
+    config = building.PrepareConfig("something", tmp_path / "clips", tmp_path / "videos", tmp_path)
+    with pytest.raises(
+        errors.UserError, match="must hold videos that the annotations name. Received: .* with none of 1"
+    ):
+        building.prepare(config)
+    assert not config.out.exists() or not list(config.out.iterdir())
+
+
+def test_dry_run_counts_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "1.webm").touch()
+    (tmp_path / "labels.json").write_text('{"A": "0", "B": "1"}')
+    records = [{"id": "1", "template": "A"}, {"id": "2", "template": "B"}]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    config = building.PrepareConfig("something", tmp_path / "clips", tmp_path / "videos", tmp_path, dry_run=True)
+    assert building.prepare(config) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "       train  class",
+        "           1  A",
+        "           0  B",
+        "           0  (class unknown)",
+        "           1  total",
+        "missing in train: 2 (2.webm)",
+        "missing: 1 clips",
+    ]
+    assert not config.out.exists()
+
+
+def test_dry_run_of_synthetic_counts_what_would_be_made(tmp_path, capsys):
+    config = building.PrepareConfig(
+        "synthetic", tmp_path / "clips", dry_run=True, clips_per_class={"train": 3, "validation": 0, "test": 2}
+    )
+    assert building.prepare(config) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["train", "test", "class"] and lines[-2].split() == ["36", "24", "total"]
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "ucf"}, "dataset must be one of synthetic, something, kth, folder. Received: 'ucf'"),
+        ({"subsampling": "x"}, "subsampling must be one of linspace, released. Received: 'x'"),
+        ({"resize": "x"}, "resize must be one of stretch, center_crop. Received: 'x'"),
+        ({"encoding": "gif"}, "encoding must be one of jpeg, raw"),
+        ({"jpeg_quality": 0}, "jpeg_quality in 1…100"),
+        ({"frames": 0}, "at least 1 frame"),
+        ({"workers": 0}, "workers must be at least 1. Received: 0"),
+        ({"clips_per_shard": 0}, "clips_per_shard must be at least 1. Received: 0"),
+        ({"max_failures": -1}, "max_failures must be at least 0. Received: -1"),
+        ({"splits": ("train", "val")}, "splits are some of train, validation, test. Received: train, val"),
+        ({"splits": ()}, "splits are some of"),
+        ({"annotations": pathlib.Path("x")}, "are its annotations. Received: x"),
+        ({"source": None}, "needs --source"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, change, message):
+    config = {"dataset": "folder", "out": tmp_path / "clips", "source": tmp_path, **change}
+    with pytest.raises(errors.UserError, match=message):
+        building.prepare(building.PrepareConfig(**config))
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.UserError, match="--out must be a folder. Received: the file"):
+        building.prepare(building.PrepareConfig("folder", tmp_path / "file", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shape"),
+    [("something", (16, 224, 224)), ("folder", (16, 224, 224)), ("kth", (32, 120, 160)), ("synthetic", (16, 64, 64))],
+)
+def test_sizes_come_from_the_presets(tmp_path, dataset, shape):
+    layout = building.PrepareConfig(dataset, tmp_path).layout()
+    assert (layout.frames, layout.height, layout.width) == shape
+    assert bool(layout.object_mask_shape) == (dataset == "synthetic")
+    assert building.PrepareConfig(dataset, tmp_path, height=50).layout().height == 50
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def _rows(path, heading):
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["video_id", "path", heading]
+    return rows[1:]

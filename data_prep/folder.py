@@ -1,0 +1,63 @@
+"""Anyone's own videos: SPLIT/CLASS/video.ext with splits named train, validation, test, or CLASS/video.ext.
+
+Classes are the names of the folders that hold videos, in alphabetical order, over all splits. Without split folders
+every clip goes to one split. A clip's id is CLASS-video.ext, since two classes may hold files of one name.
+"""
+
+import pathlib
+
+from common import errors
+from data_prep import plans
+
+
+def plan(source: pathlib.Path, splits: tuple[str, ...] | None) -> plans.Plan:
+    """Returns one clip per video file; files of other kinds, and hidden ones, are left alone.
+
+    Args:
+      source: the top folder.
+      splits: with split folders: those to take (None: all there are). Without: the one split that the clips go to
+        (None: train).
+    """
+    plans.check_folder(source, "--source")
+    folders = {split: source / split for split in plans.SPLITS if (source / split).is_dir()}
+    if not folders:
+        chosen = splits or ("train",)
+        if len(chosen) > 1:
+            raise errors.UserError(
+                f"CLASS/video.ext holds one split, SPLIT/CLASS/video.ext several. "
+                f"Received: splits {', '.join(chosen)} for {source}"
+            )
+        folders = {chosen[0]: source}
+    elif set(_folders(source)) - set(folders.values()):
+        others = sorted(path.name for path in set(_folders(source)) - set(folders.values()))
+        raise errors.UserError(
+            f"Folders are all splits ({', '.join(plans.SPLITS)}) or all classes. "
+            f"Received: {', '.join(folders)} beside {', '.join(others)} in {source}"
+        )
+    absent = [split for split in splits or () if split not in folders]
+    if absent:
+        raise errors.UserError(f"Each split needs its folder. Received: {source} without {', '.join(absent)}")
+    names = sorted({path.name for folder in folders.values() for path in _folders(folder) if _videos(path)})
+    labels = {name: label for label, name in enumerate(names)}
+    items = {split: _items(source, folders[split], labels) for split in splits or folders}
+    if not any(items.values()):
+        raise errors.UserError(f"CLASS folders hold video files. Received: {source} with none")
+    for split, clips in items.items():
+        plans.check_ids(split, (clip.video_id for clip in clips))
+    return plans.Plan(tuple(names), items, {split: () for split in items})
+
+
+def _items(source: pathlib.Path, folder: pathlib.Path, labels: dict[str, int]) -> tuple[plans.Item, ...]:
+    return tuple(
+        plans.Item(f"{path.name}-{file.name}", file.relative_to(source).as_posix(), labels[path.name])
+        for path in sorted(_folders(folder))
+        for file in _videos(path)
+    )
+
+
+def _videos(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(file for file in folder.iterdir() if plans.is_video(file) and file.is_file())
+
+
+def _folders(path: pathlib.Path) -> list[pathlib.Path]:
+    return [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]

@@ -1,0 +1,127 @@
+"""What is left when the command, or one of its workers, is stopped in the middle, and what comes of starting again."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from data_prep import building, testing
+
+needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
+    """Kills the whole command without warning, with one shard finished and with four, then lets it go through."""
+    sizes = {f"{split}/a/{n}.avi": 4 + n for split in ("train", "validation") for n in range(4)}
+    config = testing.folder_config(tmp_path, sizes, workers=2)
+    assert building.prepare(config) == 0
+    killed = dataclasses.replace(config, out=tmp_path / "killed")
+    for num_shards in (1, 4):
+        with _started(killed) as process:
+            _wait(lambda: len(list(killed.out.glob("*.h5"))) >= num_shards, process)  # noqa: B023
+            process.kill()
+        assert num_shards <= len(list(killed.out.glob("*.h5"))) < 8
+        assert not (killed.out / "dataset.json").exists()
+    assert building.prepare(killed) == 0
+    assert testing.contents(killed.out) == testing.contents(config.out)
+
+
+@needs_proc
+def test_workers_end_with_the_command_that_started_them(tmp_path):
+    config = testing.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
+    with _started(config) as process:
+        _wait(lambda: len(_workers_of(process)) == 2, process)
+        workers = _workers_of(process)
+        process.kill()
+        process.wait()
+        _wait(lambda: not any(_is_alive(pid) for pid in workers))
+
+
+def test_ctrl_c_stops_in_the_middle_of_a_shard_and_leaves_only_whole_ones(tmp_path):
+    config = testing.folder_config(tmp_path, {f"a/{n}.avi": 2 for n in range(201)}, workers=2, clips_per_shard=100)
+    with _started(config) as process:  # Two shards of 20 s at least, and one of a single clip.
+        _wait(lambda: len(list(config.out.glob("*.tmp"))) == 2, process)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+    stderr = (tmp_path / "stderr").read_text()
+    assert "interrupted" in stderr and "Traceback" not in stderr
+    assert not list(config.out.iterdir())
+
+
+@needs_proc
+def test_a_killed_worker_is_reported(tmp_path):
+    config = testing.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
+    with _started(config) as process:
+        _wait(lambda: list(config.out.glob("*.h5")), process)
+        os.kill(_workers_of(process)[-1], signal.SIGKILL)
+        assert process.wait(timeout=20) == 1
+    stderr = (tmp_path / "stderr").read_text()
+    assert "a worker process died" in stderr and "Traceback" not in stderr
+    assert building.prepare(config) == 0
+
+
+# The command, with clips that take 0.2 s each: what is killed is sure to be in the middle of its work.
+_SLOW = """
+import pathlib, sys, time
+sys.path[0] = {root!r}
+from common import errors
+from data_prep import building, shard_jobs
+def slow(*args, make=shard_jobs._clip):
+    time.sleep(0.2)
+    return make(*args)
+shard_jobs._clip = slow
+if __name__ == "__main__":
+    errors.run(lambda argv: building.prepare(building.{config!r}))
+"""
+
+
+@contextlib.contextmanager
+def _started(config):
+    """Runs the command in a process group of its own, which is gone at the end."""
+    script = config.out.parent / "command.py"
+    script.write_text(_SLOW.format(root=str(ROOT), config=config).replace("PosixPath(", "pathlib.PosixPath("))
+    with (config.out.parent / "stderr").open("w") as stderr:
+        process = subprocess.Popen([sys.executable, script], stderr=stderr, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait(condition, process=None):
+    for _ in range(6000):
+        if condition():
+            return
+        assert process is None or process.poll() is None, "the command ended early"
+        time.sleep(0.005)
+    raise AssertionError("waited 30 s in vain")
+
+
+def _workers_of(process):
+    """Returns the worker processes of a process: its children but the resource tracker."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            command = (path / "cmdline").read_text()
+        except (OSError, IndexError):
+            continue
+        if parent == process.pid and "spawn_main" in command:
+            found.append(int(path.name))
+    return sorted(found)
+
+
+def _is_alive(pid):
+    try:
+        return (pathlib.Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

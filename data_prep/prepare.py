@@ -1,0 +1,106 @@
+"""Makes a clip store from a data set. Example: python data_prep/prepare.py --dataset=synthetic --out=/tmp/clips."""
+
+import pathlib
+import sys
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from absl import flags
+
+from common import errors, shards
+from data_prep import building, plans, sampling
+
+_DATASET = flags.DEFINE_enum(
+    "dataset",
+    None,
+    building.DATASETS,
+    "synthetic: makes its own videos. something: Something-something-V2, ID.webm (any container) or folders of "
+    "frames. kth: KTH actions. folder: CLASS/video.ext or SPLIT/CLASS/video.ext.",
+    required=True,
+)
+_OUT = flags.DEFINE_string("out", None, "Folder of the clip store; made if absent.", required=True)
+_SOURCE = flags.DEFINE_string(
+    "source", None, "Folder of the videos. synthetic: where its videos are made; default OUT/source."
+)
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations",
+    None,
+    "something: folder of labels.json and {train,validation,test}.json. kth: 00sequences.txt. Default: SOURCE.",
+)
+_FRAMES = flags.DEFINE_integer("frames", None, "T, frames of a clip. Default: 16; kth 32 (section 4.1).", lower_bound=1)
+_HEIGHT = flags.DEFINE_integer("height", None, "H, px. Default: 224; kth 120; synthetic 64.", lower_bound=1)
+_WIDTH = flags.DEFINE_integer("width", None, "W, px. Default: 224; kth 160; synthetic 64.", lower_bound=1)
+_ENCODING = flags.DEFINE_enum("encoding", "jpeg", shards.ENCODINGS, "jpeg: small. raw: exact, and faster to read.")
+_JPEG_QUALITY = flags.DEFINE_integer("jpeg_quality", 95, "Of --encoding=jpeg.", lower_bound=1, upper_bound=100)
+_SUBSAMPLING = flags.DEFINE_enum(
+    "subsampling", "linspace", sampling.SUBSAMPLINGS, "linspace: first to last frame. released: as the released code."
+)
+_RESIZE = flags.DEFINE_enum(
+    "resize", "stretch", sampling.RESIZES, "stretch: gives up the aspect ratio. center_crop: cuts the sides off."
+)
+_CLIPS_PER_SHARD = flags.DEFINE_integer("clips_per_shard", 256, "At most so many clips a file.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", None, "Processes. Default: one per processor.", lower_bound=1)
+_MAX_FAILURES = flags.DEFINE_integer(
+    "max_failures",
+    0,
+    "Clips that may fail before the exit code is 1. Failures are in OUT/failures.csv; the rest is made in any case.",
+    lower_bound=0,
+)
+_SPLITS = flags.DEFINE_list(
+    "splits", None, f"Some of {','.join(plans.SPLITS)}. Default: all there are; for CLASS/video.ext, train."
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell clips per split and class and what is missing; write nothing.")
+_SEED = flags.DEFINE_integer("seed", 0, "synthetic: of the videos.", lower_bound=0)
+_CLIPS_PER_CLASS = flags.DEFINE_list(
+    "clips_per_class", None, "synthetic: videos of each class in train,validation,test. Default: 100,20,10."
+)
+
+
+def main(argv: list[str]) -> int:
+    """Turns the flags into a config and makes the store; returns the exit code."""
+    del argv  # Checked to hold nothing but the program's name.
+    config = building.PrepareConfig(
+        dataset=_DATASET.value,
+        out=pathlib.Path(_OUT.value),
+        source=_path(_SOURCE.value),
+        annotations=_path(_ANNOTATIONS.value),
+        frames=_FRAMES.value,
+        height=_HEIGHT.value,
+        width=_WIDTH.value,
+        encoding=_ENCODING.value,
+        jpeg_quality=_JPEG_QUALITY.value,
+        subsampling=_SUBSAMPLING.value,
+        resize=_RESIZE.value,
+        clips_per_shard=_CLIPS_PER_SHARD.value,
+        workers=_WORKERS.value,
+        max_failures=_MAX_FAILURES.value,
+        splits=plans.check_splits(_SPLITS.value),
+        dry_run=_DRY_RUN.value,
+        seed=_SEED.value,
+        clips_per_class=_clips_per_class(_CLIPS_PER_CLASS.value),
+    )
+    return building.prepare(config)
+
+
+def _path(value: str | None) -> pathlib.Path | None:
+    return None if value is None else pathlib.Path(value)
+
+
+def _clips_per_class(values: list[str] | None) -> dict[str, int] | None:
+    if values is None:
+        return None
+    if len(values) != len(plans.SPLITS) or not all(value.isascii() and value.isdigit() for value in values):
+        raise errors.UserError(
+            f"--clips_per_class gives three numbers, for {', '.join(plans.SPLITS)}. Received: {','.join(values)}"
+        )
+    return dict(zip(plans.SPLITS, map(int, values), strict=True))
+
+
+def run() -> None:
+    """Console script."""
+    errors.run(main)
+
+
+if __name__ == "__main__":
+    run()

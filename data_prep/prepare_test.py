@@ -1,0 +1,90 @@
+"""The two commands as a user runs them: `prepare.py` and `verify.py`."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_prep import encoding
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SMALL = ("--frames=3", "--height=8", "--width=8", "--workers=1")
+
+
+def test_from_another_folder_and_as_a_module(tmp_path):
+    _video(tmp_path / "videos" / "wave" / "1.avi")
+    arguments = ["--dataset=folder", f"--source={tmp_path / 'videos'}", *SMALL]
+    as_file = _run([ROOT / "data_prep" / "prepare.py", *arguments, "--out=one"], cwd=tmp_path)
+    as_module = _run(["-m", "data_prep.prepare", *arguments, f"--out={tmp_path / 'two'}"], cwd=ROOT)
+    assert as_file.returncode == as_module.returncode == 0
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+    assert "train: 1 clips" in as_file.stderr and "0 clips failed" in as_file.stderr
+
+    checked = _run([ROOT / "data_prep" / "verify.py", "one"], cwd=tmp_path)
+    assert (checked.returncode, checked.stdout) == (0, "one: whole\n")
+    (tmp_path / "one" / "train-00000-of-00001.h5").unlink()
+    checked = _run([ROOT / "data_prep" / "verify.py", "one"], cwd=tmp_path)
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines() == [
+        "train-00000-of-00001.h5: listed in dataset.json but not there",
+        "train: 0 clips of 'wave', 1 in dataset.json",
+        "one: 2 problems",
+    ]
+
+
+def test_failures_above_the_limit_end_in_1(tmp_path):
+    _video(tmp_path / "videos" / "wave" / "1.avi")
+    (tmp_path / "videos" / "wave" / "2.avi").touch()
+    done = _run(_command(tmp_path), cwd=tmp_path)
+    assert done.returncode == 1 and "1 clips failed: see" in done.stderr
+    assert _run([*_command(tmp_path), "--max_failures=1"], cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: --source must be a folder. Received: videos (nothing there)"),
+        (["--source="], "error: CLASS folders hold video files. Received: . with none"),
+        (["--dataset=ucf"], "ucf"),
+        (["--frames=0"], "--frames"),
+        (["--jpeg_quality=101"], "--jpeg_quality"),
+        (["--splits=train,val"], "error: splits are some of train, validation, test. Received: train, val"),
+        (["--clips_per_class=3,x"], "error: --clips_per_class gives three numbers, for train, validation, test"),
+        (["extra"], "Received: extra"),
+        (["--no_such_flag"], "no_such_flag"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_2(tmp_path, arguments, message):
+    done = _run([*_command(tmp_path), *arguments], cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.h5")) and not list(tmp_path.rglob("*.json"))
+
+
+def test_verify_takes_one_folder(tmp_path):
+    for arguments, message in [
+        ([], "error: One argument is taken: CLIPS. Received: none"),
+        (["a", "b"], "error: One argument is taken: CLIPS. Received: a b"),
+        (["nowhere"], "error: CLIPS must be a folder. Received: nowhere (nothing there)"),
+    ]:
+        done = _run([ROOT / "data_prep" / "verify.py", *arguments], cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (2, message + "\n")
+
+
+def _command(tmp_path):
+    return [ROOT / "data_prep" / "prepare.py", "--dataset=folder", "--source=videos", "--out=clips", *SMALL]
+
+
+def _run(arguments, cwd):
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def _video(path):
+    path.parent.mkdir(parents=True)
+    encoding.write_video(path, [np.zeros((16, 16, 3), np.uint8)] * 4, "mjpeg", "yuvj420p")
+
+
+def _bytes(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

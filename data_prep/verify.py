@@ -1,0 +1,34 @@
+"""Checks that a clip store is whole; a line a problem. Example: python data_prep/verify.py /tmp/clips."""
+
+import pathlib
+import sys
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+import tqdm
+
+from common import errors
+from data_prep import plans, verification
+
+
+def main(argv: list[str]) -> int:
+    """Checks the store in the folder argv[1]; returns 0 where it is whole, else 1."""
+    directory = pathlib.Path(argv[1])
+    plans.check_folder(directory, "CLIPS")
+    number = 0
+    with tqdm.tqdm(unit="clip", mininterval=0.2 if sys.stderr.isatty() else 30.0, desc="checking clips") as bar:
+        for problem in verification.problems(directory, bar.update):
+            number += 1
+            bar.write(problem, file=sys.stdout)
+    sys.stdout.write(f"{directory}: {f'{number} problems' if number else 'whole'}\n")
+    return 1 if number else 0
+
+
+def run() -> None:
+    """Console script."""
+    errors.run(main, positional="CLIPS")
+
+
+if __name__ == "__main__":
+    run()

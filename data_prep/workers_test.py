@@ -1,0 +1,37 @@
+import cv2
+import pytest
+
+from common import errors
+from data_prep import workers
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_all_jobs_are_done_and_every_tick_is_counted(num_workers):
+    ticks = []
+    results = sorted(workers.run_jobs(_square, [1, 2, 3], num_workers, ticks.append))
+    assert results == [1, 4, 9]
+    assert sum(ticks) == 1 + 2 + 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_what_a_job_raises_comes_through(num_workers):
+    with pytest.raises(errors.UserError, match="A number is positive. Received: 0"):
+        list(workers.run_jobs(_square, [0, 5, 0], num_workers, lambda ticks: None))
+
+
+def test_work_in_this_process_leaves_its_threads_as_they_were():
+    before = cv2.getNumThreads()
+    list(workers.run_jobs(_square, [3], 1, lambda ticks: None))
+    assert cv2.getNumThreads() == before
+
+
+def test_no_jobs_give_no_results():
+    assert list(workers.run_jobs(_square, [], 4, lambda ticks: None)) == []
+
+
+def _square(number, tick):
+    if not number:
+        raise errors.UserError("A number is positive. Received: 0")
+    for _ in range(number):
+        tick()
+    return number * number
