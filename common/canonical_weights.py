@@ -7,6 +7,7 @@ config lies in the header, so a file alone says what it is. Nothing is ever unpi
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,21 +42,22 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], configs.ModelConfig
     return weights, config
 
 
-def check(weights: dict[str, np.ndarray], config: configs.ModelConfig, origin: str) -> None:
+def check(weights: Mapping[str, np.ndarray], config: configs.ModelConfig, origin: str) -> None:
     """Refuses, in one error that lists every fault, weights that are not exactly those of `config`."""
     expected = {name: weight.shape for name, weight in architectures.weights(config).items()}
-    shapes = {name: tuple(array.shape) for name, array in weights.items()}
-    missing = [name for name in expected if name not in shapes]
-    unexpected = [name for name in shapes if name not in expected]
-    misshapen = [
-        f"{name} {shapes[name]} instead of {shape}"
-        for name, shape in expected.items()
-        if shapes.get(name, shape) != shape
-    ]
-    if missing or unexpected or misshapen:
+    faults = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "misshapen": [
+            f"{name} {tuple(weights[name].shape)} instead of {shape}"
+            for name, shape in expected.items()
+            if name in weights and tuple(weights[name].shape) != shape
+        ],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
         raise errors.UserError(
-            f"Weights must match the {config.model} config exactly. Received from {origin}: "
-            f"missing {missing}, unexpected {unexpected}, misshapen {misshapen}"
+            f"Weights must have exactly the names and shapes of the {config.model} config. Received from {origin}: {found}"
         )
 
 

@@ -35,8 +35,10 @@ def test_every_fault_is_listed_in_one_error(arrays):
     arrays["Logits/kernel"] = arrays["Logits/kernel"].T
     with pytest.raises(errors.UserError) as caught:
         canonical_weights.check(arrays, CONFIG, "here")
-    for part in ("missing ['Logits/bias']", "unexpected ['Logits/scale']", "Logits/kernel (3, 64) instead of (64, 3)"):
-        assert part in str(caught.value)
+    assert str(caught.value) == (
+        "Weights must have exactly the names and shapes of the conv_lstm config. Received from here: "
+        "missing: Logits/bias; unexpected: Logits/scale; misshapen: Logits/kernel (3, 64) instead of (64, 3)"
+    )
 
 
 def test_files_that_are_no_canonical_weights_are_refused(tmp_path, arrays):

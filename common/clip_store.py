@@ -89,17 +89,24 @@ def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
     try:
         layout = dict(values.pop("layout"))
         mask_shape = layout.pop("object_mask_shape")
+        counts = {
+            str(split): {str(name): int(number) for name, number in classes.items()}
+            for split, classes in values.pop("counts").items()
+        }
         info = DatasetInfo(
+            counts=counts,
             layout=Layout(**layout, object_mask_shape=tuple(mask_shape) if mask_shape else None),
             class_names=tuple(values.pop("class_names")),
             shards=tuple(Shard(**shard) for shard in values.pop("shards")),
             **values,
         )
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise errors.UserError(f"dataset.json has the fields of DatasetInfo. Received: {path}: {error}") from None
     for shard in info.shards:
-        if pathlib.PurePath(shard.file).name != shard.file or shard.split not in SPLITS:
+        if pathlib.PurePath(str(shard.file)).name != shard.file or shard.split not in SPLITS:
             raise errors.UserError(f"A shard is a file name and a split. Received: {shard.file!r}, {shard.split!r}")
+        if not isinstance(shard.clips, int) or not isinstance(shard.sha256, str):
+            raise errors.UserError(f"A shard has a number of clips and a SHA-256. Received: {shard}")
     return info
 
 

@@ -51,6 +51,9 @@ def test_a_store_survives_a_pickle(store_path):
     [
         (lambda v: v.update(schema_version=7), "Schema version 1 is read. Received: 7"),
         (lambda v: v.pop("class_names"), "has the fields of DatasetInfo"),
+        (lambda v: v.update(counts=[]), "has the fields of DatasetInfo"),
+        (lambda v: v.update(shards=[1]), "has the fields of DatasetInfo"),
+        (lambda v: v["shards"][0].update(clips="3"), "has a number of clips and a SHA-256"),
         (lambda v: v.update(extra=1), "has the fields of DatasetInfo"),
         (lambda v: v["layout"].update(height=40), "Raw frames are uint8"),
         (lambda v: v["layout"].update(encoding="jpeg"), "has a dataset 'frame_offsets' of its own"),

@@ -137,7 +137,6 @@ def write_shard(path: pathlib.Path, clips: Iterable[Clip], layout: Layout, repor
 def _write(file: h5py.File, clips: Iterable[Clip], layout: Layout) -> int:
     columns: dict[str, list[Any]] = {name: [] for name in _columns(layout)}
     encoded: list[np.ndarray] = []
-    frame_bytes: list[list[int]] = []
     raw = None
     if layout.encoding == "raw":
         raw = file.create_dataset(
@@ -154,23 +153,28 @@ def _write(file: h5py.File, clips: Iterable[Clip], layout: Layout) -> int:
             raw.resize(count + 1, axis=0)
             raw[count] = clip.frames
         else:
-            images = [encode_jpeg(frame, layout.jpeg_quality) for frame in clip.frames]
-            encoded += images
-            frame_bytes.append([image.size for image in images])
+            encoded += [encode_jpeg(frame, layout.jpeg_quality) for frame in clip.frames]
         for name, values in columns.items():
             values.append(getattr(clip, name))
         count += 1
     if raw is None:
-        file["frames"] = np.concatenate(encoded) if encoded else np.zeros(0, np.uint8)
-        ends = np.cumsum(np.array(frame_bytes, np.int64).reshape(-1)).reshape(count, layout.frames)
-        starts = ends[:, :1] - np.array(frame_bytes, np.int64).reshape(count, layout.frames)[:, :1]
-        file["frame_offsets"] = np.concatenate([starts, ends], axis=1)
+        _write_jpeg(file, encoded, layout)
     for name, (dtype, shape) in _columns(layout).items():
         data: Any = columns[name]
         if name != "video_id":
             data = np.array(data, dtype).reshape(count, *shape)
         file.create_dataset(name, (count, *shape), dtype, data=data if count else None)
     return count
+
+
+def _write_jpeg(file: h5py.File, encoded: list[np.ndarray], layout: Layout) -> None:
+    ends = np.cumsum([image.size for image in encoded], dtype=np.int64)
+    frames = file.create_dataset("frames", (int(ends[-1]) if encoded else 0,), np.uint8)
+    for image, end in zip(encoded, ends, strict=True):  # One by one: no second copy of a shard in memory.
+        frames[end - image.size : end] = image
+    ends = ends.reshape(-1, layout.frames)
+    starts = np.concatenate([[0], ends[:-1, -1]])[: len(ends), None] if len(ends) else ends[:, :1]
+    file["frame_offsets"] = np.concatenate([starts, ends], axis=1)
 
 
 def _check_clip(clip: Clip, layout: Layout) -> None:

@@ -125,8 +125,7 @@ def draw_scene(template: str, rng: np.random.Generator) -> Scene:
     for path, diameter, moves in zip(paths, diameters, (True, template == _CLOSER), strict=True):
         picture, words = synthetic_textures.draw_object(color, rng)
         things.append(Thing(picture, path, diameter, words, moves))
-    if rng.random() < 0.5:
-        things.reverse()  # Either of the two may be in front.
+    things.sort(key=lambda thing: thing.moves)  # What the class is about is in front.
     if rng.random() < 0.3:
         things.append(_draw_dot(num_frames, color, rng))
     return Scene(
@@ -222,7 +221,7 @@ def _draw_motion(
     elif template == _CAMERA_LEFT:
         turn = middle * [rng.uniform(0.4, 0.5), rng.uniform(-0.05, 0.05)]  # The picture moves right.
     elif template == _TOWARDS:
-        diameters[0] = rng.uniform(0.34, 0.40) * rng.uniform(2.0, 2.5) ** middle[:, 0]
+        diameters[0] = rng.uniform(0.34, 0.40) * rng.uniform(2.2, 3.0) ** middle[:, 0]
     elif template == _CLOSER:
         angle, share = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.7)
         direction = np.array([np.cos(angle), np.sin(angle)])
@@ -233,7 +232,7 @@ def _draw_motion(
         angle = rng.uniform(0, 2 * np.pi)
         # One swing to a side takes about 0.15 of the clip, so that 16 frames of it still show the swings.
         swings = max(2, round(np.count_nonzero(np.diff(progress)) / len(progress) / 0.15))
-        reach = rng.uniform(0.16, 0.22) * np.sin(np.pi * swings * progress)
+        reach = rng.uniform(0.2, 0.26) * np.sin(np.pi * swings * progress)
         paths[0] = paths[0] + reach[:, None] * [np.cos(angle), np.sin(angle)]
     return paths, diameters, turn
 

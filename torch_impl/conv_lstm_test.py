@@ -14,6 +14,7 @@ _CONFIGS = {
     "shared": configs.ConvLSTMConfig(5, (4, 37, 42), num_layers=2, filters=3),
     "own": configs.ConvLSTMConfig(5, (4, 37, 42), num_layers=2, filters=3, share_batch_norm=False),
     "kth": configs.ConvLSTMConfig(5, (3, 32, 33), num_layers=2, filters=4, kernel_size=(3, 5), head="last_frame"),
+    "even_kernel": configs.ConvLSTMConfig(5, (3, 32, 33), num_layers=2, filters=3, kernel_size=(4, 2)),
 }
 
 
@@ -42,6 +43,7 @@ def test_parameters_are_the_papers():
     [
         *_CONFIGS.values(),
         configs.ConvLSTMConfig(5, (2, 63, 70), filters=2),
+        configs.ConvLSTMConfig(5, (2, 63, 64), filters=2, kernel_size=(1, 1)),
         configs.ConvLSTMConfig(5, (1, 64, 65), filters=2, kernel_size=(4, 2)),
     ],
 )
@@ -75,7 +77,7 @@ def test_two_steps_by_hand():
 
 
 def test_input_stride_is_2_and_starts_at_the_first_pixel():
-    # Width 4, kernel 1x3 of stride 2 pads only after: windows (0 1 2) and (2 3 _). Weights 1, 10, 100 on the cell's gate.
+    # Width 4, kernel 1x3, stride 2 pads only after: windows (0 1 2) (2 3 _); weights 1, 10, 100 of the cell's gate.
     layer = conv_lstm.ConvLSTMLayer(1, 1, (1, 3), torch.float64)
     layer.kernel.data[2, 0, 0] = torch.tensor([1.0, 10, 100], dtype=torch.float64)
     x = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64) / 1000

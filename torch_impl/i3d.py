@@ -71,8 +71,8 @@ class I3D(nn.Module):
           return_endpoints: also return every endpoint.
 
         Returns:
-          Logits `[N, K]`; with `return_endpoints`, also name -> `[N, T', H', W', C]` (logits `[N, K]`), each on the path
-          to the logits: gradients of the logits with respect to it exist.
+          Logits `[N, K]`; with `return_endpoints`, also name -> `[N, T', H', W', C]` (logits `[N, K]`). Each endpoint
+          is on the path to the logits, so that their gradient with respect to it exists.
         """
         endpoints = {}
         x = layers.normalize(clips, self.config.normalization, self.compute_dtype)

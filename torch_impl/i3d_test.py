@@ -22,7 +22,7 @@ def _varied_weights(config):
     """Weights in which gamma, beta and the running statistics differ from channel to channel."""
     arrays = initial_weights.initial_weights(config, seed=0)
     stream = np.random.default_rng(1)
-    for name, array in arrays.items():
+    for array in arrays.values():
         if array.ndim == 1:
             array += stream.uniform(-0.4, 0.4, array.shape).astype(np.float32)
     return arrays
@@ -46,13 +46,13 @@ def test_endpoints_have_the_shapes_of_the_table(temporal_strides, shape):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("temporal_strides", ["paper", "original"])
-def test_float64_agrees_with_the_plain_build(temporal_strides, training):
+@pytest.mark.parametrize(("temporal_strides", "number"), [("paper", 1), ("paper", 2), ("original", 2)])
+def test_float64_agrees_with_the_plain_build(temporal_strides, number, training):
     config = configs.I3DConfig(5, (9, 33, 46), dropout=0, width=0.125, temporal_strides=temporal_strides)
     arrays = _varied_weights(config)
     ours, plain = weights.build_model(config, "float64"), plain_torch.build_model(config, arrays, torch.float64)
     weights.load_weights(ours, arrays)
-    clips, labels = _clips(config), torch.tensor([1, 3])
+    clips, labels = _clips(config, number), torch.tensor([1, 3])[:number]
     logits = []
     for model in (ours, plain):
         logits.append(model.train(training)(clips))

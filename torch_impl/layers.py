@@ -67,7 +67,8 @@ def same_conv(
 ) -> torch.Tensor:
     """Returns the SAME convolution of x `[N, I, (T,) H, W]` with kernel `[O, I, (T,) H, W]`, in the dtype of x."""
     kernel, bias = kernel.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    if math.prod(kernel.shape[2:]) == math.prod(strides) == 1:
+    if x.ndim == 5 and math.prod(kernel.shape[2:]) == math.prod(strides) == 1:
+        # A matrix product; `conv3d` would also forget the channels-last memory here.
         return to_native(functional.linear(to_border(x), kernel.flatten(1), bias))
     pads = _paddings(x, kernel.shape[2:], strides)
     if any(before != after for before, after in pads):
@@ -82,7 +83,10 @@ def same_conv(
 
 
 def _is_small(x: torch.Tensor, kernel: torch.Tensor) -> bool:
-    """Tells where PyTorch's CPU build would not take oneDNN's convolution but its own, which is 2 to 5 times slower."""
+    """Tells where PyTorch's CPU build would not take oneDNN's convolution but its own, which is 2 to 5 times slower.
+
+    Its rule (`use_mkldnn` in Convolution.cpp): one clip, N C T H of at most 20480, a kernel of at most 3.
+    """
     return x.device.type == "cpu" and len(x) == 1 and math.prod(x.shape[:4]) <= 20480 and min(kernel.shape[3:]) <= 3
 
 
@@ -208,12 +212,12 @@ class MaxPool(nn.Module):
         pads = _paddings(x, self.kernel_size, self.strides)
         # The pool's own padding is -inf, but the same on both sides; `ceil_mode` adds an odd position at the end.
         axes = zip(x.shape[2:], pads, self.kernel_size, self.strides, strict=True)
-        if not all(before == after or (stride > 1 and size >= kernel) for size, (before, after), kernel, stride in axes):
+        if not all(
+            before == after or (stride > 1 and size >= kernel) for size, (before, after), kernel, stride in axes
+        ):
             x = functional.pad(x, [size for pad in reversed(pads) for size in pad], value=-torch.inf)
             pads = [(0, 0)] * len(pads)
-        return functional.max_pool3d(
-            x, self.kernel_size, self.strides, [before for before, _ in pads], ceil_mode=True
-        )
+        return functional.max_pool3d(x, self.kernel_size, self.strides, [before for before, _ in pads], ceil_mode=True)
 
 
 class Dropout(nn.Module):

@@ -20,10 +20,10 @@ def main(_: list[str]) -> None:
         sys.stdout.write(architectures.describe(train_flags.train_config().model) + "\n")
         return
     settings = train_flags.settings()
-    if train_flags.wants_synthetic():
+    if train_flags.wants_synthetic() and not (settings.clips / "dataset.json").exists():
         from data_prep import building  # Making videos needs the extra `video`; training on clips does not.
 
-        building.make_synthetic_store(settings.clips)
+        building.prepare(building.PrepareConfig("synthetic", settings.clips))
     config = train_flags.train_config(clip_store.read_dataset_json(settings.clips))
     training.train(config, settings, train_flags.DEVICE.value)
 

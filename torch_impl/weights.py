@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import architectures, configs, errors, initial_weights
+from common import architectures, canonical_weights, configs, errors, initial_weights
 from torch_impl import conv_lstm, i3d, layers
 
 Model = i3d.I3D | conv_lstm.ConvLSTM
@@ -53,19 +53,7 @@ def load_weights(model: Model, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
       UserError: lists all missing, unexpected and misshapen names.
     """
-    wanted = architectures.weights(model.config)
-    problems = {
-        "missing": sorted(wanted.keys() - arrays.keys()),
-        "unexpected": sorted(arrays.keys() - wanted.keys()),
-        "misshapen": [
-            f"{name} {tuple(arrays[name].shape)} instead of {weight.shape}"
-            for name, weight in wanted.items()
-            if name in arrays and tuple(arrays[name].shape) != weight.shape
-        ],
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-        raise errors.UserError(f"Weights must have exactly the names and shapes of the model. Received: {found}")
+    canonical_weights.check(arrays, model.config, "the caller")
     with torch.no_grad():
         for name, tensor in _tensors(model).items():
             tensor.copy_(from_canonical(name, arrays[name]))

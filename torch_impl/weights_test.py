@@ -93,7 +93,7 @@ def test_all_mismatches_come_in_one_error_and_nothing_is_copied():
     with pytest.raises(errors.UserError) as error:
         weights.load_weights(model, arrays)
     assert str(error.value) == (
-        "Weights must have exactly the names and shapes of the model. Received: "
+        "Weights must have exactly the names and shapes of the i3d config. Received from the caller: "
         "missing: Conv3d_1a_7x7/gamma, Mixed_3b/Branch_0/Conv3d_0a_1x1/kernel; "
         "unexpected: Conv3d_1a_7x7/bias; "
         "misshapen: Logits/Conv3d_0c_1x1/kernel (64, 5) instead of (1, 1, 1, 64, 5), "
