@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
-EXTRAS := torch,video,dev
+EXTRAS := torch,tf,video,dev
 RUN := .venv/bin/python
 DEMO_MODELS := i3d conv_lstm
 
@@ -15,7 +15,7 @@ demo: .venv/installed
 	$(RUN) torch_impl/evaluate.py --run=runs/i3d_synthetic,runs/conv_lstm_synthetic
 
 test: .venv/installed
-	$(RUN) -m pytest
+	REQUIRE_BOTH=1 $(RUN) -m pytest
 
 test-slow: .venv/installed
 	$(RUN) -m pytest -m slow

@@ -57,7 +57,8 @@ def check(weights: Mapping[str, np.ndarray], config: configs.ModelConfig, origin
     if any(faults.values()):
         found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
         raise errors.UserError(
-            f"Weights must have exactly the names and shapes of the {config.model} config. Received from {origin}: {found}"
+            f"Weights must have exactly the names and shapes of the {config.model} config. "
+            f"Received from {origin}: {found}"
         )
 
 

@@ -47,8 +47,8 @@ class PrepareConfig:
       source: folder of the videos; synthetic: where its videos are made, OUT/source if None.
       annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder; None: the source folder.
       frames: T; None takes the preset's: 16, kth 32.
-      height: H in px; None takes the preset's: 224, kth 120, synthetic 64.
-      width: W in px; None takes the preset's: 224, kth 160, synthetic 64.
+      height: H in px; None takes the preset's: 224, kth 120, synthetic 32.
+      width: W in px; None takes the preset's: 224, kth 160, synthetic 32.
       encoding: "jpeg" or "raw".
       jpeg_quality: 1…100.
       subsampling: "linspace" or "released", see `sampling.subsample`.

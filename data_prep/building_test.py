@@ -244,7 +244,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("dataset", "shape"),
-    [("something", (16, 224, 224)), ("folder", (16, 224, 224)), ("kth", (32, 120, 160)), ("synthetic", (16, 64, 64))],
+    [("something", (16, 224, 224)), ("folder", (16, 224, 224)), ("kth", (32, 120, 160)), ("synthetic", (16, 32, 32))],
 )
 def test_sizes_come_from_the_presets(tmp_path, dataset, shape):
     layout = building.PrepareConfig(dataset, tmp_path).layout()

@@ -29,8 +29,8 @@ _ANNOTATIONS = flags.DEFINE_string(
     "something: folder of labels.json and {train,validation,test}.json. kth: 00sequences.txt. Default: SOURCE.",
 )
 _FRAMES = flags.DEFINE_integer("frames", None, "T, frames of a clip. Default: 16; kth 32 (section 4.1).", lower_bound=1)
-_HEIGHT = flags.DEFINE_integer("height", None, "H, px. Default: 224; kth 120; synthetic 64.", lower_bound=1)
-_WIDTH = flags.DEFINE_integer("width", None, "W, px. Default: 224; kth 160; synthetic 64.", lower_bound=1)
+_HEIGHT = flags.DEFINE_integer("height", None, "H, px. Default: 224; kth 120; synthetic 32.", lower_bound=1)
+_WIDTH = flags.DEFINE_integer("width", None, "W, px. Default: 224; kth 160; synthetic 32.", lower_bound=1)
 _ENCODING = flags.DEFINE_enum("encoding", "jpeg", shards.ENCODINGS, "jpeg: small. raw: exact, and faster to read.")
 _JPEG_QUALITY = flags.DEFINE_integer("jpeg_quality", 95, "Of --encoding=jpeg.", lower_bound=1, upper_bound=100)
 _SUBSAMPLING = flags.DEFINE_enum(

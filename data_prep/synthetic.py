@@ -11,27 +11,23 @@ Every frame is coded by itself with a fixed quantiser. A codec that predicts fra
 the direction of time in single frames; here a reversed scene decodes to exactly the reversed frames.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import json
-import multiprocessing
 import os
 import pathlib
-import signal
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import av
-import cv2
 import h5py
 import numpy as np
 import tqdm
 
 from common import errors
 from data_prep import synthetic_scenes
+from data_prep import workers as processes
 
 CLASSES = synthetic_scenes.CLASSES
 REVERSE_PAIRS = synthetic_scenes.REVERSE_PAIRS
@@ -40,8 +36,10 @@ HOLDING = synthetic_scenes.HOLDING
 
 SPLITS = ("train", "validation", "test")
 FRAMES_PER_SECOND = 12  # As Something-something-V2.
+DEFAULT_CLIPS_PER_CLASS = {"train": 240, "validation": 20, "test": 10}  # Enough for the synthetic presets to learn.
 VERSION = 1  # Of the scenes and their coding: another version's files are not mixed with ours.
 
+_VIDEOS_PER_JOB = 24
 _ENCODER_OPTIONS = {"preset": "ultrafast", "qp": "24", "g": "1"}  # Every frame a key frame, no rate control.
 
 
@@ -62,6 +60,15 @@ class _Truth:
     packed_mask: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Videos (split, number in the split) to make in a folder, of the data set of a seed."""
+
+    folder: pathlib.Path
+    seed: int
+    videos: list[tuple[str, int]]
+
+
 class GroundTruth:
     """Reader of ground_truth.h5. The file is opened at the first look, in each process anew."""
 
@@ -70,8 +77,6 @@ class GroundTruth:
         self._file: h5py.File | None = None
         self._process = 0
         self._rows: dict[str, int] = {}
-        if not self._path.is_file():
-            raise errors.UserError(f"Ground truth is a file that make_synthetic writes. Received: {self._path}")
 
     def salient(self, video_id: str) -> np.ndarray:
         """Returns which frames show the event: uint8 [n], all 0 in "Holding something"."""
@@ -102,7 +107,7 @@ class GroundTruth:
 
     def _open(self) -> h5py.File:
         if self._file is None or self._process != os.getpid():  # A handle does not survive a fork.
-            self._file, self._process = h5py.File(self._path, "r"), os.getpid()
+            self._file, self._process = _opened(self._path), os.getpid()
             ids = self._file["video_id"].asstr()[:]
             self._rows = {str(video_id): row for row, video_id in enumerate(ids)}
         return self._file
@@ -117,6 +122,13 @@ class GroundTruth:
         file, row = self._find(video_id)
         begin, end = file["frame_offsets"][row : row + 2]
         return file[name][begin:end]
+
+
+def _opened(path: pathlib.Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError:
+        raise errors.UserError(f"Ground truth is an HDF5 file that make_synthetic writes. Received: {path}") from None
 
 
 def make_synthetic(
@@ -135,22 +147,24 @@ def make_synthetic(
 
     Raises:
       errors.UserError: if an argument is out of range, or `out` holds videos of another seed or version.
+      workers.WorkerDiedError: when a process dies.
     """
     counts = dict(DEFAULT_CLIPS_PER_CLASS if clips_per_class is None else clips_per_class)
     _check(seed, counts, workers)
     out = pathlib.Path(out)
     _claim(out, seed)
     (out / "videos").mkdir(exist_ok=True)
-    videos = [(split, i) for split in SPLITS for i in range(counts.get(split, 0) * len(CLASSES))]
-    make = functools.partial(_make_video, out / "videos", seed)
-    with _mapped(make, videos, workers) as results:
-        truths = list(tqdm.tqdm(results, total=len(videos), desc="making videos", unit="video", disable=None))
-    _write_annotations(out, [truth.record for truth in truths])
-    _write_ground_truth(out / "ground_truth.h5", truths)
-
-
-# Enough for both models to learn the classes (docs: README, "Synthetic videos").
-DEFAULT_CLIPS_PER_CLASS = {"train": 100, "validation": 20, "test": 10}
+    wanted = [(split, i) for split in SPLITS for i in range(counts.get(split, 0) * len(CLASSES))]
+    if _is_complete(out, wanted):
+        return
+    jobs = [_Job(out / "videos", seed, wanted[i : i + _VIDEOS_PER_JOB]) for i in range(0, len(wanted), _VIDEOS_PER_JOB)]
+    truths: dict[str, _Truth] = {}
+    with tqdm.tqdm(total=len(wanted), desc="making videos", unit="video", disable=None) as progress:
+        for made in processes.run_jobs(_make_videos, jobs, workers, progress.update):
+            truths.update((truth.record["id"], truth) for truth in made)
+    in_order = [truths[_video_id(*video)] for video in wanted]
+    _write_annotations(out, [truth.record for truth in in_order])
+    _write_ground_truth(out / "ground_truth.h5", in_order)
 
 
 def _check(seed: int, counts: Mapping[str, int], workers: int) -> None:
@@ -175,29 +189,28 @@ def _claim(out: pathlib.Path, seed: int) -> None:
             found = None
         if found != made_from:
             raise errors.UserError(f"{out} must hold synthetic videos of {made_from} or nothing. Received: {found}")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(path.suffix != ".partial" for path in out.iterdir())):
         raise errors.UserError(f"Synthetic videos go to an empty or a new folder. Received: {out}")
     out.mkdir(parents=True, exist_ok=True)
     _write_json(note, made_from)
 
 
-@contextlib.contextmanager
-def _mapped(function: Any, items: list[Any], workers: int) -> Iterator[Iterable[Any]]:
-    """Gives the results of a function in the order of the items, computed by processes if there are several."""
-    if workers == 1:
-        yield map(function, items)
-        return
-    context = multiprocessing.get_context("spawn")  # Threads of OpenCV and HDF5 do not survive a fork.
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
-    try:
-        yield pool.map(function, items, chunksize=8)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _is_complete(out: pathlib.Path, wanted: list[tuple[str, int]]) -> bool:
+    """Returns whether nothing is left to do. The ground truth is written last and lists what was made."""
+    ids = [_video_id(*video) for video in wanted]
+    truth = out / "ground_truth.h5"
+    if not truth.is_file() or not all((out / "videos" / f"{video_id}.mp4").exists() for video_id in ids):
+        return False
+    with _opened(truth) as file:
+        return list(file["video_id"].asstr()[:]) == ids
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent stops the pool; a worker finishes its videos.
-    cv2.setNumThreads(1)
+def _make_videos(job: _Job, tick: processes.Tick) -> list[_Truth]:
+    truths = []
+    for video in job.videos:
+        truths.append(_make_video(job.folder, job.seed, video))
+        tick()
+    return truths
 
 
 def _make_video(folder: pathlib.Path, seed: int, video: tuple[str, int]) -> _Truth:

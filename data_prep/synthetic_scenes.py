@@ -219,7 +219,7 @@ def _draw_motion(
     elif template == _UP:
         paths[0] = paths[0] + middle * [rng.uniform(-0.1, 0.1), -rng.uniform(0.4, 0.5)]
     elif template == _CAMERA_LEFT:
-        turn = middle * [rng.uniform(0.4, 0.5), rng.uniform(-0.05, 0.05)]  # The picture moves right.
+        turn = middle * [rng.uniform(0.5, 0.65), rng.uniform(-0.05, 0.05)]  # The picture moves right.
     elif template == _TOWARDS:
         diameters[0] = rng.uniform(0.34, 0.40) * rng.uniform(2.2, 3.0) ** middle[:, 0]
     elif template == _CLOSER:

@@ -73,12 +73,12 @@ def test_object_moves_as_its_class_says(template: str, axis: int, sign: int) -> 
 def test_towards_grows_closer_nears_and_the_picture_runs_right_when_the_camera_turns_left() -> None:
     for seed in range(20):
         diameter = _mover(_scene(PAIRS[3][0], seed)).diameter
-        assert diameter[-1] >= 2.0 * diameter[0]
+        assert diameter[-1] >= 2.2 * diameter[0]
         a, b = (thing.path for thing in _scene(PAIRS[2][0], seed).things if thing.moves)
         distance = np.linalg.norm(a - b, axis=1)
         assert distance[0] - distance[-1] >= 0.35
         camera = _scene(PAIRS[4][0], seed).camera
-        assert camera[-1, 0] - camera[0, 0] >= 0.35
+        assert camera[-1, 0] - camera[0, 0] >= 0.45
 
 
 def test_waving_returns_to_where_it_began_and_holding_stays() -> None:
@@ -186,7 +186,9 @@ def test_decoded_frames_are_the_rendered_ones(made: pathlib.Path) -> None:
     scene = synthetic._draw_video(3, "train", 5)[1]
     frames, mask = synthetic_scenes.render(scene)
     decoded = _decode(made / "videos" / "train-00005.mp4")
-    assert np.abs(decoded.astype(int) - frames).mean() < 4  # Of 255: what the codec loses.
+    assert (
+        np.abs(decoded.astype(int) - frames).mean() < 6
+    )  # Of 255: what the codec loses, half of the colour above all.
     np.testing.assert_array_equal(truth.object_mask("train-00005"), mask)
     np.testing.assert_array_equal(truth.salient("train-00005"), scene.salient)
     on = np.flatnonzero(scene.salient)
@@ -250,6 +252,20 @@ def test_more_clips_keep_the_videos_that_are_there(tmp_path: pathlib.Path) -> No
     assert sum(name.endswith(".mp4") for name in more) == 24
 
 
+def test_complete_set_is_left_as_it_is(made: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic_scenes, "render", None)  # Drawing anything would fail.
+    before = _contents(made)
+    synthetic.make_synthetic(made, 3, COUNTS, workers=1)
+    assert _contents(made) == before
+
+
+def test_lost_video_is_made_again(made: pathlib.Path) -> None:
+    before = _contents(made)
+    (made / "videos" / "test-00003.mp4").unlink()
+    synthetic.make_synthetic(made, 3, COUNTS, workers=1)
+    assert _contents(made) == before
+
+
 def test_another_seed_makes_other_videos() -> None:
     frames = [synthetic_scenes.render(synthetic._draw_video(seed, "train", 0)[1])[0] for seed in (0, 1)]
     assert frames[0].shape != frames[1].shape or not np.array_equal(frames[0], frames[1])
@@ -270,9 +286,11 @@ def test_unknown_video_id_is_refused(made: pathlib.Path) -> None:
         synthetic.GroundTruth(made / "ground_truth.h5").salient("train-99999")
 
 
-def test_missing_ground_truth_is_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(errors.UserError, match="Ground truth is a file"):
-        synthetic.GroundTruth(tmp_path / "none.h5")
+def test_missing_or_damaged_ground_truth_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "damaged.h5").write_bytes(b"half a file")
+    for name in ("none.h5", "damaged.h5"):
+        with pytest.raises(errors.UserError, match=f"Ground truth is an HDF5 file .* Received: .*{name}"):
+            synthetic.GroundTruth(tmp_path / name).salient("train-00000")
 
 
 @pytest.mark.parametrize(

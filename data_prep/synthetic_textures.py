@@ -29,7 +29,7 @@ def draw_background(size: int, rng: np.random.Generator) -> np.ndarray:
     # Noise over every pattern: stripes alone look the same after each period, and some of them along their length.
     field = 0.65 * _field(pattern, size, 5, rng) + 0.35 * _field("noise", size, 5, rng)
     dark = rng.uniform(0.02, 0.3, 3)
-    return _blend(field, dark, dark + rng.uniform(0.08, 0.22, 3))
+    return _blend(field, dark, dark + rng.uniform(0.15, 0.32, 3))
 
 
 def draw_object(away_from: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -72,8 +72,8 @@ def _field(pattern: str, size: int, most_waves: int, rng: np.random.Generator) -
     y, x = np.mgrid[0:size, 0:size] * (2 * np.pi / size)
     phases = rng.uniform(0, 2 * np.pi, 2)
     if pattern == "checks":
-        waves = rng.integers(2, most_waves + 1, 2)
-        return _sharpened(3 * np.sin(waves[0] * x + phases[0]) * np.sin(waves[1] * y + phases[1]))
+        columns, rows = rng.integers(2, most_waves + 1, 2)
+        return _sharpened(3 * np.sin(columns * x + phases[0]) * np.sin(rows * y + phases[1]))
     # Both wave numbers are whole, so that the waves close at the edges.
     along, across = (1, 0) if pattern == "gradient" else (rng.integers(2, most_waves + 1), rng.integers(-2, 3))
     waves = (along, across) if rng.random() < 0.5 else (across, along)
