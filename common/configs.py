@@ -207,13 +207,15 @@ PRESETS: dict[str, TrainConfig] = {
         epochs=8,
         learning_rate=2e-3,
         plateau_patience=1,
+        plateau_factor=0.3,
     ),
     "conv_lstm_synthetic": TrainConfig(
         ConvLSTMConfig(12, (16, 32, 32), num_layers=2, filters=16, dropout=0.0),
         "adam",
-        epochs=9,
+        epochs=7,
         learning_rate=2e-3,
         batch_size=8,
         plateau_patience=1,
+        plateau_factor=0.3,
     ),
 }

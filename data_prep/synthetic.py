@@ -36,7 +36,7 @@ HOLDING = synthetic_scenes.HOLDING
 
 SPLITS = ("train", "validation", "test")
 FRAMES_PER_SECOND = 12  # As Something-something-V2.
-DEFAULT_CLIPS_PER_CLASS = {"train": 240, "validation": 20, "test": 10}  # Enough for the synthetic presets to learn.
+DEFAULT_CLIPS_PER_CLASS = {"train": 300, "validation": 20, "test": 10}  # Enough for the synthetic presets to learn.
 VERSION = 1  # Of the scenes and their coding: another version's files are not mixed with ours.
 
 _VIDEOS_PER_JOB = 24

@@ -21,9 +21,9 @@ from data_prep import synthetic_textures
 
 SIZE = 80  # Height and width of a frame, px.
 MASK_SIZE = SIZE // 4  # Height and width of the ground-truth mask, cells.
-FRAMES = (36, 48)  # Fewest and most frames of a video.
+FRAMES = (24, 36)  # Fewest and most frames of a video.
 EVENT = (0.3, 0.6)  # Least and largest share of the frames that the event fills.
-OBJECT_SIZE = (0.28, 0.42)  # Diameter of an object.
+OBJECT_SIZE = (0.3, 0.44)  # Diameter of an object.
 
 # All lengths in a scene are shares of the frame's side; x runs to the right, y downwards.
 
@@ -126,7 +126,7 @@ def draw_scene(template: str, rng: np.random.Generator) -> Scene:
         picture, words = synthetic_textures.draw_object(color, rng)
         things.append(Thing(picture, path, diameter, words, moves))
     things.sort(key=lambda thing: thing.moves)  # What the class is about is in front.
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         things.append(_draw_dot(num_frames, color, rng))
     return Scene(
         background=background,
@@ -200,7 +200,7 @@ def _draw_event(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     frame = np.arange(num_frames)
     linear = np.clip((frame - begin) / (length - 1), 0, 1)
     eased = linear * linear * (3 - 2 * linear)
-    ease = rng.uniform(0, 0.7)
+    ease = rng.uniform(0, 0.5)
     salient = (frame >= begin) & (frame < begin + length)
     return (1 - ease) * linear + ease * eased, salient.astype(np.uint8)
 
@@ -219,7 +219,7 @@ def _draw_motion(
     elif template == _UP:
         paths[0] = paths[0] + middle * [rng.uniform(-0.1, 0.1), -rng.uniform(0.4, 0.5)]
     elif template == _CAMERA_LEFT:
-        turn = middle * [rng.uniform(0.5, 0.65), rng.uniform(-0.05, 0.05)]  # The picture moves right.
+        turn = middle * [rng.uniform(0.45, 0.6), rng.uniform(-0.05, 0.05)]  # The picture moves right.
     elif template == _TOWARDS:
         diameters[0] = rng.uniform(0.34, 0.40) * rng.uniform(2.2, 3.0) ** middle[:, 0]
     elif template == _CLOSER:

@@ -16,10 +16,7 @@ from data_prep import synthetic, synthetic_scenes, synthetic_textures
 PAIRS = [
     ("Moving [something] from left to right", "Moving [something] from right to left"),
     ("Moving [something] up", "Moving [something] down"),
-    (
-        "Moving [something] and [something] closer to each other",
-        "Moving [something] and [something] away from each other",
-    ),
+    tuple(f"Moving [something] and [something] {how} each other" for how in ("closer to", "away from")),
     ("Moving [something] towards the camera", "Moving [something] away from the camera"),
     ("Turning the camera left while filming [something]", "Turning the camera right while filming [something]"),
 ]
@@ -78,7 +75,7 @@ def test_towards_grows_closer_nears_and_the_picture_runs_right_when_the_camera_t
         distance = np.linalg.norm(a - b, axis=1)
         assert distance[0] - distance[-1] >= 0.35
         camera = _scene(PAIRS[4][0], seed).camera
-        assert camera[-1, 0] - camera[0, 0] >= 0.45
+        assert camera[-1, 0] - camera[0, 0] >= 0.4
 
 
 def test_waving_returns_to_where_it_began_and_holding_stays() -> None:
@@ -178,7 +175,7 @@ def test_every_file_is_there_and_decodes_to_its_ground_truth_length(made: pathli
         lengths.add(len(frames))
         assert truth.salient(file.stem).shape == (len(frames),)
         assert truth.object_mask(file.stem).shape == (len(frames), 20, 20)
-    assert len(lengths) >= 4 and min(lengths) >= 36 and max(lengths) <= 48
+    assert len(lengths) >= 4 and min(lengths) >= 24 and max(lengths) <= 36
 
 
 def test_decoded_frames_are_the_rendered_ones(made: pathlib.Path) -> None:
@@ -317,17 +314,14 @@ def test_folder_of_another_seed_is_refused(made: pathlib.Path) -> None:
     assert _contents(made) == before
 
 
-def test_folder_of_other_files_is_refused(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(errors.UserError, match="empty or a new folder"):
+@pytest.mark.parametrize(
+    ("name", "message"), [("thesis.tex", "empty or a new folder"), ("synthetic.json", "Received: None")]
+)
+def test_folder_of_other_files_is_refused(tmp_path: pathlib.Path, name: str, message: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(errors.UserError, match=message):
         synthetic.make_synthetic(tmp_path, 0, COUNTS, workers=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_damaged_note_is_refused(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "synthetic.json").write_text("{")
-    with pytest.raises(errors.UserError, match="Received: None"):
-        synthetic.make_synthetic(tmp_path, 0, COUNTS, workers=1)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def _scene(template: str, seed: int) -> synthetic_scenes.Scene:

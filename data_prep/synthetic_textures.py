@@ -27,9 +27,9 @@ def draw_background(size: int, rng: np.random.Generator) -> np.ndarray:
     """
     pattern = str(rng.choice(list(_PATTERNS.values())))
     # Noise over every pattern: stripes alone look the same after each period, and some of them along their length.
-    field = 0.65 * _field(pattern, size, 5, rng) + 0.35 * _field("noise", size, 5, rng)
+    field = 0.65 * _field(pattern, size, 3, rng) + 0.35 * _field("noise", size, 3, rng)
     dark = rng.uniform(0.02, 0.3, 3)
-    return _blend(field, dark, dark + rng.uniform(0.15, 0.32, 3))
+    return _blend(field, dark, dark + rng.uniform(0.14, 0.3, 3))
 
 
 def draw_object(away_from: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -44,7 +44,7 @@ def draw_object(away_from: np.ndarray, rng: np.random.Generator) -> tuple[np.nda
     """
     hue, color = _draw_color(away_from, rng)
     pattern, shape = str(rng.choice(list(_PATTERNS))), str(rng.choice(_SHAPES))
-    field = _field(_PATTERNS[pattern], PICTURE_SIZE, 3, rng)
+    field = _field(_PATTERNS[pattern], PICTURE_SIZE, 2, rng)
     colors = _blend(field, color * rng.uniform(0.6, 0.85), color)
     alpha = _silhouette(shape, rng.uniform(0, 2 * np.pi))[..., None]
     return np.concatenate([colors * alpha, alpha], axis=-1), f"{hue} {pattern} {shape}"
