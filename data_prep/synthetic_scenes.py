@@ -9,7 +9,7 @@ The scene lies on a torus: what leaves on one side of the frame comes in on the 
 object at any moment independent of the direction that it moves in, which no bounded frame could; else the first
 frame would give "left to right" away. Distance and size cannot wrap: whoever knows that a frame is the first
 one can guess from two objects far apart that they will come closer, as in filmed data. No monotone change of a bounded
-quantity is free of that; wide ranges and small changes keep it low. A frame at an unknown time tells nothing.
+quantity is free of that. A frame at an unknown time tells nothing in any pair (`benchmarks/single_frames.py`).
 """
 
 import dataclasses
@@ -222,11 +222,11 @@ def _draw_motion(
     elif template == _CAMERA_LEFT:
         turn = middle * [rng.uniform(0.45, 0.6), rng.uniform(-0.05, 0.05)]  # The picture moves right.
     elif template == _TOWARDS:
-        diameters[0] = np.exp(rng.uniform(*np.log((0.2, 0.52)))) * rng.uniform(1.5, 1.9) ** middle[:, 0]
+        diameters[0] = rng.uniform(0.34, 0.40) * rng.uniform(2.2, 3.0) ** middle[:, 0]
     elif template == _CLOSER:
         angle, share = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.7)
         direction = np.array([np.cos(angle), np.sin(angle)])
-        gap = (rng.uniform(0.42, 0.74) - progress * rng.uniform(0.22, 0.30))[:, None]
+        gap = (rng.uniform(0.6, 0.72) + progress * rng.uniform(-0.45, -0.36))[:, None]
         center = rng.uniform(0.42, 0.58, 2) + (share - 0.5) * 0.4 * middle * direction
         paths = [center - gap / 2 * direction, center + gap / 2 * direction]
     elif template == _WAVING:

@@ -70,10 +70,10 @@ def test_object_moves_as_its_class_says(template: str, axis: int, sign: int) -> 
 def test_towards_grows_closer_nears_and_the_picture_runs_right_when_the_camera_turns_left() -> None:
     for seed in range(20):
         diameter = _mover(_scene(PAIRS[3][0], seed)).diameter
-        assert 1.5 <= diameter[-1] / diameter[0] <= 1.9
+        assert diameter[-1] >= 2.2 * diameter[0]
         a, b = (thing.path for thing in _scene(PAIRS[2][0], seed).things if thing.moves)
         distance = np.linalg.norm(a - b, axis=1)
-        assert 0.22 <= distance[0] - distance[-1] <= 0.31
+        assert distance[0] - distance[-1] >= 0.35
         camera = _scene(PAIRS[4][0], seed).camera
         assert camera[-1, 0] - camera[0, 0] >= 0.4
 
