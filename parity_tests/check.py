@@ -1,0 +1,190 @@
+"""Do both frameworks compute the same from a user's own run and clips? Endpoint by endpoint, then loss and gradients.
+
+Each framework runs in a process of its own. Prints a table, writes `parity.json` into the run directory, and ends with
+code 1 where a difference is beyond the limits of `tolerances.py`.
+Example: python parity_tests/check.py --run=runs/i3d_synthetic --clips=data/synthetic
+"""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+import numpy as np
+from absl import flags
+
+from common import canonical_weights, errors, run_directory
+from common.clip_store import ClipStore
+from common.run_directory import RunDirectory
+from parity_tests import compare, tolerances
+
+_RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
+_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
+_SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to take clips from.")
+_LIMIT = flags.DEFINE_integer("limit", 2, "Number of clips, from the first on.", lower_bound=1)
+_PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "float64"], "Precision of the computation.")
+_WORKER = flags.DEFINE_string("worker", None, "Used by the command itself: be one framework, with a JSON of settings.")
+
+SCHEMA_VERSION = 1
+FRAMEWORKS = ("torch", "tf")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSettings:
+    """What to compare.
+
+    Attributes:
+      run: run directory, of either framework.
+      clips: folder of the clip store, or None for the one the run was trained on.
+      split: of the clips.
+      limit: number of clips, from the first on.
+      precision: "float32" or "float64".
+    """
+
+    run: pathlib.Path
+    clips: pathlib.Path | None = None
+    split: str = "validation"
+    limit: int = 2
+    precision: str = "float32"
+
+
+def check(settings: CheckSettings) -> dict[str, Any]:
+    """Compares both frameworks on a run; writes and returns what `parity.json` holds.
+
+    Args:
+      settings: what to compare.
+    """
+    run = RunDirectory(settings.run)
+    frames, labels, clips = _batch(run, settings)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        np.savez(folder / "batch.npz", frames=frames, labels=labels)
+        for framework in FRAMEWORKS:
+            _run_worker(
+                {
+                    "framework": framework,
+                    "weights": str(run.weights.resolve()),
+                    "folder": name,
+                    "precision": settings.precision,
+                }
+            )
+        rows = _rows(*(np.load(folder / f"{framework}.npz") for framework in FRAMEWORKS), settings.precision)
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "run": run.path.name,
+        "clips": str(clips),
+        "split": settings.split,
+        "num_clips": len(labels),
+        "precision": settings.precision,
+        "agree": all(row["agree"] for row in rows),
+        "rows": rows,
+    }
+    run_directory.write_json(run.path / "parity.json", result)
+    return result
+
+
+def _batch(run: RunDirectory, settings: CheckSettings) -> tuple[np.ndarray, np.ndarray, pathlib.Path]:
+    stored = run.read_config()
+    canonical_weights.load(run.weights)  # Refuses here, in one line, what the workers would trip over.
+    clips = settings.clips or pathlib.Path(stored.clips)
+    store = ClipStore(clips, settings.split)
+    run_directory.check_data(stored, store.info)
+    chosen = np.arange(min(settings.limit, len(store)))
+    labels = store.labels[chosen].astype(np.int64)
+    if not len(chosen) or labels.min() < 0:
+        raise errors.UserError(f"The check takes clips that are labelled. Received: {settings.split} of {clips}")
+    return store.read(chosen), labels, clips
+
+
+def _run_worker(values: dict[str, str]) -> None:
+    command = [sys.executable, str(pathlib.Path(__file__).resolve()), f"--worker={json.dumps(values)}"]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise errors.UserError(f"Both frameworks must be installed and run. Received: {values['framework']}: {last}")
+
+
+def work(values: dict[str, str]) -> None:
+    """Is one framework: reads weights and batch, writes everything the model computes from them.
+
+    Args:
+      values: framework, weights (file), folder (of the exchange), precision.
+    """
+    side = importlib.import_module(f"parity_tests.{values['framework']}_side")
+    folder = pathlib.Path(values["folder"])
+    arrays, config = canonical_weights.load(pathlib.Path(values["weights"]))
+    batch = np.load(folder / "batch.npz")
+    config = dataclasses.replace(config, dropout=0.0)
+    outcome = side.outcome(config, arrays, (batch["frames"], batch["labels"]), values["precision"], training=False)
+    named = {f"endpoint/{name}": array for name, array in outcome.endpoints.items()}
+    named |= {"loss/": outcome.loss} | {f"gradient/{name}": array for name, array in outcome.gradients.items()}
+    np.savez(folder / f"{values['framework']}.npz", **named)
+
+
+def _rows(ours: Any, theirs: Any, precision: str) -> list[dict[str, Any]]:
+    """Returns a row a quantity, in the order in which the model computes them."""
+    if ours.files != theirs.files:
+        raise errors.UserError(
+            f"Both must compute the same quantities. Received: {set(ours.files) ^ set(theirs.files)}"
+        )
+    rows = []
+    for key in ours.files:
+        kind, _, name = key.partition("/")
+        limit = tolerances.limit("endpoints" if kind == "endpoint" else "gradients", precision)
+        found = compare.difference(name or kind, ours[key], theirs[key])
+        values = {
+            field: value if not isinstance(value, float) or np.isfinite(value) else None
+            for field, value in dataclasses.asdict(found).items()
+        }
+        rows.append({"kind": kind, **values, "limit": limit, "agree": bool(found.within(limit))})
+    return rows
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns a check as text: every endpoint and the loss, and of the gradients the worst and each that is beyond."""
+    header = ("", "max abs", "relative", "limit", "where")
+    gradients = [row for row in result["rows"] if row["kind"] == "gradient"]
+    worst = max(gradients, key=lambda row: float("inf") if row["relative"] is None else row["relative"])
+    shown = [row for row in result["rows"] if row["kind"] != "gradient" or not row["agree"] or row is worst]
+    rows = [header]
+    for row in shown:
+        prefix = "gradient of " if row["kind"] == "gradient" else ""
+        numbers = ("-", "-") if row["fault"] else (f"{row['max_abs']:.2e}", f"{row['relative']:.2e}")
+        where = row["fault"] or str(tuple(row["where"]))
+        mark = "" if row["agree"] else "  <- beyond the limit"
+        rows.append((prefix + row["quantity"], *numbers, f"{row['limit']:.0e}", where + mark))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:4], widths[1:], strict=True)), row[4]])
+        for row in rows
+    ]
+    verdict = "agree" if result["agree"] else "do NOT agree"
+    lines.append(
+        f"{len(gradients)} gradients compared, the worst shown. torch and tf {verdict} on {result['num_clips']} "
+        f"clip(s) in {result['precision']}."
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def main(_: list[str]) -> int:
+    """Checks what the flags say; returns 1 where the frameworks do not agree."""
+    if _WORKER.value:
+        work(json.loads(_WORKER.value))
+        return 0
+    if not _RUN.value:
+        raise errors.UserError("--run names a run directory. Received: none")
+    clips = pathlib.Path(_CLIPS.value) if _CLIPS.value else None
+    result = check(CheckSettings(pathlib.Path(_RUN.value), clips, _SPLIT.value, _LIMIT.value, _PRECISION.value))
+    sys.stdout.write(table(result) + "\n")
+    return 0 if result["agree"] else 1
+
+
+if __name__ == "__main__":
+    errors.run(main)

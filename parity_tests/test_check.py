@@ -1,0 +1,62 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("tensorflow")
+
+from common import canonical_weights as files
+from common import configs, errors, initial_weights, run_directory, testing
+from parity_tests import check
+
+_SCRIPT = pathlib.Path(check.__file__)
+
+
+@pytest.fixture
+def run(tmp_path):
+    info = testing.write_tiny_store(tmp_path / "clips", clips={"validation": 3})
+    model = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=2, filters=4)
+    run = run_directory.RunDirectory(tmp_path / "run")
+    train = configs.TrainConfig(model, "adam", 1)
+    run.create(run_directory.RunConfig(train, run_directory.data_record(info), str(tmp_path / "clips"), "torch", {}))
+    files.save(run.weights, initial_weights.initial_weights(model, 0), model)
+    return run
+
+
+def test_command_prints_a_table_and_writes_parity_json(run):
+    result = subprocess.run(
+        [sys.executable, _SCRIPT, f"--run={run.path}", "--precision=float64"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "ConvLSTM_1" in result.stdout
+    assert "torch and tf agree on 2 clip(s) in float64." in result.stdout
+    report = json.loads((run.path / "parity.json").read_text())
+    assert report["agree"]
+    assert [row["quantity"] for row in report["rows"]][:2] == ["ConvLSTM_1", "BatchNorm_1"]
+    assert max(row["relative"] for row in report["rows"]) < 1e-12
+
+
+def test_a_difference_beyond_the_limit_is_marked():
+    ours = {"endpoint/A": np.zeros(2), "loss/": np.ones(()), "gradient/A/kernel": np.zeros(2)}
+    theirs = {**ours, "endpoint/A": np.array([0, 1e-3]), "gradient/A/kernel": np.array([0, np.nan])}
+
+    class Archive(dict):
+        @property
+        def files(self):
+            return list(self)
+
+    rows = check._rows(Archive(ours), Archive(theirs), "float64")
+    assert [row["agree"] for row in rows] == [False, True, False]
+    text = check.table({"rows": rows, "agree": False, "num_clips": 1, "precision": "float64"})
+    assert "A                     1.00e-03  1.00e-03  1e-10  (1,)  <- beyond the limit" in text
+    assert "1 values not finite in tf, first nan at (1,)  <- beyond the limit" in text
+    assert "do NOT agree" in text
+
+
+def test_refuses_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(errors.UserError, match="A run is a folder with config.json"):
+        check.check(check.CheckSettings(tmp_path))

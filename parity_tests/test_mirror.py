@@ -1,0 +1,177 @@
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_BUILDS = {"torch": _ROOT / "torch_impl", "tf": _ROOT / "tf_impl"}
+
+# What only one build has, and why. A name that is not here is in both, with the same arguments in the same order.
+_ONLY_TORCH = {
+    "layers.py:to_native": "PyTorch's layers want channels first; Keras' layout is the border's",
+    "layers.py:to_border": "as to_native",
+}
+_ONLY_TF = {
+    "backend.py": "chooses Keras' backend before Keras is imported",
+    "layers.py:Layer": "what nn.Module is to the other build",
+    "layers.py:Layer.add": "nn.Parameter and register_buffer there",
+    "layers.py:walk": "nn.Module.named_modules there",
+    "layers.py:flat": "Tensor.flatten(0, 1) there",
+    "layers.py:unflat": "Tensor.unflatten there",
+    "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
+    "i3d.py:I3D.get_config": "Keras saves and loads a model by it",
+    "i3d.py:I3D.from_config": "as get_config",
+    "conv_lstm.py:ConvLSTM.get_config": "as I3D.get_config",
+    "conv_lstm.py:ConvLSTM.from_config": "as I3D.get_config",
+}
+# Methods that a framework names, and calls.
+_FRAMEWORK_METHODS = {"build", "compute_output_shape"}
+_SAME_METHOD = {"call": "forward"}
+# Arguments that only one build has: Keras layers are named and typed by argument, and told by argument whether they
+# train; PyTorch's weights hold their gradients.
+_EXTRA_ARGUMENTS = {"name", "training"}
+_ARGUMENTS = {
+    "optimizers.py:Optimizer.step": "PyTorch's weights hold their gradients; TensorFlow's are passed",
+    "i3d.py:InceptionBlock.forward": "training",
+}
+
+
+def public_names(folder):
+    """Returns `file.py:Class.method` -> argument names of everything public."""
+    names = {}
+    for path in sorted(folder.glob("*.py")):
+        if path.name.endswith("_test.py") or path.name == "__init__.py":
+            continue
+        names[path.name] = None
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names.update(_definitions(path.name, node))
+    return names
+
+
+def _definitions(prefix, node, inside=""):
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        yield f"{prefix}:{node.name}", None
+        for child in node.body:
+            yield from _definitions(prefix, child, f"{node.name}.")
+    if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
+        if node.name in _FRAMEWORK_METHODS:
+            return
+        arguments = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        name = _SAME_METHOD.get(node.name, node.name)
+        yield f"{prefix}:{inside}{name}", [argument for argument in arguments if argument not in _EXTRA_ARGUMENTS]
+    if isinstance(node, ast.Assign) and not inside:
+        for target in node.targets:
+            if isinstance(target, ast.Name) and not target.id.startswith("_"):
+                yield f"{prefix}:{target.id}", None
+
+
+def _allowed(name, allowed):
+    return name in allowed or name.split(":")[0] in allowed or name.rpartition(".")[0] in allowed
+
+
+def test_every_public_name_of_one_build_is_in_the_other():
+    ours, theirs = (public_names(folder) for folder in _BUILDS.values())
+    assert len(ours) > 60
+    assert not [name for name in ours if name not in theirs and not _allowed(name, _ONLY_TORCH)]
+    assert not [name for name in theirs if name not in ours and not _allowed(name, _ONLY_TF)]
+
+
+def test_arguments_have_the_same_names_in_the_same_order():
+    ours, theirs = (public_names(folder) for folder in _BUILDS.values())
+    different = {
+        name: (ours[name], theirs[name])
+        for name in ours.keys() & theirs.keys()
+        if ours[name] != theirs[name] and name not in _ARGUMENTS
+    }
+    assert not different
+
+
+def test_no_exception_has_lost_its_reason_to_be():
+    ours, theirs = (public_names(folder) for folder in _BUILDS.values())
+    assert not [name for name in _ONLY_TORCH if name not in ours or name in theirs]
+    assert not [name for name in _ONLY_TF if name not in theirs or name in ours]
+
+
+def public_order(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in _BUILDS["torch"].glob("*.py")))
+def test_classes_and_functions_stand_in_the_same_order(name):
+    if name.endswith("_test.py"):
+        pytest.importorskip("torch")
+        return
+    ours, theirs = (public_order(folder / name) for folder in _BUILDS.values())
+    both = set(ours) & set(theirs)
+    assert [n for n in ours if n in both] == [n for n in theirs if n in both]
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True)
+
+
+_PRINT_FRAMEWORKS = "import sys; print(sorted({'torch', 'tensorflow', 'keras', 'jax'} & set(sys.modules)))"
+
+
+@pytest.mark.parametrize(
+    ("folder", "loaded"),
+    [
+        ("common", "[]"),
+        ("data_prep", "[]"),
+        ("torch_impl", "['torch']"),
+        ("tf_impl", "['keras', 'tensorflow']"),
+    ],
+)
+def test_importing_a_folder_loads_no_other_framework(folder, loaded):
+    # absl refuses to define a flag twice, so what defines flags is imported alone.
+    together, alone = [], []
+    for path in sorted((_ROOT / folder).glob("*.py")):
+        if not path.stem.endswith("_test") and path.stem != "__init__":
+            defines_flags = re.search(r"^from absl import .*flags", path.read_text(encoding="utf-8"), re.MULTILINE)
+            (alone if defines_flags else together).append(f"{folder}.{path.stem}")
+    assert together
+    for names in (together, *([name] for name in alone)):
+        result = run_python(f"import {', '.join(names)}; {_PRINT_FRAMEWORKS}")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() == loaded, names
+
+
+@pytest.mark.parametrize("framework", _BUILDS)
+def test_each_build_works_where_the_other_is_not_installed(framework):
+    absent = "{'tensorflow', 'keras'}" if framework == "torch" else "{'torch'}"
+    code = f"""
+import importlib.machinery
+import sys
+
+class Absent(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {absent} else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Absent
+import numpy as np
+from common import configs
+from {framework}_impl import evaluation, training
+model = configs.ConvLSTMConfig(3, (4, 16, 16), num_layers=1, filters=2)
+trainer = training.Trainer(configs.TrainConfig(model, "adam", 1), "cpu")
+trainer.train_step(np.zeros((2, 4, 16, 16, 3), np.uint8), np.array([0, 1]), 1e-3, 0)
+print(evaluation.predictor(model, trainer.weights(), device="cpu")(np.zeros((1, 4, 16, 16, 3), np.uint8)).shape)
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "(1, 3)"
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+def test_flags_are_the_same(script):
+    helps = []
+    for folder in _BUILDS.values():
+        command = [sys.executable, folder / f"{script}.py", "--help"]
+        text = subprocess.run(command, capture_output=True, text=True).stdout
+        assert "--device" in text
+        helps.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
+    assert helps[0] == helps[1]

@@ -1,0 +1,31 @@
+"""Evaluate runs with TensorFlow, forward and reversed, e.g. `python tf_impl/evaluate.py --run=runs/i3d_synthetic`."""
+
+import pathlib
+import sys
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from absl import flags
+
+from common import errors, evaluate_flags, evaluation_loop
+from tf_impl import evaluation
+
+flags.adopt_module_key_flags(evaluate_flags)  # So that --help lists them.
+
+
+def main(_: list[str]) -> None:
+    """Evaluates what the flags say and prints Table 1."""
+    results = evaluation.evaluate(
+        evaluate_flags.settings(), evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value
+    )
+    sys.stdout.write(evaluation_loop.table_1(results) + "\n")
+
+
+def run() -> None:
+    """Console script `evaluate-tf`."""
+    errors.run(main)
+
+
+if __name__ == "__main__":
+    run()

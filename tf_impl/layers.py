@@ -1,0 +1,269 @@
+"""Layers that the models share, in TensorFlow: the same functions as PyTorch's, to rounding.
+
+Inside, tensors are `[N, T, H, W, C]` as on the border: channels last is what oneDNN and Keras compute fastest in. Every
+number that the two frameworks set differently is stated here: SAME padding (TensorFlow's own), max-pool padding of
+-inf, batch norm's epsilon, momentum and unbiased running variance (`common/architectures.py`).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
+
+# isort: split
+import keras
+import tensorflow as tf
+
+from common import architectures, errors
+
+# Precision -> Keras' policy: `variable_dtype` of weights, statistics and logits, `compute_dtype` of convolutions and
+# activations (bfloat16: float32 and bfloat16).
+DTYPES = {"float32": "float32", "float64": "float64", "bfloat16": "mixed_bfloat16"}
+
+
+class Layer(keras.layers.Layer):
+    """A Keras layer whose weights are there from the start: their shapes come from the tables, not from the data.
+
+    Args:
+      dtype: policy, one of `DTYPES`.
+      name: of the layer in Keras' tables; without it, Keras makes one.
+    """
+
+    def __init__(self, dtype: str = "float32", name: str | None = None) -> None:
+        # Without autocast a layer sees its weights and input in their own dtypes, and every cast is written out.
+        super().__init__(dtype=dtype, name=name, autocast=False)
+
+    def add(self, name: str, shape: tuple[int, ...], initializer: str = "zeros", trainable: bool = True) -> Any:
+        """Returns a new weight."""
+        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, autocast=False)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Lets Keras know the shape of the input, for `model.summary()`."""
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape that comes out where `input_shape` goes in."""
+        return keras.Operation.compute_output_spec(self, keras.KerasTensor(input_shape, self.compute_dtype)).shape
+
+
+def walk(layer: keras.Layer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], keras.Layer]]:
+    """Yields a layer and all below it, each with the attributes that lead there, parents first, in order."""
+    yield path, layer
+    for name, value in vars(layer).items():
+        if isinstance(value, keras.Layer):
+            yield from walk(value, (*path, name))
+
+
+def normalize(clips: tf.Tensor, normalization: str, dtype: str) -> tf.Tensor:
+    """Brings pixels into the range that a model computes with.
+
+    Args:
+      clips: any shape, uint8 or float, 0…255.
+      normalization: "minus_one_to_one" (x / 127.5 - 1) or "raw" (x).
+      dtype: of the result.
+    """
+    # Pixels reach full precision first: bfloat16 holds no more than 8 bits, and a mask blends pixels.
+    full = "float32" if dtype == "bfloat16" else dtype
+    pixels = tf.cast(clips, full)
+    return tf.cast(pixels / 127.5 - 1 if normalization == "minus_one_to_one" else pixels, dtype)
+
+
+def flat(x: tf.Tensor) -> tf.Tensor:
+    """`[N, T, H, W, C]` -> `[N T, H, W, C]`."""
+    return tf.reshape(x, (-1, *x.shape[2:]))
+
+
+def unflat(x: tf.Tensor, time: int) -> tf.Tensor:
+    """`[N T, H, W, C]` -> `[N, T, H, W, C]`."""
+    return tf.reshape(x, (-1, time, *x.shape[1:]))
+
+
+class SameConv3D(Layer):
+    """Convolution with SAME padding and no bias. `kernel` is `[T, H, W, I, O]`."""
+
+    def __init__(
+        self, channels: int, filters: int, kernel_size: tuple[int, ...], strides: tuple[int, ...], dtype: str
+    ) -> None:
+        super().__init__(dtype)
+        self.strides = strides
+        self.kernel = self.add("kernel", (*kernel_size, channels, filters))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """`[N, T, H, W, I]` -> `[N, T', H', W', O]` with T' = ceil(T / stride) and so on."""
+        return same_conv(x, self.kernel, self.strides)
+
+
+def same_conv(x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, ...], bias: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the SAME convolution of x `[N, (T,) H, W, I]` with kernel `[(T,) H, W, I, O]`, in the dtype of x."""
+    x = tf.convert_to_tensor(x)
+    convolution = tf.nn.conv2d if len(strides) == 2 else tf.nn.conv3d
+    x = convolution(x, tf.cast(kernel, x.dtype), (1, *strides, 1), "SAME")
+    return x if bias is None else tf.nn.bias_add(x, tf.cast(bias, x.dtype))
+
+
+class CenterAndScale(Layer):
+    """The trainable half of batch norm, which several layers may share."""
+
+    def __init__(self, channels: int, dtype: str, name: str | None = None) -> None:
+        super().__init__(dtype, name)
+        self.gamma = self.add("gamma", (channels,), "ones")
+        self.beta = self.add("beta", (channels,))
+
+
+class BatchNorm(Layer):
+    """Batch norm over all axes but the channels; in training it updates the running statistics.
+
+    Running variance is unbiased (n / (n - 1)), as in PyTorch (Keras' own layer keeps the biased one); the batch is
+    normalised by the biased one.
+
+    Args:
+      channels: C.
+      dtype: policy.
+      shared: gamma and beta that other layers use too; without it, the layer has its own.
+    """
+
+    def __init__(
+        self, channels: int, dtype: str, shared: CenterAndScale | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(dtype, name)
+        center_and_scale = shared or CenterAndScale(channels, dtype)
+        self.gamma, self.beta = center_and_scale.gamma, center_and_scale.beta
+        self.moving_mean = self.add("moving_mean", (channels,), trainable=False)
+        self.moving_variance = self.add("moving_variance", (channels,), "ones", trainable=False)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """`[N, ..., C]` -> the same shape and dtype."""
+        if not training:
+            scale, shift = self.folded()
+            return tf.cast(tf.cast(x, scale.dtype) * scale + shift, x.dtype)
+        if x.shape.num_elements() == x.shape[-1]:
+            raise errors.UserError(
+                f"Batch norm trains on more than one value per channel. Received: activations {tuple(x.shape)}"
+            )
+        y, mean, variance = _normalize_batch(x, self.gamma, self.beta)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving + (value - moving) * (1 - architectures.BATCH_NORM_MOMENTUM))
+        return y
+
+    def folded(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns scale and shift `[C]`: in inference this layer is x * scale + shift."""
+        scale = self.gamma * tf.math.rsqrt(self.moving_variance + architectures.BATCH_NORM_EPSILON)
+        return scale, self.beta - self.moving_mean * scale
+
+
+def _normalize_batch(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the normalised batch, its mean, and its unbiased variance."""
+    if x.dtype != tf.float64:
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=gamma,
+            offset=beta,
+            mean=tf.zeros((0,), tf.float32),
+            variance=tf.zeros((0,), tf.float32),
+            epsilon=architectures.BATCH_NORM_EPSILON,
+            exponential_avg_factor=1.0,
+            data_format="NHWC" if len(x.shape) == 4 else "NDHWC",
+            is_training=True,
+        )
+        return y, mean, variance  # This variance is the unbiased one.
+    # TensorFlow has no such kernel for float64.
+    mean, variance = tf.nn.moments(x, list(range(len(x.shape) - 1)))
+    scale = gamma * tf.math.rsqrt(variance + architectures.BATCH_NORM_EPSILON)
+    count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+    return (x - mean) * scale + beta, mean, variance * (count / (count - 1))
+
+
+class Unit3D(Layer):
+    """SAME convolution, batch norm, ReLU (Carreira & Zisserman 2017). In inference, batch norm is in the kernel."""
+
+    def __init__(self, channels: int, unit: architectures.Conv, dtype: str) -> None:
+        super().__init__(dtype, unit.name)
+        self.conv = SameConv3D(channels, unit.filters, unit.kernel, unit.strides, dtype)
+        self.batch_norm = BatchNorm(unit.filters, dtype)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """`[N, T, H, W, I]` -> `[N, T', H', W', O]`, not negative."""
+        if training:
+            return tf.nn.relu(self.batch_norm(self.conv(x), training=True))
+        scale, shift = self.batch_norm.folded()
+        return tf.nn.relu(same_conv(x, self.conv.kernel * scale, self.conv.strides, shift))
+
+
+class PointwiseConv3D(Layer):
+    """1x1x1 convolution with bias of averaged features: a dense layer whose `kernel` is `[1, 1, 1, C, K]`."""
+
+    def __init__(self, channels: int, filters: int, dtype: str) -> None:
+        super().__init__(dtype)
+        self.kernel = self.add("kernel", (1, 1, 1, channels, filters))
+        self.bias = self.add("bias", (filters,))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """`[N, C]` -> `[N, K]`."""
+        return tf.matmul(x, tf.reshape(self.kernel, self.kernel.shape[-2:])) + self.bias
+
+
+class Dense(Layer):
+    """Matrix product and bias. `kernel` is `[features, K]`."""
+
+    def __init__(self, features: int, units: int, dtype: str, name: str | None = None) -> None:
+        super().__init__(dtype, name)
+        self.kernel = self.add("kernel", (features, units))
+        self.bias = self.add("bias", (units,))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """`[N, features]` -> `[N, K]`, in the dtype of the weights."""
+        return tf.matmul(tf.cast(x, self.kernel.dtype), self.kernel) + self.bias
+
+
+class MaxPool(Layer):
+    """Max-pool with SAME padding, which counts as -inf."""
+
+    def __init__(self, kernel_size: tuple[int, ...], strides: tuple[int, ...], name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.kernel_size, self.strides = kernel_size, strides
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """`[N, T, H, W, C]` -> `[N, T', H', W', C]` with T' = ceil(T / stride) and so on."""
+        # Each frame, then time: the same maxima. TensorFlow's own 3-D pool has no float64, and outside a graph, on a
+        # CPU, gives its gradient to each of several equal maxima, as overlapping pools make them, instead of to one.
+        (time_kernel, *kernel), (time_stride, *strides) = self.kernel_size, self.strides
+        x = unflat(tf.nn.max_pool2d(flat(x), kernel, strides, "SAME"), x.shape[1])
+        if time_kernel == time_stride == 1:
+            return x
+        height, width, channels = x.shape[2:]
+        rows = tf.reshape(x, (-1, x.shape[1], height * width, channels))
+        rows = tf.nn.max_pool2d(rows, (time_kernel, 1), (time_stride, 1), "SAME")
+        return tf.reshape(rows, (-1, rows.shape[1], height, width, channels))
+
+
+class Dropout(Layer):
+    """Drops values with probability `rate` in training and scales the rest by 1 / (1 - rate).
+
+    The mask comes from a generator of this layer's own, which `seed_dropout` sets: a training step that seeds it
+    from its number draws the same mask in an interrupted and resumed run.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self._generator = keras.random.SeedGenerator(0)
+
+    def reseed(self, seed: int) -> None:
+        """Starts this layer's stream of masks anew."""
+        self._generator.state.assign([seed & 0xFFFFFFFF, seed >> 32])
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Any shape -> the same shape."""
+        if not training or self.rate == 0:
+            return x
+        # Drawn in float32: bfloat16 would round the rate.
+        noise = tf.random.stateless_uniform(tf.shape(x), tf.cast(self._generator.next(), tf.int64))
+        return x * tf.cast(noise >= self.rate, x.dtype) / (1 - self.rate)
+
+
+def seed_dropout(model: keras.Model, seed: int) -> None:
+    """Starts the masks of all dropout layers of a model anew, each layer with its own stream from the seed."""
+    layers = [layer for _, layer in walk(model) if isinstance(layer, Dropout)]
+    for number, layer in enumerate(layers):
+        layer.reseed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))

@@ -1,0 +1,37 @@
+"""Train a video classifier with TensorFlow, e.g. `python tf_impl/train.py --preset=conv_lstm_synthetic`."""
+
+import pathlib
+import sys
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from absl import flags
+
+from common import architectures, clip_store, errors, train_flags
+from tf_impl import training
+
+flags.adopt_module_key_flags(train_flags)  # So that --help lists them.
+
+
+def main(_: list[str]) -> None:
+    """Trains what the flags say."""
+    if train_flags.DESCRIBE.value:
+        sys.stdout.write(architectures.describe(train_flags.train_config().model) + "\n")
+        return
+    settings = train_flags.settings()
+    if train_flags.wants_synthetic() and not (settings.clips / "dataset.json").exists():
+        from data_prep import building  # Making videos needs the extra `video`; training on clips does not.
+
+        building.prepare(building.PrepareConfig("synthetic", settings.clips))
+    config = train_flags.train_config(clip_store.read_dataset_json(settings.clips))
+    training.train(config, settings, train_flags.DEVICE.value)
+
+
+def run() -> None:
+    """Console script `train-tf`."""
+    errors.run(main)
+
+
+if __name__ == "__main__":
+    run()

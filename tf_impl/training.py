@@ -1,0 +1,102 @@
+"""Training in TensorFlow: one step and one prediction; all the rest is `common.training_loop`."""
+
+import platform
+
+import numpy as np
+
+from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
+
+# isort: split
+import keras
+import tensorflow as tf
+
+from common import configs, training_loop
+from tf_impl import devices, evaluation, layers, optimizers, weights
+
+
+def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, device: str = "auto") -> None:
+    """Trains a model, from the start or from the run's checkpoint (see `training_loop.train`).
+
+    Args:
+      config: model and training.
+      settings: where and how.
+      device: "auto", "cpu" or "gpu".
+    """
+    training_loop.train(config, settings, lambda final: Trainer(final, device))
+
+
+class Trainer:
+    """A model, its optimiser, and one step of training (see `training_loop.Trainer`)."""
+
+    framework = "tf"
+
+    def __init__(self, config: configs.TrainConfig, device: str = "auto") -> None:
+        self._device = devices.find_device(device)
+        self.model = weights.build_model(config.model, config.precision, config.seed, self._device)
+        parameters = weights.trainable(self.model)
+        self._variables = [variable.value for variable in parameters.values()]
+        with tf.device(self._device):
+            self.optimizer = optimizers.Optimizer(parameters, config)
+        frames = evaluation.frames_spec(config.model)
+        # Batches of any size and every learning rate go through one trace.
+        self._step = tf.function(
+            self._traced_step,
+            input_signature=(frames, tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.float64)),
+            autograph=False,
+        )
+        self._logits = tf.function(self.model, input_signature=(frames,), autograph=False)
+
+    def versions(self) -> dict[str, str]:
+        """Returns name -> version of what runs."""
+        return {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        }
+
+    def train_step(
+        self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Takes one step on the mean cross entropy of a batch.
+
+        Args:
+          frames: uint8 [N, T, H, W, 3].
+          labels: int64 [N].
+          learning_rate: of this step.
+          seed: of this step's dropout.
+
+        Returns:
+          Mean loss and number of right guesses, scalars on the device.
+        """
+        layers.seed_dropout(self.model, seed)
+        with tf.device(self._device):
+            return self._step(frames, labels, learning_rate)
+
+    def _traced_step(
+        self, frames: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._variables)
+            logits = self.model(frames, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        self.optimizer.step(tape.gradient(loss, self._variables), learning_rate)
+        return loss, tf.math.count_nonzero(tf.argmax(logits, axis=1) == labels)
+
+    def predict(self, frames: np.ndarray) -> np.ndarray:
+        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode."""
+        with tf.device(self._device):
+            return self._logits(frames).numpy()
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Returns the canonical weights, in the precision they are held in."""
+        return weights.get_weights(self.model)
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Returns the optimiser's state in canonical layout."""
+        return self.optimizer.get_state()
+
+    def load(self, arrays: dict[str, np.ndarray], optimizer_state: dict[str, np.ndarray]) -> None:
+        """Takes over what `weights` and `optimizer_state` returned, in either framework."""
+        weights.load_weights(self.model, arrays)
+        self.optimizer.set_state(optimizer_state)
