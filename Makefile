@@ -1,4 +1,4 @@
-# make demo: from videos to two trained and evaluated models. make test: all tests but the slow ones.
+# make demo: from videos to two models, trained, evaluated in both frameworks, and compared between them. make test: all tests but the slow ones.
 # Both set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
@@ -12,6 +12,10 @@ DEMO_MODELS := i3d conv_lstm
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
+	@echo "The models that PyTorch trained, evaluated in TensorFlow:"
+	$(RUN) tf_impl/evaluate.py --run=runs/i3d_synthetic,runs/conv_lstm_synthetic
+	@set -e; for model in $(DEMO_MODELS); do $(RUN) parity_tests/check.py --run=runs/$${model}_synthetic; done
+	@echo "The same models, evaluated in PyTorch:"
 	$(RUN) torch_impl/evaluate.py --run=runs/i3d_synthetic,runs/conv_lstm_synthetic
 
 test: .venv/installed
