@@ -30,6 +30,9 @@ _HEIGHT = flags.DEFINE_integer("height", 224, "Height in px.", lower_bound=32)
 _WIDTH = flags.DEFINE_integer("width", 224, "Width in px.", lower_bound=32)
 _MULTIPLIER = flags.DEFINE_float("multiplier", 1.0, "Channel multiplier of I3D; ConvLSTM has 32 filters times it.")
 _PRECISION = flags.DEFINE_enum("precision", "float32", list(configs.PRECISIONS), "Precision of the computation.")
+_CLOCK = flags.DEFINE_enum(
+    "clock", "wall", ["wall", "cpu"], "What to count; cpu, with --threads=1, hardly heeds what else the machine does."
+)
 _WORKER = flags.DEFINE_string("worker", None, "Used by the command itself: be one framework, with a JSON config.")
 
 FRAMEWORKS = ("torch", "tf")
@@ -57,6 +60,7 @@ class Worker:
                 "framework": framework,
                 "threads": _THREADS.value,
                 "batch": _BATCH.value,
+                "clock": _CLOCK.value,
                 "config": configs.to_dict(config),
             }
         )
@@ -107,10 +111,11 @@ def work(values: dict[str, Any]) -> None:
         "train": lambda: float(trainer.train_step(frames, labels, 1e-5, 0)[0]),
         "evaluate": lambda: trainer.predict(frames),
     }
+    clock = time.perf_counter if values["clock"] == "wall" else time.process_time
     for line in sys.stdin:
-        start = time.perf_counter()
+        start = clock()
         tasks[line.strip()]()
-        sys.stdout.write(f"{time.perf_counter() - start}\n")
+        sys.stdout.write(f"{clock() - start}\n")
         sys.stdout.flush()
 
 
@@ -140,7 +145,7 @@ def main(argv: list[str]) -> None:
         return
     sys.stdout.write(
         f"{_BATCH.value} clip(s) of {_FRAMES.value}x{_HEIGHT.value}x{_WIDTH.value}, {_THREADS.value} threads, "
-        f"{_PRECISION.value}\n{'':26}{'torch (s)':>10}{'tf (s)':>10}{'tf / torch':>12}\n"
+        f"{_PRECISION.value}, {_CLOCK.value} time\n{'':26}{'torch (s)':>10}{'tf (s)':>10}{'tf / torch':>12}\n"
     )
     for name in ("i3d", "conv_lstm") if _MODEL.value == "all" else (_MODEL.value,):
         for what, (torch_seconds, tf_seconds) in compare(name):
