@@ -4,11 +4,10 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
-EXTRAS := torch,tf,video,dev
 RUN := .venv/bin/python
 DEMO_MODELS := i3d conv_lstm
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-one-framework test-slow lint format clean
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
@@ -20,6 +19,13 @@ demo: .venv/installed
 
 test: .venv/installed
 	REQUIRE_BOTH=1 $(RUN) -m pytest
+
+# What a user has who installed one framework alone: that build's tests, where the other is not there.
+test-one-framework: .venv-torch/installed .venv-tf/installed
+	.venv-torch/bin/python -c "import importlib.util as u; assert not u.find_spec('tensorflow') and not u.find_spec('keras')"
+	.venv-torch/bin/python -m pytest -q torch_impl common/errors_test.py
+	.venv-tf/bin/python -c "import importlib.util as u; assert not u.find_spec('torch')"
+	.venv-tf/bin/python -m pytest -q tf_impl common/errors_test.py
 
 test-slow: .venv/installed
 	$(RUN) -m pytest -m slow
@@ -33,11 +39,15 @@ format: .venv/installed
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-.venv/installed: setup.cfg pyproject.toml requirements.lock
+.venv/installed: EXTRAS := torch,tf,video,dev
+.venv-torch/installed: EXTRAS := torch,video,dev
+.venv-tf/installed: EXTRAS := tf,video,dev
+
+.venv/installed .venv-torch/installed .venv-tf/installed: setup.cfg pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed. Received: none on PATH; name one with make PYTHON=…" >&2; exit 2; }
-	test -x $(RUN) || $(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[$(EXTRAS)]'
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf .venv data runs build *.egg-info
+	rm -rf .venv .venv-torch .venv-tf data runs build *.egg-info

@@ -7,7 +7,7 @@ with the input sequences reversed" (section 5.1). A drop is relative to the forw
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from common import canonical_weights, configs, errors, metrics, prediction, run_directory
 from common.clip_store import ClipStore
 from common.run_directory import RunDirectory
+from common.text_table import text_table
 
 SCHEMA_VERSION = 1
 
@@ -125,7 +126,7 @@ def table_1(results: list[dict[str, Any]]) -> str:
         for name, suffix in (("forward", ""), ("reversed", " (reversed)")):
             rows.append((result["run"] + suffix, *(f"{result[name][key]:.3f}" for key in keys)))
         rows.append(("  drop by reversal", *(_percent(result["drop"][key]) for key in keys)))
-    blocks = [_columns(rows)]
+    blocks = [text_table(rows)]
     for result in results:
         rows = [(f"{result['run']}: accuracy per class", "clips", "forward", "reversed", "drop")]
         for name, scores in result["forward"]["per_class"].items():
@@ -133,17 +134,9 @@ def table_1(results: list[dict[str, Any]]) -> str:
                 after = result["reversed"]["per_class"][name]["accuracy"]
                 drop = _percent(result["drop"]["per_class"][name])
                 rows.append((f"  {name}", str(scores["clips"]), f"{scores['accuracy']:.3f}", f"{after:.3f}", drop))
-        blocks.append(_columns(rows))
+        blocks.append(text_table(rows))
     return "\n\n".join(blocks)
 
 
 def _percent(share: float | None) -> str:
     return "-" if share is None or not math.isfinite(share) else f"{100 * share:.0f} %"
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if number == 0 else cell.rjust(width) for number, (cell, width) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    )

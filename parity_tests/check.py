@@ -1,8 +1,10 @@
 """Do both frameworks compute the same from a user's own run and clips? Endpoint by endpoint, then loss and gradients.
 
 Each framework runs in a process of its own. Prints a table, writes `parity.json` into the run directory, and ends with
-code 1 where a difference is beyond the limits of `tolerances.py`.
-Example: python parity_tests/check.py --run=runs/i3d_synthetic --clips=data/synthetic
+code 1 where a difference is beyond the limits of `tolerances.py`. With --explanations it compares two explanations
+files clip by clip instead, and writes `explanations_parity.json` beside the first.
+Examples: python parity_tests/check.py --run=runs/i3d_synthetic --clips=data/synthetic
+          python parity_tests/check.py --explanations=torch.h5,tf.h5
 """
 
 import dataclasses
@@ -23,13 +25,14 @@ from absl import flags
 from common import canonical_weights, errors, run_directory
 from common.clip_store import ClipStore
 from common.run_directory import RunDirectory
-from parity_tests import compare, tolerances
+from parity_tests import check_explanations, compare, tolerances
 
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to take clips from.")
 _LIMIT = flags.DEFINE_integer("limit", 2, "Number of clips, from the first on.", lower_bound=1)
 _PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "float64"], "Precision of the computation.")
+_EXPLANATIONS = flags.DEFINE_list("explanations", [], "Instead of --run: the files of torch and of tf, in this order.")
 _WORKER = flags.DEFINE_string("worker", None, "Used by the command itself: be one framework, with a JSON of settings.")
 
 SCHEMA_VERSION = 1
@@ -178,11 +181,22 @@ def main(_: list[str]) -> int:
     if _WORKER.value:
         work(json.loads(_WORKER.value))
         return 0
+    if _EXPLANATIONS.value:
+        return _check_explanations([pathlib.Path(name) for name in _EXPLANATIONS.value])
     if not _RUN.value:
         raise errors.UserError("--run names a run directory. Received: none")
     clips = pathlib.Path(_CLIPS.value) if _CLIPS.value else None
     result = check(CheckSettings(pathlib.Path(_RUN.value), clips, _SPLIT.value, _LIMIT.value, _PRECISION.value))
     sys.stdout.write(table(result) + "\n")
+    return 0 if result["agree"] else 1
+
+
+def _check_explanations(paths: list[pathlib.Path]) -> int:
+    if len(paths) != 2:
+        raise errors.UserError(f"--explanations names torch's file, then tf's. Received: {len(paths)}")
+    result = check_explanations.check_explanations(*paths)
+    run_directory.write_json(paths[0].with_name("explanations_parity.json"), result)
+    sys.stdout.write(check_explanations.table(result) + "\n")
     return 0 if result["agree"] else 1
 
 

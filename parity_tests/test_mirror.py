@@ -13,6 +13,7 @@ _BUILDS = {"torch": _ROOT / "torch_impl", "tf": _ROOT / "tf_impl"}
 _ONLY_TORCH = {
     "layers.py:to_native": "PyTorch's layers want channels first; Keras' layout is the border's",
     "layers.py:to_border": "as to_native",
+    "layers.py:frozen": "Keras is told with each call whether it trains, and a tape what it watches",
 }
 _ONLY_TF = {
     "backend.py": "chooses Keras' backend before Keras is imported",
@@ -22,6 +23,7 @@ _ONLY_TF = {
     "layers.py:flat": "Tensor.flatten(0, 1) there",
     "layers.py:unflat": "Tensor.unflatten there",
     "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
+    "temporal_mask.py:MaskSearch.traced": "its graphs, for tests of how often they are traced",
     "i3d.py:I3D.get_config": "Keras saves and loads a model by it",
     "i3d.py:I3D.from_config": "as get_config",
     "conv_lstm.py:ConvLSTM.get_config": "as I3D.get_config",
@@ -36,6 +38,7 @@ _EXTRA_ARGUMENTS = {"name", "training"}
 _ARGUMENTS = {
     "optimizers.py:Optimizer.step": "PyTorch's weights hold their gradients; TensorFlow's are passed",
     "i3d.py:InceptionBlock.forward": "training",
+    "gradcam.py:endpoint_fn": "a user's PyTorch module may be channels first; Keras' layout is the border's",
 }
 
 
@@ -166,7 +169,7 @@ print(evaluation.predictor(model, trainer.weights(), device="cpu")(np.zeros((1, 
     assert result.stdout.strip() == "(1, 3)"
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "explain"])
 def test_flags_are_the_same(script):
     helps = []
     for folder in _BUILDS.values():

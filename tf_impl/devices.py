@@ -5,7 +5,7 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 # isort: split
 import tensorflow as tf
 
-from common import errors
+from common import errors, memory
 
 DEVICES = ("auto", "cpu", "gpu")
 
@@ -27,3 +27,8 @@ def find_device(name: str) -> str:
     # TF32 rounds the factors of a float32 product to 10 bits, by default in TensorFlow: --precision decides.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return "/CPU:0" if name == "cpu" or not has_gpu else "/GPU:0"
+
+
+def free_memory(device: str) -> int:
+    """Returns how many bytes are free on a device, or for this process where it is the CPU."""
+    return memory.available_on_gpu() if "GPU" in device else memory.available()

@@ -25,6 +25,16 @@ def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, de
     training_loop.train(config, settings, lambda final: Trainer(final, device))
 
 
+def versions() -> dict[str, str]:
+    """Returns name -> version of what runs."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
 class Trainer:
     """A model, its optimiser, and one step of training (see `training_loop.Trainer`)."""
 
@@ -48,12 +58,7 @@ class Trainer:
 
     def versions(self) -> dict[str, str]:
         """Returns name -> version of what runs."""
-        return {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        }
+        return versions()
 
     def train_step(
         self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int

@@ -2,7 +2,7 @@
 
 import torch
 
-from common import errors
+from common import errors, memory
 
 DEVICES = ("auto", "cpu", "gpu")
 
@@ -24,3 +24,8 @@ def find_device(name: str) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns how many bytes are free on a device, or for this process where it is the CPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory.available()

@@ -1,0 +1,404 @@
+"""Times the search for temporal masks against the search written plainly from the paper, in both frameworks.
+
+Each framework runs in a process of its own; plain and ours, of both, take turns in one run. Counted are seconds for one
+iteration on one clip.
+
+Plain: one clip at a time through an ordinary port of the model (`plain_torch.py`, `plain_tf.py`) in inference mode; the
+frame loop of the paper's pseudocode; the framework's Adam on the mask. The gradients of the model's weights are
+computed too: `backward` in PyTorch does that unless it is told not to, and in TensorFlow they are asked of the tape and
+returned from the `tf.function` of a step, whose graph would drop them otherwise.
+
+Ours: `MaskSearch` on our model, frozen, with --batch clips at once.
+
+Before anything is timed, both descend from the same start, a mask of the middle half: the first losses of the same
+clip must agree. The oracle, `best_interval`, stands as a share of 300 iterations of ours, each for one clip.
+
+Example: python benchmarks/masks.py --model=i3d --batch=4
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+import numpy as np
+from absl import flags
+
+from common import architectures, configs, errors, masks, perturbations
+from parity_tests import twins
+
+FRAMEWORKS = ("torch", "tf")
+
+_FRAMEWORK = flags.DEFINE_enum("framework", "all", ["all", *FRAMEWORKS], "Which framework to time.")
+_MODEL = flags.DEFINE_enum("model", "all", ["all", "i3d", "conv_lstm"], "Which model to explain.")
+_THREADS = flags.DEFINE_integer("threads", 2, "Threads of each framework.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each, interleaved, after an untimed one.", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer("iterations", 5, "Iterations of a run.", lower_bound=3)
+_BATCH = flags.DEFINE_integer("batch", 4, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=8)
+_HEIGHT = flags.DEFINE_integer("height", 224, "Height in px.", lower_bound=32)
+_WIDTH = flags.DEFINE_integer("width", 224, "Width in px.", lower_bound=32)
+_MULTIPLIER = flags.DEFINE_float("multiplier", 1.0, "Channel multiplier of I3D; ConvLSTM has 32 filters times it.")
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float32", list(configs.PRECISIONS), "Of our model; the plain one, and both masks, are float32."
+)
+_WORKER = flags.DEFINE_string("worker", None, "Used by the command itself: be one framework, with JSON options.")
+
+# How many first losses must agree, and how far they may lie apart; bfloat16 leads the mask elsewhere within a step.
+_CHECKS = {"float32": (3, 1e-3), "float64": (3, 1e-3), "bfloat16": (1, 1e-1)}
+_HEAD_SCALE = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a worker is told, and what follows from it.
+
+    Attributes:
+      framework: one of `FRAMEWORKS`.
+      model: JSON form of the model's config.
+      precision: of our model.
+      batch: clips at once in ours.
+      iterations: of a run.
+      threads: of the framework.
+    """
+
+    framework: str
+    model: dict[str, Any]
+    precision: str
+    batch: int
+    iterations: int
+    threads: int
+
+    @property
+    def model_config(self) -> configs.ModelConfig:
+        """The model."""
+        return configs.model_config_from_dict(self.model)
+
+    @property
+    def mask_config(self) -> masks.MaskConfig:
+        """The paper's search, with fewer iterations."""
+        return masks.MaskConfig(iterations=self.iterations)
+
+    def frames(self) -> np.ndarray:
+        """Returns clips, uint8 [N, T, H, W, 3]."""
+        return twins.random_batch(self.model_config, self.batch)[0]
+
+    def starts(self) -> np.ndarray:
+        """Returns the logits of masks of the middle half of time, float32 [N, T]."""
+        time = self.model_config.input_shape[0]
+        middle = masks.interval_mask(time // 4, time - time // 4, time)
+        return np.tile(masks.START_LOGIT * (2 * middle - 1), (self.batch, 1)).astype(np.float32)
+
+    def perturbed(self) -> np.ndarray:
+        """Returns the clips under the first masks, float32 [N, T, H, W, 3]; what a model guesses there is explained.
+
+        So F_c counts from the first loss on, and the losses tell whether both compute the same.
+        """
+        return perturbations.perturb(self.frames(), 1 / (1 + np.exp(-self.starts())), self.mask_config.kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Searches:
+    """What one framework times, always on the same clips.
+
+    Attributes:
+      plain: descends on the first clip; returns its losses [iterations].
+      ours: descends on all clips; returns their losses [N, iterations].
+      oracle: tries every interval on the first clip.
+    """
+
+    plain: Callable[[], np.ndarray]
+    ours: Callable[[], np.ndarray]
+    oracle: Callable[[], object]
+
+
+def as_trained(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns weights whose scores depend on the frames, as a trained model's do and an untrained one's hardly.
+
+    Batch norm's running statistics become those of the clips, and the head's weights larger.
+
+    Args:
+      before: canonical weights.
+      after: what they were after one batch in training mode.
+    """
+    old = architectures.BATCH_NORM_MOMENTUM
+    arrays = {
+        name: (after[name] - old * array) / (1 - old) if "moving" in name else array for name, array in before.items()
+    }
+    return {
+        name: (array * _HEAD_SCALE if name.startswith("Logits") else array).astype(np.float32)
+        for name, array in arrays.items()
+    }
+
+
+def torch_searches(options: Options) -> Searches:
+    """Returns the searches of PyTorch."""
+    import torch
+
+    from benchmarks import plain_torch
+    from torch_impl import temporal_mask, weights
+
+    torch.set_num_threads(options.threads)
+    clips = torch.from_numpy(options.frames())
+    model = weights.build_model(options.model_config, options.precision)
+    with torch.no_grad():
+        before, _, after = weights.get_weights(model), model(clips), weights.get_weights(model)
+    arrays = as_trained(before, after)
+    weights.load_weights(model, arrays)
+    model.eval().requires_grad_(False)
+    with torch.inference_mode():
+        targets = model(torch.from_numpy(options.perturbed())).argmax(dim=1).numpy()
+
+    search = temporal_mask.MaskSearch(
+        lambda clips: model(clips).softmax(dim=1), options.mask_config, batch_size=options.batch
+    )
+    search.initial_mask(clips[:1], targets[:1])  # Runs what the oracle runs, so that it starts warm.
+    scorer = temporal_mask._Scorer(search, clips, targets)
+    plain = plain_torch.build_model(options.model_config, arrays, torch.float32).eval()
+    return Searches(
+        lambda: plain_torch_descent(plain, clips[0].float(), int(targets[0]), options),
+        lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
+        lambda: search.best_interval(clips[:1], targets[:1]),
+    )
+
+
+def plain_torch_descent(model: Any, clip: Any, target: int, options: Options) -> np.ndarray:
+    """Learns a mask for one clip, float `[T, H, W, 3]`, and returns the losses."""
+    import torch
+
+    config = options.mask_config
+    logits = torch.nn.Parameter(torch.from_numpy(options.starts()[0]))
+    optimizer = torch.optim.Adam([logits], lr=config.learning_rate)
+    losses = []
+    for _ in range(config.iterations):
+        m = torch.sigmoid(logits)
+        perturbed = [clip[0]]
+        for t in range(1, len(clip)):
+            perturbed.append((1 - m[t]) * clip[t] + m[t] * perturbed[-1])
+        score = model(torch.stack(perturbed)[None]).softmax(dim=1)[0, target]
+        variation = ((m[1:] - m[:-1]).abs() ** config.beta).sum()
+        loss = config.lambda_1 * m.sum() + config.lambda_2 * variation + score
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses)
+
+
+def tf_searches(options: Options) -> Searches:
+    """Returns the searches of TensorFlow."""
+    from tf_impl import temporal_mask, weights  # noqa: I001  (first: it chooses Keras' backend)
+    from benchmarks import plain_tf
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+    clips = tf.constant(options.frames())
+    model = weights.build_model(options.model_config, options.precision)
+    before, _, after = weights.get_weights(model), model(clips, training=True), weights.get_weights(model)
+    arrays = as_trained(before, after)
+    weights.load_weights(model, arrays)
+    targets = tf.argmax(model(options.perturbed()), axis=1).numpy()
+
+    search = temporal_mask.MaskSearch(
+        lambda clips: tf.nn.softmax(model(clips)), options.mask_config, batch_size=options.batch
+    )
+    search.initial_mask(clips[:1], targets[:1])  # Runs what the oracle runs, so that it starts warm.
+    scorer = temporal_mask._Scorer(search, clips, targets)
+    plain = PlainTfDescent(plain_tf.build_model(options.model_config, arrays), options)
+    return Searches(
+        lambda: plain(tf.cast(clips[0], tf.float32), int(targets[0])),
+        lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
+        lambda: search.best_interval(clips[:1], targets[:1]),
+    )
+
+
+class PlainTfDescent:
+    """Learns a mask for one clip after the other; a step is one graph, traced once."""
+
+    def __init__(self, model: Any, options: Options) -> None:
+        import keras
+        import tensorflow as tf
+
+        self._model, self._config, self._start = model, options.mask_config, options.starts()[0]
+        self._logits = keras.Variable(self._start)
+        # Keras' default epsilon is 1e-7, ours 1e-8 (D8).
+        self._optimizer = keras.optimizers.Adam(self._config.learning_rate, epsilon=1e-8)
+        self._optimizer.build([self._logits])
+        self._fresh = [variable.numpy() for variable in self._optimizer.variables]
+        self._step = tf.function(self._make_step)
+
+    def __call__(self, clip: Any, target: int) -> np.ndarray:
+        """Takes a clip, float `[T, H, W, 3]`; returns the losses."""
+        import tensorflow as tf
+
+        self._logits.assign(self._start)
+        for variable, value in zip(self._optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
+        losses = []
+        for _ in range(self._config.iterations):
+            loss, _ = self._step(clip, tf.constant(target))
+            losses.append(float(loss))
+        return np.array(losses)
+
+    def _make_step(self, clip: Any, target: Any) -> tuple[Any, list[Any]]:
+        import tensorflow as tf
+
+        config = self._config
+        with tf.GradientTape() as tape:
+            m = tf.sigmoid(self._logits)
+            perturbed = [clip[0]]
+            for t in range(1, clip.shape[0]):
+                perturbed.append((1 - m[t]) * clip[t] + m[t] * perturbed[-1])
+            score = tf.nn.softmax(self._model(tf.stack(perturbed)[None], training=False))[0, target]
+            variation = tf.reduce_sum(tf.abs(m[1:] - m[:-1]) ** config.beta)
+            loss = config.lambda_1 * tf.reduce_sum(m) + config.lambda_2 * variation + score
+        gradient, *of_weights = tape.gradient(loss, [self._logits, *self._model.trainable_variables])
+        self._optimizer.apply_gradients([(gradient, self._logits)])
+        return loss, of_weights
+
+
+def check_agreement(searches: Searches, precision: str) -> None:
+    """Refuses to time two searches whose first losses on the same clip differ."""
+    count, limit = _CHECKS[precision]
+    plain, ours = searches.plain()[:count], searches.ours()[0, :count]
+    error = np.abs(ours - plain).max()
+    if not error <= limit:
+        raise errors.UserError(
+            f"Plain and ours must have the same losses in {count} iterations to {limit}. "
+            f"Received: they differ by {error:.2g}"
+        )
+
+
+def work(options: Options) -> None:
+    """Checks, then reads what to run from stdin and writes its seconds as JSON to stdout, until stdin ends."""
+    try:
+        searches = (torch_searches if options.framework == "torch" else tf_searches)(options)
+        check_agreement(searches, options.precision)
+    except errors.UserError as error:
+        _say({"error": str(error)})
+        return
+    _say({})
+    for line in sys.stdin:
+        start = time.perf_counter()
+        getattr(searches, line.strip())()
+        _say({"seconds": time.perf_counter() - start})
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+class Worker:
+    """A process that is one framework; once made, it has checked that plain and ours agree, and runs what is asked."""
+
+    def __init__(self, options: Options) -> None:
+        self._framework = options.framework
+        values = json.dumps(dataclasses.asdict(options))
+        self._process = subprocess.Popen(
+            [sys.executable, str(pathlib.Path(__file__).resolve()), f"--worker={values}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def seconds(self, what: str) -> float:
+        """Runs one of `Searches` once and returns how long it took."""
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return self._answer()["seconds"]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise errors.UserError(
+                f"The process of {self._framework} must answer. Received: it ended with code {self._process.wait()}"
+            )
+        answer = json.loads(line)
+        if "error" in answer:
+            raise errors.UserError(f"{self._framework}: {answer['error']}")
+        return answer
+
+
+def model_config(name: str) -> configs.ModelConfig:
+    """Returns the config that the flags ask for."""
+    shape = (_FRAMES.value, _HEIGHT.value, _WIDTH.value)
+    if name == "i3d":
+        return configs.I3DConfig(174, shape, width=_MULTIPLIER.value)
+    return configs.ConvLSTMConfig(
+        174, shape, num_layers=3 if min(shape[1:]) >= 63 else 2, filters=max(1, round(32 * _MULTIPLIER.value))
+    )
+
+
+def compare(name: str, frameworks: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Returns framework -> name in `Searches` -> median seconds of a run."""
+    model = configs.to_dict(model_config(name))
+    names = [field.name for field in dataclasses.fields(Searches)]
+    options = (_PRECISION.value, _BATCH.value, _ITERATIONS.value, _THREADS.value)
+    times: dict[str, dict[str, list[float]]] = {framework: {what: [] for what in names} for framework in frameworks}
+    with contextlib.ExitStack() as stack:
+        workers = {
+            framework: stack.enter_context(contextlib.closing(Worker(Options(framework, model, *options))))
+            for framework in frameworks
+        }
+        for _ in range(_REPEATS.value):
+            for what in names:
+                for framework, worker in workers.items():
+                    times[framework][what].append(worker.seconds(what))
+    return {
+        framework: {what: statistics.median(seconds) for what, seconds in runs.items()}
+        for framework, runs in times.items()
+    }
+
+
+def rows(name: str, runs: dict[str, dict[str, float]]) -> list[str]:
+    """Returns the lines of the table for one model, a framework each."""
+    lines, ours = [], {}
+    for framework, seconds in runs.items():
+        plain = seconds["plain"] / _ITERATIONS.value
+        ours[framework] = seconds["ours"] / _ITERATIONS.value / _BATCH.value
+        share = seconds["oracle"] / (masks.MaskConfig.iterations * ours[framework])
+        between = f"{ours['tf'] / ours['torch']:12.2f}" if len(ours) == len(FRAMEWORKS) else ""
+        lines.append(
+            f"{framework:8}{name:12}{plain:10.4f}{ours[framework]:10.4f}{plain / ours[framework]:8.2f}"
+            f"{share:10.1%}{between}\n"
+        )
+    return lines
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table."""
+    del argv
+    if _WORKER.value:
+        work(Options(**json.loads(_WORKER.value)))
+        return
+    sys.stdout.write(
+        f"{_BATCH.value} clip(s) of {_FRAMES.value}x{_HEIGHT.value}x{_WIDTH.value} at once in ours, "
+        f"{_THREADS.value} threads, {_PRECISION.value}; seconds for an iteration and clip\n"
+        f"oracle: all intervals of a clip, as a share of {masks.MaskConfig.iterations} iterations of ours\n"
+        f"{'':20}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>8}{'oracle':>10}{'tf / torch':>12}\n"
+    )
+    frameworks = FRAMEWORKS if _FRAMEWORK.value == "all" else (_FRAMEWORK.value,)
+    for name in ("i3d", "conv_lstm") if _MODEL.value == "all" else (_MODEL.value,):
+        sys.stdout.writelines(rows(name, compare(name, frameworks)))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    errors.run(main)

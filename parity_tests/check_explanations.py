@@ -1,0 +1,116 @@
+"""Compares two explanations files of one run, PyTorch's and TensorFlow's, clip by clip (design of both: the same file).
+
+A part of `check.py`, which has the command.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from common import errors, explanations, text_table
+from common.explanations import Explanations
+from parity_tests import compare, tolerances
+
+# Column -> the limit it is held to; None: equal.
+_COLUMNS: dict[str, str | None] = {
+    "label": None,
+    "prediction": None,
+    "target": None,
+    "probabilities": "endpoints",
+    "oracle_interval": None,
+    "oracle_loss": "endpoints",
+    "mask": "mask",
+    "mask_snapped": None,
+    "loss": "mask",
+    "final_loss": "mask",
+    **dict.fromkeys(("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S", "CS"), "mask"),
+    "gradcam": "gradcam",
+}
+# What two files may differ in and still say the same.
+_FREE = {"framework", "versions"}
+
+
+def check_explanations(torch_path: pathlib.Path, tf_path: pathlib.Path) -> dict[str, Any]:
+    """Compares two files; returns rows ready for JSON.
+
+    Args:
+      torch_path: what `torch_impl/explain.py` wrote.
+      tf_path: what `tf_impl/explain.py` wrote from the same run, clips and settings.
+
+    Raises:
+      errors.UserError: for files of other runs, clips or settings.
+    """
+    ours, theirs = explanations.read(torch_path), explanations.read(tf_path)
+    _check_comparable(ours, theirs)
+    precision = "float64" if ours.header["precision"] == "float64" else "float32"
+    rows = [_row(name, ours, theirs, precision) for name in _COLUMNS]
+    return {
+        "run": ours.header["run"],
+        "num_clips": len(ours),
+        "precision": ours.header["precision"],
+        "agree": all(row["clips_beyond"] == 0 for row in rows),
+        "rows": rows,
+    }
+
+
+def _check_comparable(ours: Explanations, theirs: Explanations) -> None:
+    for expected, found in (("torch", ours), ("tf", theirs)):
+        if found.header["framework"] != expected:
+            raise errors.UserError(
+                f"--explanations names torch's file, then tf's. Received: {found.header['framework']} for {expected}"
+            )
+    different = [name for name in ours.header if name not in _FREE and ours.header[name] != theirs.header.get(name)]
+    if different or list(ours["video_id"]) != list(theirs["video_id"]):
+        what = ", ".join(different) or "video_id"
+        raise errors.UserError(
+            f"Files of one run, clips and settings are compared. Received: two that differ in {what}"
+        )
+
+
+def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) -> dict[str, Any]:
+    kind = _COLUMNS[name]
+    limit = tolerances.limit(kind, precision) if kind else 0.0
+    if kind == "endpoints":
+        limit = max(limit, float(np.finfo(np.float32).eps))  # The file's own rounding.
+    first, second = ours[name], theirs[name]
+    if name == "CS":  # NaN where the guess is right, in both or there is a fault.
+        first, second = (np.where(np.isnan(first) & np.isnan(second), 0, values) for values in (first, second))
+    scale = np.abs(first.astype(np.float64)).max(initial=0) if name == "gradcam" else 1.0
+    found = [
+        compare.difference(name, a.astype(np.float64) / (scale or 1), b.astype(np.float64) / (scale or 1))
+        for a, b in zip(first, second, strict=True)
+    ]
+    relative = np.array([difference.relative for difference in found])
+    beyond = ~(relative <= limit)
+    worst = int(np.nan_to_num(relative, nan=np.inf).argmax())
+    values = dataclasses.asdict(found[worst])
+    return {
+        "quantity": name,
+        "max_abs": _finite(values["max_abs"]),
+        "relative": _finite(values["relative"]),
+        "median_relative": _finite(float(np.median(relative))),
+        "limit": limit,
+        "clips_beyond": int(beyond.sum()),
+        "worst_clip": str(ours["video_id"][worst]),
+        "fault": values["fault"],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns a comparison as text: a row a column of the file, and of each the worst clip."""
+    rows = [("per clip", "median", "worst", "limit", "clips beyond", "worst clip")]
+    for row in result["rows"]:
+        numbers = ["-" if row[key] is None else f"{row[key]:.1e}" for key in ("median_relative", "relative")]
+        clip = f"{row['worst_clip']} {row['fault']}".rstrip()
+        rows.append((row["quantity"], *numbers, f"{row['limit']:.0e}", str(row["clips_beyond"]), clip))
+    verdict = "agree" if result["agree"] else "do NOT agree"
+    return (
+        f"{text_table.text_table(rows)}\ntorch and tf {verdict} on {result['num_clips']} explained clip(s) in "
+        f"{result['precision']}."
+    )

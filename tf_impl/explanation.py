@@ -1,0 +1,106 @@
+"""Explanations in TensorFlow: temporal masks, their oracle, and Grad-CAM of a trained model.
+
+Which clips, in which parts, and the file are `common.explanation_loop`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
+
+# isort: split
+import tensorflow as tf
+
+from common import configs, explanation_loop
+from common.clip_store import ClipStore
+from common.explanations import Explanations
+from common.gradcam_maps import GradCamConfig
+from common.masks import BestIntervals, LearntMasks, MaskConfig
+from tf_impl import devices, evaluation, gradcam, temporal_mask, training, weights
+
+
+def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") -> tuple[Explanations, ClipStore]:
+    """Explains clips of a run (see `explanation_loop.explain`).
+
+    Args:
+      settings: what and how.
+      device: "auto", "cpu" or "gpu".
+    """
+
+    def make_explainer(
+        config: configs.ModelConfig,
+        arrays: dict[str, np.ndarray],
+        on_step: Callable[[int], None],
+    ) -> Explainer:
+        return Explainer(config, arrays, settings.mask, settings.gradcam, settings.precision, device, on_step)
+
+    return explanation_loop.explain(settings, make_explainer)
+
+
+class Explainer:
+    """A trained model and what explains it (see `explanation_loop.Explainer`).
+
+    Args:
+      config: the model.
+      arrays: its canonical weights.
+      mask: how masks are learnt.
+      cam: how Grad-CAM is computed.
+      precision: of the model's computation; in float64 masks are float64 too.
+      device: "auto", "cpu" or "gpu".
+      on_step: called after each step of the search with its number of clips.
+    """
+
+    framework = "tf"
+
+    def __init__(
+        self,
+        config: configs.ModelConfig,
+        arrays: dict[str, np.ndarray],
+        mask: MaskConfig,
+        cam: GradCamConfig,
+        precision: str = "float32",
+        device: str = "auto",
+        on_step: Callable[[int], object] = lambda clips: None,
+    ) -> None:
+        self._device = devices.find_device(device)
+        self._dtype = tf.float64 if precision == "float64" else tf.uint8
+        self.model = weights.build_model(config, precision, device=self._device)
+        weights.load_weights(self.model, arrays)
+        self._logits = tf.function(self.model, input_signature=(evaluation.frames_spec(config),), autograph=False)
+        self._search = temporal_mask.MaskSearch(self._probabilities, mask, on_step=on_step)
+        self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
+
+    def versions(self) -> dict[str, str]:
+        """Returns name -> version of what runs."""
+        return training.versions()
+
+    def free_memory(self) -> tuple[int, bool]:
+        """Returns the bytes that are free where it computes, and whether that is a GPU."""
+        return devices.free_memory(self._device), "GPU" in self._device
+
+    def probabilities(self, frames: np.ndarray) -> np.ndarray:
+        """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
+        with tf.device(self._device):
+            return tf.cast(tf.nn.softmax(self._logits(frames)), tf.float64).numpy()
+
+    def best_interval(self, frames: np.ndarray, targets: np.ndarray) -> BestIntervals:
+        """Returns the oracle of target classes, int [n]."""
+        with tf.device(self._device):
+            return self._search.best_interval(self._clips(frames), targets)
+
+    def learn(self, frames: np.ndarray, targets: np.ndarray, oracle: BestIntervals | None = None) -> LearntMasks:
+        """Returns learnt masks; `oracle` is what `best_interval` returned for these clips."""
+        with tf.device(self._device):
+            return self._search.learn(self._clips(frames), targets, oracle)
+
+    def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Returns coarse maps [n, T', H', W']."""
+        with tf.device(self._device):
+            return self._gradcam(self._clips(frames), targets)
+
+    def _probabilities(self, clips: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(self.model(clips))
+
+    def _clips(self, frames: np.ndarray) -> tf.Tensor:
+        return tf.cast(frames, self._dtype)

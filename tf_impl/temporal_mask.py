@@ -1,0 +1,231 @@
+"""Temporal masks in TensorFlow (section 3.1): perturb clips over time, and learn which frames a model needs.
+
+The perturbations are `common/perturbations.py`, Eq. 1 and the search around the descent `common/masks.py`; here they
+meet tensors, for N clips at a time. Any callable from clips to class probabilities will do as a model, and nothing
+but the mask is differentiated:
+
+    probabilities = lambda clips: tf.nn.softmax(model(clips))
+    learnt = learn_masks(probabilities, clips, targets, masks.MaskConfig(kind="freeze"))
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
+
+# isort: split
+import tensorflow as tf
+
+from common import masks, perturbations
+from common.masks import BestIntervals, LearntMasks, MaskConfig
+
+# Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
+ScoreFn = Callable[[tf.Tensor], tf.Tensor]
+
+
+class _Ops:
+    """`perturbations.Ops` on tensors."""
+
+    def constant(self, values: np.ndarray, like: tf.Tensor) -> tf.Tensor:
+        return tf.constant(values, like.dtype)
+
+    def where(self, condition: tf.Tensor, x: tf.Tensor | float, y: tf.Tensor | float) -> tf.Tensor:
+        # Of two numbers of which one is a tensor, TensorFlow would take the other for float32.
+        dtype = x.dtype if tf.is_tensor(x) else y.dtype
+        return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
+
+    def stack(self, arrays: list[tf.Tensor], axis: int) -> tf.Tensor:
+        return tf.stack(arrays, axis=axis)
+
+    def amax(self, x: tf.Tensor, axis: int) -> tf.Tensor:
+        return tf.reduce_max(x, axis=axis)
+
+
+_OPS = _Ops()
+
+
+def perturb(clips: tf.Tensor, mask: tf.Tensor, kind: str) -> tf.Tensor:
+    """Perturbs clips over time, differentiably in the mask: A(mask) · clips.
+
+    Args:
+      clips: any dtype `[N, T, ...]`.
+      mask: float `[N, T]`, 0…1, 1 means perturbed.
+      kind: name of the perturbation, one of `perturbations.KINDS`.
+
+    Returns:
+      Of the mask's dtype, `[N, T, ...]`.
+    """
+    return _apply(perturbations.find(kind)(tf.convert_to_tensor(mask), _OPS), tf.convert_to_tensor(clips))
+
+
+def _apply(matrix: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
+    frames = tf.reshape(tf.cast(clips, matrix.dtype), (-1, clips.shape[1], np.prod(clips.shape[2:])))
+    return tf.reshape(matrix @ frames, (-1, *clips.shape[1:]))
+
+
+def mask_loss(scores: tf.Tensor, mask: tf.Tensor, config: MaskConfig) -> tf.Tensor:
+    """Returns Eq. 1 of each clip, `[N]`: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
+
+    Args:
+      scores: F_c, probability of the target class of the perturbed clips, `[N]`.
+      mask: `[N, T]`, 0…1.
+      config: weights, power of the total variation, compat.
+    """
+    return masks.mask_loss(scores, mask, config, _OPS)
+
+
+def initial_mask(
+    score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
+) -> np.ndarray:
+    """Returns the paper's first mask of each clip, float64 `[N, T]` of 0 and 1 (see `masks.initial_masks`)."""
+    return MaskSearch(score_fn, config, batch_size).initial_mask(clips, targets)
+
+
+def learn_masks(
+    score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
+) -> LearntMasks:
+    """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
+
+    Args:
+      score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. It is traced into a
+        graph; a Keras model is called without `training`, which is inference mode.
+      clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
+      targets: int `[N]`, class whose score is to fall.
+      config: how.
+      batch_size: clips at a time; 0 for all.
+
+    Returns:
+      Masks, loss traces and scores.
+
+    Raises:
+      errors.UserError: for clips or targets of another shape, or scores that are not finite or not one a class.
+    """
+    return MaskSearch(score_fn, config, batch_size).learn(clips, targets)
+
+
+def best_interval(
+    score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
+) -> BestIntervals:
+    """Returns the exact optimum of Eq. 1 among all T (T + 1) / 2 masks that are one interval (the oracle)."""
+    return MaskSearch(score_fn, config, batch_size).best_interval(clips, targets)
+
+
+class MaskSearch:
+    """The search on one model, for any number of batches of clips; its graphs are traced once for a shape of clips.
+
+    Args:
+      score_fn: see `learn_masks`.
+      config: how.
+      batch_size: clips at a time; 0 for all that are given.
+      on_step: called with a number of clips after each of their steps of the descent, for a progress bar.
+    """
+
+    def __init__(
+        self,
+        score_fn: ScoreFn,
+        config: MaskConfig,
+        batch_size: int = 0,
+        on_step: Callable[[int], object] = lambda clips: None,
+    ) -> None:
+        self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
+        self._traced: dict[tuple, tuple[tf.types.experimental.PolymorphicFunction, ...]] = {}
+
+    def initial_mask(self, clips: tf.Tensor, targets: np.ndarray) -> np.ndarray:
+        """Returns the paper's first masks, float64 `[N, T]`."""
+        return masks.initial_masks(_Scorer(self, clips, targets), self.config)
+
+    def best_interval(self, clips: tf.Tensor, targets: np.ndarray) -> BestIntervals:
+        """Tries every interval."""
+        return masks.best_intervals(_Scorer(self, clips, targets), self.config)
+
+    def learn(self, clips: tf.Tensor, targets: np.ndarray, oracle: BestIntervals | None = None) -> LearntMasks:
+        """Learns masks; `oracle` is what `best_interval` found for these clips, where it is known already."""
+        return masks.learn_masks(_Scorer(self, clips, targets), self.config, oracle)
+
+    def traced(self, clips: tf.Tensor, dtype: tf.DType) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
+        """Returns `_score` and `_step` as graphs for clips of a shape, of any number."""
+        time = clips.shape[1]
+        key = (*clips.shape[1:], clips.dtype, dtype)
+        if key not in self._traced:
+            chosen = (tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64))
+            state, number = tf.TensorSpec((None, time), dtype), tf.TensorSpec((), dtype)
+            self._traced[key] = (
+                tf.function(
+                    self._score, input_signature=(*chosen, tf.TensorSpec((None, time, time), dtype)), autograph=False
+                ),
+                tf.function(self._step, input_signature=(*chosen, (state,) * 3, (number,) * 2), autograph=False),
+            )
+        return self._traced[key]
+
+    def _score(self, clips: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
+        probabilities = self.score_fn(_apply(matrix, clips))
+        return tf.cast(tf.gather(probabilities, targets, axis=1, batch_dims=1), matrix.dtype)
+
+    def _step(
+        self,
+        clips: tf.Tensor,
+        targets: tf.Tensor,
+        state: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+        corrections: tuple[tf.Tensor, tf.Tensor],
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Returns the loss `[N]` before a step of Adam, and its state, of which the first is the logits, after it."""
+        logits = state[0]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(logits)
+            mask = tf.sigmoid(logits)
+            score = self._score(clips, targets, perturbations.find(self.config.kind)(mask, _OPS))
+            loss = mask_loss(score, mask, self.config)
+        gradient = tape.gradient(loss, logits)
+        return loss, masks.adam_step(state, gradient, corrections, self.config.learning_rate)
+
+
+class _Scorer:
+    """A search with its clips (see `masks.Scorer`)."""
+
+    def __init__(self, search: MaskSearch, clips: tf.Tensor, targets: np.ndarray) -> None:
+        self._search, self._clips = search, tf.convert_to_tensor(clips)
+        targets = masks.check_clips(tuple(self._clips.shape), targets)
+        self.num_clips, self.time = self._clips.shape[:2]
+        self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
+        self._targets = tf.constant(targets)
+        self._batch_size = search.batch_size or self.num_clips
+        self._score, self._step = search.traced(self._clips, self._dtype)
+        masks.check_probabilities(_numpy(search.score_fn(tf.cast(self._clips[:1], self._dtype))), targets)
+
+    def scores(self, clips: np.ndarray, values: np.ndarray, kind: str) -> np.ndarray:
+        matrices = perturbations.matrix(values, kind)
+        parts = [
+            self._score(*self._chosen(clips[some]), self._tensor(matrices[some])) for some in self._batches(len(clips))
+        ]
+        return masks.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
+
+    def descend(self, clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [
+            self._descend(*self._chosen(clips[some]), self._tensor(starts[some])) for some in self._batches(len(clips))
+        ]
+        found, losses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return found, masks.check_finite(losses, "Losses")
+
+    def _descend(self, clips: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
+        for step in range(self._search.config.iterations):
+            corrections = tuple(self._tensor(value) for value in masks.adam_corrections(step + 1))
+            loss, state = self._step(clips, targets, state, corrections)
+            losses.append(loss)
+            self._search.on_step(len(logits))
+        return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
+
+    def _batches(self, total: int) -> list[slice]:
+        return [slice(start, start + self._batch_size) for start in range(0, total, self._batch_size)]
+
+    def _chosen(self, numbers: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(self._clips, numbers), tf.gather(self._targets, numbers)
+
+    def _tensor(self, values: np.ndarray | float) -> tf.Tensor:
+        return tf.constant(values, self._dtype)
+
+
+def _numpy(tensor: tf.Tensor) -> np.ndarray:
+    return tf.cast(tensor, tf.float64).numpy()

@@ -1,0 +1,98 @@
+"""Explanations in PyTorch: temporal masks, their oracle, and Grad-CAM of a trained model.
+
+Which clips, in which parts, and the file are `common.explanation_loop`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from common import configs, explanation_loop
+from common.clip_store import ClipStore
+from common.explanations import Explanations
+from common.gradcam_maps import GradCamConfig
+from common.masks import BestIntervals, LearntMasks, MaskConfig
+from torch_impl import devices, gradcam, temporal_mask, training, weights
+
+
+def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") -> tuple[Explanations, ClipStore]:
+    """Explains clips of a run (see `explanation_loop.explain`).
+
+    Args:
+      settings: what and how.
+      device: "auto", "cpu" or "gpu".
+    """
+
+    def make_explainer(
+        config: configs.ModelConfig,
+        arrays: dict[str, np.ndarray],
+        on_step: Callable[[int], None],
+    ) -> Explainer:
+        return Explainer(config, arrays, settings.mask, settings.gradcam, settings.precision, device, on_step)
+
+    return explanation_loop.explain(settings, make_explainer)
+
+
+class Explainer:
+    """A trained model and what explains it (see `explanation_loop.Explainer`).
+
+    Args:
+      config: the model.
+      arrays: its canonical weights.
+      mask: how masks are learnt.
+      cam: how Grad-CAM is computed.
+      precision: of the model's computation; in float64 masks are float64 too.
+      device: "auto", "cpu" or "gpu".
+      on_step: called after each step of the search with its number of clips.
+    """
+
+    framework = "torch"
+
+    def __init__(
+        self,
+        config: configs.ModelConfig,
+        arrays: dict[str, np.ndarray],
+        mask: MaskConfig,
+        cam: GradCamConfig,
+        precision: str = "float32",
+        device: str = "auto",
+        on_step: Callable[[int], object] = lambda clips: None,
+    ) -> None:
+        self._device = devices.find_device(device)
+        self._dtype = torch.float64 if precision == "float64" else torch.uint8
+        self.model = weights.build_model(config, precision, device=self._device).eval().requires_grad_(False)
+        weights.load_weights(self.model, arrays)
+        self._search = temporal_mask.MaskSearch(self._probabilities, mask, on_step=on_step)
+        self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
+
+    def versions(self) -> dict[str, str]:
+        """Returns name -> version of what runs."""
+        return training.versions()
+
+    def free_memory(self) -> tuple[int, bool]:
+        """Returns the bytes that are free where it computes, and whether that is a GPU."""
+        return devices.free_memory(self._device), self._device.type == "cuda"
+
+    def probabilities(self, frames: np.ndarray) -> np.ndarray:
+        """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
+        with torch.inference_mode():
+            return self._probabilities(self._clips(frames)).double().cpu().numpy()
+
+    def best_interval(self, frames: np.ndarray, targets: np.ndarray) -> BestIntervals:
+        """Returns the oracle of target classes, int [n]."""
+        return self._search.best_interval(self._clips(frames), targets)
+
+    def learn(self, frames: np.ndarray, targets: np.ndarray, oracle: BestIntervals | None = None) -> LearntMasks:
+        """Returns learnt masks; `oracle` is what `best_interval` returned for these clips."""
+        return self._search.learn(self._clips(frames), targets, oracle)
+
+    def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Returns coarse maps [n, T', H', W']."""
+        return self._gradcam(self._clips(frames), targets)
+
+    def _probabilities(self, clips: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.model(clips), dim=1)
+
+    def _clips(self, frames: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(frames).to(self._device, self._dtype)

@@ -1,0 +1,135 @@
+"""Grad-CAM in PyTorch (section 3.2, Eq. 2): where in the activations of an endpoint a class score comes from.
+
+Here are the forward pass to endpoint and logits, and the gradient between the two; Eq. 2 itself, up-sampling and
+normalisation are `common/gradcam_maps.py`. Works on any callable from clips to logits and activations.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from common import errors, gradcam_maps
+from common.gradcam_maps import GradCamConfig
+from torch_impl import layers, weights
+
+# Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C], from which the logits were
+# computed in inference mode.
+EndpointFn = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def gradcam(endpoint_fn: EndpointFn, clips: torch.Tensor, targets: Any, config: GradCamConfig) -> np.ndarray:
+    """Returns coarse Grad-CAM maps `[N, T', H', W']` (see `GradCam`, which many batches should share)."""
+    return GradCam(endpoint_fn, config)(clips, targets)
+
+
+class GradCam:
+    """Coarse Grad-CAM maps of one endpoint, batch after batch.
+
+    Args:
+      endpoint_fn: from clips to logits and activations.
+      config: weights and score; the endpoint is the function's.
+    """
+
+    def __init__(self, endpoint_fn: EndpointFn, config: GradCamConfig) -> None:
+        self._endpoint_fn, self._config = endpoint_fn, config
+
+    def __call__(self, clips: torch.Tensor, targets: Any) -> np.ndarray:
+        """Explains clips; what comes out for a clip does not depend on the others.
+
+        Args:
+          clips: what the function takes, `[N, T, H, W, C]`.
+          targets: class to explain of each clip, int `[N]`.
+
+        Returns:
+          Maps `[N, T', H', W']`, at least 0, not normalised; float64 where the activations are, else float32.
+
+        Raises:
+          UserError: for a target that is no class, or activations that are not `[N, T', H', W', C]` or not used.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            logits, activations = self._endpoint_fn(torch.as_tensor(clips))
+            gradcam_maps.check_shapes(tuple(activations.shape), tuple(logits.shape))
+            chosen = gradcam_maps.check_targets(targets, *logits.shape)
+            gradients = self._gradients(logits, activations, torch.as_tensor(chosen, device=logits.device))
+        return gradcam_maps.combine(_array(activations), _array(gradients), self._config.weights)
+
+    def _gradients(self, logits: torch.Tensor, activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        scores = _full(logits)
+        if self._config.score == "probability":
+            scores = torch.softmax(scores, dim=1)
+        gradients = None
+        if logits.requires_grad and activations.requires_grad:
+            score = scores.gather(1, targets[:, None]).sum()
+            (gradients,) = torch.autograd.grad(score, activations, allow_unused=True)
+        if gradients is None:
+            raise errors.UserError("Logits must be computed from the endpoint's activations. Received: no gradient")
+        return gradients
+
+
+def endpoint_fn(model: nn.Module, endpoint: str = "", channels_first: bool = True) -> EndpointFn:
+    """Returns the function from clips to logits and the activations of an endpoint.
+
+    In the call the model is in inference mode, its weights are frozen, and no graph is kept before the endpoint;
+    afterwards, also after an exception, the model is as it was.
+
+    Args:
+      model: an I3D or a ConvLSTM of this package, or any module from clips to logits `[N, K]`.
+      endpoint: one of the model's endpoints, "" for the paper's; of any other module, a layer by the name that
+        `get_submodule` takes. Where the layer is called several times, the first call counts.
+      channels_first: whether any other module takes, and the layer returns, `[N, C, T, H, W]`; else `[N, T, H, W, C]`.
+
+    Raises:
+      UserError: for an endpoint that the model does not have; lists those it has.
+    """
+    ours = isinstance(model, weights.Model)
+    if ours:
+        endpoint, channels_first = gradcam_maps.find_endpoint(model.config, endpoint), False
+    else:
+        names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+        if endpoint not in names:
+            raise errors.UserError(f"endpoint must be one of {', '.join(names)}. Received: {endpoint!r}")
+    layer = model.get_submodule(endpoint)
+
+    def run(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        activations: list[torch.Tensor] = []
+        with layers.frozen(model), layer.register_forward_hook(_cut(activations, channels_first)):
+            if ours:
+                logits, endpoints = model(clips, return_endpoints=True)
+                return logits, endpoints[endpoint]
+            logits = model(layers.to_native(clips) if channels_first else clips)
+        if not activations:
+            raise errors.UserError(f"The module must call the endpoint. Received: no call of {endpoint!r}")
+        return logits, activations[0]
+
+    return run
+
+
+def _cut(activations: list[torch.Tensor], channels_first: bool) -> Callable[..., torch.Tensor | None]:
+    """Returns a hook that begins the graph at a layer's first output, which it appends to `activations`."""
+
+    def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> torch.Tensor | None:
+        del layer, inputs
+        if activations:
+            return None
+        if not isinstance(output, torch.Tensor) or output.ndim != 5:
+            received = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise errors.UserError(f"Grad-CAM takes a layer with one output, 5 axes, of clips. Received: {received}")
+        leaf = (layers.to_border(output) if channels_first else output).detach().requires_grad_()
+        activations.append(leaf)
+        # A copy, since the next layer may write into it, which a leaf does not allow.
+        copy = leaf.clone()
+        return layers.to_native(copy) if channels_first else copy
+
+    return hook
+
+
+def _full(x: torch.Tensor) -> torch.Tensor:
+    """Returns float64 as it is, and anything else as float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _array(x: torch.Tensor) -> np.ndarray:
+    return _full(x.detach()).cpu().numpy()
