@@ -17,7 +17,17 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from common import architectures, canonical_weights, configs, errors, explanations, masks, prediction, run_directory
+from common import (
+    architectures,
+    canonical_weights,
+    configs,
+    errors,
+    explanations,
+    locks,
+    masks,
+    prediction,
+    run_directory,
+)
 from common.clip_store import ClipStore
 from common.explanations import Explanations
 from common.gradcam_maps import GradCamConfig
@@ -134,13 +144,14 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
         if out.exists():
             return _finished(out, header, store, chosen), store
         parts = _Parts(out, header, store, chosen, settings.batch_size or _batch_size(model, explainer))
-        for number, indices in enumerate(parts.indices):
-            if not parts.path(number).exists():
-                columns = _explain_part(explainer, store, indices, settings)
-                explanations.write(parts.path(number), Explanations(header, columns))
-            bar.n = min((number + 1) * parts.batch_size, len(chosen))
-            bar.refresh()
-    return parts.join(), store
+        with locks.exclusive(parts.folder):
+            for number, indices in enumerate(parts.indices):
+                if not parts.path(number).exists():
+                    columns = _explain_part(explainer, store, indices, settings)
+                    explanations.write(parts.path(number), Explanations(header, columns))
+                bar.n = min((number + 1) * parts.batch_size, len(chosen))
+                bar.refresh()
+            return parts.join(), store
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}, {rate_fmt}]"
@@ -260,13 +271,13 @@ class _Parts:
         self, out: pathlib.Path, header: dict[str, Any], store: ClipStore, chosen: np.ndarray, batch_size: int
     ) -> None:
         self._out, self._header = out, header
-        self._folder = out.with_name(f"{out.name}.parts")
+        self.folder = out.with_name(f"{out.name}.parts")
         plan: dict[str, Any] = {
             "header": header,
             "video_ids": [store.video_ids[index] for index in chosen],
             "batch_size": batch_size,
         }
-        record = self._folder / "plan.json"
+        record = self.folder / "plan.json"
         if record.exists():
             found = json.loads(record.read_text(encoding="utf-8"))
             _check_same(out, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found)))
@@ -274,7 +285,7 @@ class _Parts:
             plan["batch_size"] = found["batch_size"]
         else:
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise errors.UserError(f"--out is a file that can be made. Received: {out}: {error}") from None
             run_directory.write_json(record, plan)
@@ -283,13 +294,13 @@ class _Parts:
 
     def path(self, number: int) -> pathlib.Path:
         """Returns the file of a part."""
-        return self._folder / f"{number:06d}.h5"
+        return self.folder / f"{number:06d}.h5"
 
     def join(self) -> Explanations:
         """Writes the whole file from its parts, and removes them."""
         whole = explanations.concatenate([explanations.read(self.path(number)) for number in range(len(self.indices))])
         explanations.write(self._out, whole)
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
         return whole
 
 

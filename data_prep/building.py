@@ -11,25 +11,19 @@ byte for byte that of an uninterrupted run, with any number of workers. Other se
 """
 
 import collections
-import contextlib
 import csv
 import dataclasses
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import tqdm
 from absl import logging
 
-from common import clip_store, configs, errors, shards
+from common import clip_store, configs, errors, locks, shards
 from data_prep import folder, kth, plans, sampling, shard_jobs, something, synthetic, synthetic_scenes, videos, workers
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock; two runs in one folder then are the user's to avoid.
-    fcntl = None  # type: ignore[assignment]
 
 DATASETS = ("synthetic", "something", "kth", "folder")
 TOOL = {"name": "data_prep", "version": "1"}  # Raise it with any change of the bytes that the same videos give.
@@ -131,7 +125,7 @@ def prepare(config: PrepareConfig) -> int:
             return 0
         config.source_folder()
         config.out.mkdir(parents=True, exist_ok=True)
-        with _locked(config.out):
+        with locks.exclusive(config.out):
             return _build(config)
     except OSError as error:
         raise errors.UserError(f"Source and --out must be readable and writable. Received: {error}") from None
@@ -304,19 +298,3 @@ def _describe(plan: plans.Plan) -> str:
     lines += [f"missing in {split}: {m.video_id} ({m.path})" for split in splits for m in plan.missing.get(split, ())]
     lines.append(f"missing: {sum(map(len, plan.missing.values()))} clips")
     return "\n".join(lines) + "\n"
-
-
-@contextlib.contextmanager
-def _locked(out: pathlib.Path) -> Iterator[None]:
-    """Holds the folder against a second run; the lock ends with this process, however it ends."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise errors.UserError(f"One run at a time writes to a folder. Received: {out}, where one is at work") from None
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from common import clip_store, errors
+from common import clip_store, errors, locks
 from data_prep import building, shard_jobs, synthetic, testing, verification
 
 
@@ -167,7 +167,7 @@ def test_a_store_that_lost_a_shard_counts_as_unfinished_until_it_is_made_again(t
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     config = testing.folder_config(tmp_path, {"a/1.avi": 4})
     config.out.mkdir()
-    with building._locked(config.out), pytest.raises(errors.UserError, match="One run at a time"):
+    with locks.exclusive(config.out), pytest.raises(errors.UserError, match="One run at a time"):
         building.prepare(config)
 
 
