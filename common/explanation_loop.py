@@ -60,8 +60,19 @@ class Explainer(Protocol):
     def best_interval(self, frames: np.ndarray, targets: np.ndarray) -> BestIntervals:
         """Returns the oracle of target classes, int [n]."""
 
-    def learn(self, frames: np.ndarray, targets: np.ndarray, oracle: BestIntervals) -> LearntMasks:
-        """Returns learnt masks."""
+    def learn(
+        self,
+        frames: np.ndarray,
+        targets: np.ndarray,
+        oracle: BestIntervals | None = None,
+        first: np.ndarray | None = None,
+    ) -> LearntMasks:
+        """Returns learnt masks; the start is found from `oracle` where it is given, or is the masks `first`, [n, T]."""
+
+    def scores(
+        self, frames: np.ndarray, targets: np.ndarray, numbers: np.ndarray, masks: np.ndarray, kind: str
+    ) -> np.ndarray:
+        """Returns the score, float64 [M], of clips `numbers`, int [M], under masks, float [M, T]."""
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""
@@ -222,6 +233,19 @@ def _explain_part(
     return {name: np.asarray(columns[name], dtype) for name, (dtype, _) in explanations.COLUMNS.items()}
 
 
+def check_weights(run: RunDirectory, header: dict[str, Any]) -> None:
+    """Refuses explanations of other weights than the run's."""
+    if _weights_sha256(run) != header["weights_sha256"]:
+        raise errors.UserError(
+            f"Explanations are those of the run's weights. Received: explanations of {header['run']!r}, "
+            f"made with other weights than those in {run.path}"
+        )
+
+
+def _weights_sha256(run: RunDirectory) -> str:
+    return hashlib.sha256(run.weights.read_bytes()).hexdigest()
+
+
 def _header(
     settings: ExplainSettings, run: RunDirectory, model: configs.ModelConfig, store: ClipStore, explainer: Explainer
 ) -> dict[str, Any]:
@@ -229,7 +253,7 @@ def _header(
     return {
         "schema_version": explanations.SCHEMA_VERSION,
         "run": run.path.resolve().name,
-        "weights_sha256": hashlib.sha256(run.weights.read_bytes()).hexdigest(),
+        "weights_sha256": _weights_sha256(run),
         "model": model.model,
         "dataset": store.info.dataset,
         "clips": str(store.directory),

@@ -236,15 +236,18 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     return np.where(drops[:, :1] > 0, windows[chosen], middle)
 
 
-def learn_masks(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None = None) -> LearntMasks:
+def learn_masks(
+    scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None = None, first: np.ndarray | None = None
+) -> LearntMasks:
     """Learns a mask for each clip and scores it.
 
     Args:
       scorer: the clips.
       config: how.
       oracle: what `best_intervals` found, where the caller has it already and the start needs it.
+      first: masks of 0 and 1, [N, T], to start from instead of what the config says.
     """
-    starts = _starts(scorer, config, oracle)
+    starts = _starts(scorer, config, oracle) if first is None else [first]
     number = np.arange(scorer.num_clips)
     tried = np.tile(number, len(starts))
     masks, losses = scorer.descend(tried, START_LOGIT * (2 * np.concatenate(starts) - 1))

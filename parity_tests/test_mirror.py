@@ -169,7 +169,7 @@ print(evaluation.predictor(model, trainer.weights(), device="cpu")(np.zeros((1, 
     assert result.stdout.strip() == "(1, 3)"
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "explain"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "explain", "evidence"])
 def test_flags_are_the_same(script):
     helps = []
     for folder in _BUILDS.values():

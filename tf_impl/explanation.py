@@ -4,6 +4,7 @@ Which clips, in which parts, and the file are `common.explanation_loop`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 # isort: split
 import tensorflow as tf
 
-from common import configs, explanation_loop
+from common import configs, evidence, explanation_loop
 from common.clip_store import ClipStore
 from common.explanations import Explanations
 from common.gradcam_maps import GradCamConfig
@@ -36,6 +37,26 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
         return Explainer(config, arrays, settings.mask, settings.gradcam, settings.precision, device, on_step)
 
     return explanation_loop.explain(settings, make_explainer)
+
+
+def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
+    """Gathers evidence about a run's explanations (see `evidence.gather`).
+
+    Args:
+      settings: about what.
+      device: "auto", "cpu" or "gpu".
+    """
+
+    def make_explainer(
+        config: configs.ModelConfig,
+        arrays: dict[str, np.ndarray],
+        mask: MaskConfig,
+        cam: GradCamConfig,
+        precision: str,
+    ) -> Explainer:
+        return Explainer(config, arrays, mask, cam, precision, device)
+
+    return evidence.gather(settings, make_explainer)
 
 
 class Explainer:
@@ -89,10 +110,23 @@ class Explainer:
         with tf.device(self._device):
             return self._search.best_interval(self._clips(frames), targets)
 
-    def learn(self, frames: np.ndarray, targets: np.ndarray, oracle: BestIntervals | None = None) -> LearntMasks:
-        """Returns learnt masks; `oracle` is what `best_interval` returned for these clips."""
+    def learn(
+        self,
+        frames: np.ndarray,
+        targets: np.ndarray,
+        oracle: BestIntervals | None = None,
+        first: np.ndarray | None = None,
+    ) -> LearntMasks:
+        """Returns learnt masks; the start is found from `oracle` where it is given, or is the masks `first`, [n, T]."""
         with tf.device(self._device):
-            return self._search.learn(self._clips(frames), targets, oracle)
+            return self._search.learn(self._clips(frames), targets, oracle, first)
+
+    def scores(
+        self, frames: np.ndarray, targets: np.ndarray, numbers: np.ndarray, masks: np.ndarray, kind: str
+    ) -> np.ndarray:
+        """Returns the score, float64 [M], of clips `numbers`, int [M], under masks, float [M, T]."""
+        with tf.device(self._device):
+            return self._search.scores(self._clips(frames), targets, numbers, masks, kind)
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""

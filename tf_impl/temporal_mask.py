@@ -139,9 +139,28 @@ class MaskSearch:
         """Tries every interval."""
         return masks.best_intervals(_Scorer(self, clips, targets), self.config)
 
-    def learn(self, clips: tf.Tensor, targets: np.ndarray, oracle: BestIntervals | None = None) -> LearntMasks:
-        """Learns masks; `oracle` is what `best_interval` found for these clips, where it is known already."""
-        return masks.learn_masks(_Scorer(self, clips, targets), self.config, oracle)
+    def learn(
+        self,
+        clips: tf.Tensor,
+        targets: np.ndarray,
+        oracle: BestIntervals | None = None,
+        first: np.ndarray | None = None,
+    ) -> LearntMasks:
+        """Learns masks.
+
+        Args:
+          clips: `[N, T, H, W, C]`.
+          targets: int `[N]`.
+          oracle: what `best_interval` found for these clips, where it is known already.
+          first: masks of 0 and 1, `[N, T]`, to start from instead of what the config says.
+        """
+        return masks.learn_masks(_Scorer(self, clips, targets), self.config, oracle, first)
+
+    def scores(
+        self, clips: tf.Tensor, targets: np.ndarray, numbers: np.ndarray, values: np.ndarray, kind: str
+    ) -> np.ndarray:
+        """Returns F_c, float64 `[M]`, of clips `numbers`, int `[M]`, under masks `values`, float `[M, T]`."""
+        return _Scorer(self, clips, targets).scores(numbers, values, kind)
 
     def traced(self, clips: tf.Tensor, dtype: tf.DType) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
         """Returns `_score` and `_step` as graphs for clips of a shape, of any number."""

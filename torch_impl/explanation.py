@@ -4,11 +4,12 @@ Which clips, in which parts, and the file are `common.explanation_loop`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
-from common import configs, explanation_loop
+from common import configs, evidence, explanation_loop
 from common.clip_store import ClipStore
 from common.explanations import Explanations
 from common.gradcam_maps import GradCamConfig
@@ -32,6 +33,26 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
         return Explainer(config, arrays, settings.mask, settings.gradcam, settings.precision, device, on_step)
 
     return explanation_loop.explain(settings, make_explainer)
+
+
+def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
+    """Gathers evidence about a run's explanations (see `evidence.gather`).
+
+    Args:
+      settings: about what.
+      device: "auto", "cpu" or "gpu".
+    """
+
+    def make_explainer(
+        config: configs.ModelConfig,
+        arrays: dict[str, np.ndarray],
+        mask: MaskConfig,
+        cam: GradCamConfig,
+        precision: str,
+    ) -> Explainer:
+        return Explainer(config, arrays, mask, cam, precision, device)
+
+    return evidence.gather(settings, make_explainer)
 
 
 class Explainer:
@@ -83,9 +104,21 @@ class Explainer:
         """Returns the oracle of target classes, int [n]."""
         return self._search.best_interval(self._clips(frames), targets)
 
-    def learn(self, frames: np.ndarray, targets: np.ndarray, oracle: BestIntervals | None = None) -> LearntMasks:
-        """Returns learnt masks; `oracle` is what `best_interval` returned for these clips."""
-        return self._search.learn(self._clips(frames), targets, oracle)
+    def learn(
+        self,
+        frames: np.ndarray,
+        targets: np.ndarray,
+        oracle: BestIntervals | None = None,
+        first: np.ndarray | None = None,
+    ) -> LearntMasks:
+        """Returns learnt masks; the start is found from `oracle` where it is given, or is the masks `first`, [n, T]."""
+        return self._search.learn(self._clips(frames), targets, oracle, first)
+
+    def scores(
+        self, frames: np.ndarray, targets: np.ndarray, numbers: np.ndarray, masks: np.ndarray, kind: str
+    ) -> np.ndarray:
+        """Returns the score, float64 [M], of clips `numbers`, int [M], under masks, float [M, T]."""
+        return self._search.scores(self._clips(frames), targets, numbers, masks, kind)
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""

@@ -9,7 +9,7 @@ but the mask is differentiated:
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -136,13 +136,38 @@ class MaskSearch:
         with self._frozen():
             return masks.best_intervals(_Scorer(self, clips, targets), self.config)
 
-    def learn(self, clips: torch.Tensor, targets: np.ndarray, oracle: BestIntervals | None = None) -> LearntMasks:
-        """Learns masks; `oracle` is what `best_interval` found for these clips, where it is known already."""
-        with self._frozen():
-            return masks.learn_masks(_Scorer(self, clips, targets), self.config, oracle)
+    def learn(
+        self,
+        clips: torch.Tensor,
+        targets: np.ndarray,
+        oracle: BestIntervals | None = None,
+        first: np.ndarray | None = None,
+    ) -> LearntMasks:
+        """Learns masks.
 
-    def _frozen(self) -> contextlib.AbstractContextManager[None]:
-        return layers.frozen(self.score_fn) if isinstance(self.score_fn, nn.Module) else contextlib.nullcontext()
+        Args:
+          clips: `[N, T, H, W, C]`.
+          targets: int `[N]`.
+          oracle: what `best_interval` found for these clips, where it is known already.
+          first: masks of 0 and 1, `[N, T]`, to start from instead of what the config says.
+        """
+        with self._frozen():
+            return masks.learn_masks(_Scorer(self, clips, targets), self.config, oracle, first)
+
+    def scores(
+        self, clips: torch.Tensor, targets: np.ndarray, numbers: np.ndarray, values: np.ndarray, kind: str
+    ) -> np.ndarray:
+        """Returns F_c, float64 `[M]`, of clips `numbers`, int `[M]`, under masks `values`, float `[M, T]`."""
+        with self._frozen():
+            return _Scorer(self, clips, targets).scores(numbers, values, kind)
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Freezes a module, and has gradients on where the caller has them off."""
+        is_module = isinstance(self.score_fn, nn.Module)
+        frozen = layers.frozen(self.score_fn) if is_module else contextlib.nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), frozen:
+            yield
 
     def _score(self, clips: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
@@ -176,12 +201,13 @@ class _Scorer:
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
         self._batch_size = search.batch_size or self.num_clips
-        with torch.inference_mode():
+        # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
+        with torch.no_grad():
             masks.check_probabilities(_numpy(search.score_fn(self._clips[:1].to(self._dtype))), targets)
 
     def scores(self, clips: np.ndarray, values: np.ndarray, kind: str) -> np.ndarray:
         matrices = perturbations.matrix(values, kind)
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = [
                 self._search._score(*self._chosen(clips[some]), self._tensor(matrices[some]))
                 for some in self._batches(len(clips))

@@ -1,0 +1,115 @@
+"""How good are the learnt masks? Reads explanations files of clips with ground truth and prints what they are held to.
+
+For each file: the share of correctly classified moving clips whose learnt mask is within 5 % of the oracle's Eq. 1 or
+better; temporal IoU and average precision beside random and centred masks of the same length; how far the mask moves
+"Holding something", which has no event, and how far any perturbation of one interval could. With --reference, a file of
+the same clips in another precision or framework: in how many clips the snapped mask is the same, and how far the scores
+move. Example: python benchmarks/mask_quality.py --explanations=runs/i3d_synthetic/explanations.h5
+"""
+
+import pathlib
+import sys
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+import numpy as np
+from absl import flags
+
+from common import errors, explanation_statistics, explanations, masks, text_table
+from common.clip_store import ClipStore
+from common.explanations import Explanations
+
+_EXPLANATIONS = flags.DEFINE_list("explanations", [], "Explanations files, separated by commas.")
+_REFERENCE = flags.DEFINE_string("reference", None, "File of the same clips to compare each with.")
+_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one of the first file.")
+
+_WITHIN = 0.05
+_STILL = "Holding something"
+
+
+def quality(explained: Explanations, store: ClipStore) -> tuple[str, ...]:
+    """Returns the cells of a file's row."""
+    statistics = explanation_statistics.clip_statistics(explained, store)
+    names = np.array(explained.header["class_names"])
+    still = names[explained["label"]] == _STILL
+    moving = (explained["label"] == explained["prediction"]) & ~still
+    within = explained["final_loss"] <= (1 + _WITHIN) * explained["oracle_loss"]
+    means = (
+        np.nanmean(statistics[name][moving])
+        for name in (
+            *("mask_length", "temporal_iou", "temporal_iou_random", "temporal_iou_centered"),
+            *("average_precision", "average_precision_random", "average_precision_centered"),
+        )
+    )
+    return (
+        str(moving.sum()),
+        f"{within[moving].mean():.3f}",
+        *(f"{mean:.3f}" for mean in means),
+        f"{_moved(explained, still):.3f}",
+        f"{np.mean(explained['OS'][still] - _best_interval_scores(explained)[still]):.3f}",
+    )
+
+
+def _moved(explained: Explanations, chosen: np.ndarray) -> float:
+    return float(np.abs(explained["OS"] - explained["S"])[chosen].mean()) if chosen.any() else float("nan")
+
+
+def _best_interval_scores(explained: Explanations) -> np.ndarray:
+    """Returns F_c under the best interval [N]: its Eq. 1 without the mask's own cost."""
+    config = masks.MaskConfig(**explained.header["mask"])
+    time = explained["mask"].shape[1]
+    best = np.stack([masks.interval_mask(*interval, time) for interval in explained["oracle_interval"]])
+    return explained["oracle_loss"] - masks.mask_loss(np.zeros(len(best)), best, config)
+
+
+def difference(explained: Explanations, reference: Explanations) -> tuple[str, ...]:
+    """Returns the cells of a comparison with another file of the same clips."""
+    places = {video_id: place for place, video_id in enumerate(reference["video_id"])}
+    missing = [video_id for video_id in explained["video_id"] if video_id not in places]
+    if missing:
+        raise errors.UserError(f"--reference holds every clip of the others. Received: one without {missing[0]}")
+    rows = [places[video_id] for video_id in explained["video_id"]]
+    reference = Explanations(reference.header, {name: column[rows] for name, column in reference.columns.items()})
+    same = (explained["mask_snapped"] == reference["mask_snapped"]).all(axis=1)
+    cosine = np.sum(explained["mask"] * reference["mask"], axis=1) / (
+        np.linalg.norm(explained["mask"], axis=1) * np.linalg.norm(reference["mask"], axis=1)
+    )
+    moves = (f"{np.abs(explained[name] - reference[name]).mean():.4f}" for name in ("OS", "FS", "RS"))
+    return f"{same.sum()} of {len(same)}", f"{cosine.mean():.3f}", *moves
+
+
+def main(_: list[str]) -> None:
+    """Prints the tables."""
+    if not _EXPLANATIONS.value:
+        raise errors.UserError("--explanations names at least one file. Received: none")
+    files = [explanations.read(pathlib.Path(name)) for name in _EXPLANATIONS.value]
+    store = ClipStore(_CLIPS.value or files[0].header["clips"], files[0].header["split"])
+    rows = [
+        (
+            *(
+                "correct, moving",
+                "clips",
+                "within 5 %",
+                "length",
+                "IoU",
+                "random",
+                "centred",
+                "AP",
+                "random",
+                "centred",
+            ),
+            *("holding: |OS-S|", "OS-best interval"),
+        )
+    ]
+    rows += [(name, *quality(file, store)) for name, file in zip(_EXPLANATIONS.value, files, strict=True)]
+    sys.stdout.write(text_table.text_table(rows) + "\n")
+    if _REFERENCE.value:
+        reference = explanations.read(pathlib.Path(_REFERENCE.value))
+        rows = [("against the reference", "same snapped mask", "cosine", "|OS|", "|FS|", "|RS|")]
+        rows += [(name, *difference(file, reference)) for name, file in zip(_EXPLANATIONS.value, files, strict=True)]
+        sys.stdout.write("\n" + text_table.text_table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,29 @@
+"""Evidence on explanations with PyTorch, e.g. `python torch_impl/evidence.py --run=runs/i3d_synthetic`."""
+
+import pathlib
+import sys
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from absl import flags
+
+from common import errors, evidence, evidence_flags
+from torch_impl import explanation
+
+flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.
+
+
+def main(_: list[str]) -> None:
+    """Gathers what the flags say and prints it."""
+    gathered = explanation.gather_evidence(evidence_flags.settings(), evidence_flags.DEVICE.value)
+    sys.stdout.write(evidence.table(gathered) + "\n")
+
+
+def run() -> None:
+    """Console script `evidence-torch`."""
+    errors.run(main)
+
+
+if __name__ == "__main__":
+    run()
