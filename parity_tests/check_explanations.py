@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, explanations, text_table
+from common import errors, explanations, masks, text_table
 from common.explanations import Explanations
 from parity_tests import compare, tolerances
 
@@ -21,9 +21,9 @@ _COLUMNS: dict[str, str | None] = {
     "probabilities": "endpoints",
     "oracle_interval": None,
     "oracle_loss": "endpoints",
-    "mask": "mask",
+    "mask": "mask of explained clips",
     "mask_snapped": None,
-    "loss": "mask",
+    "loss": "mask of explained clips",
     "final_loss": "mask",
     **dict.fromkeys(("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S", "CS"), "mask"),
     "gradcam": "gradcam",
@@ -77,6 +77,9 @@ def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) ->
     first, second = ours[name], theirs[name]
     if name == "CS":  # NaN where the guess is right, in both or there is a fault.
         first, second = (np.where(np.isnan(first) & np.isnan(second), 0, values) for values in (first, second))
+    if name == "mask_snapped":
+        undecided = np.abs(ours["mask"] - masks.SNAP_THRESHOLD) <= tolerances.limit("snapped mask", precision)
+        first, second = (np.where(undecided, 0, values) for values in (first, second))
     scale = np.abs(first.astype(np.float64)).max(initial=0) if name == "gradcam" else 1.0
     found = [
         compare.difference(name, a.astype(np.float64) / (scale or 1), b.astype(np.float64) / (scale or 1))
