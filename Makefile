@@ -39,9 +39,9 @@ format: .venv/installed
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-.venv/installed: EXTRAS := torch,tf,video,dev
-.venv-torch/installed: EXTRAS := torch,video,dev
-.venv-tf/installed: EXTRAS := tf,video,dev
+.venv/installed: EXTRAS := torch,tf,dev
+.venv-torch/installed: EXTRAS := torch,dev
+.venv-tf/installed: EXTRAS := tf,dev
 
 .venv/installed .venv-torch/installed .venv-tf/installed: setup.cfg pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed. Received: none on PATH; name one with make PYTHON=…" >&2; exit 2; }

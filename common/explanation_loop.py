@@ -142,6 +142,10 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
     run = RunDirectory(settings.run)
     stored = run.read_config()
     weights, model = canonical_weights.load(run.weights)
+    if model != stored.train.model:
+        raise errors.UserError(
+            f"weights.safetensors holds the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
+        )
     store = ClipStore(settings.clips or pathlib.Path(stored.clips), settings.split)
     run_directory.check_data(stored, store.info)
     chosen = choose_clips(store, settings)
@@ -304,7 +308,9 @@ class _Parts:
         record = self.folder / "plan.json"
         if record.exists():
             found = json.loads(record.read_text(encoding="utf-8"))
-            _check_same(out, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found)))
+            _check_same(
+                self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
+            )
             # Free memory may differ now; what is computed together stays together, so that every bit stays.
             plan["batch_size"] = found["batch_size"]
         else:
@@ -324,6 +330,8 @@ class _Parts:
         """Writes the whole file from its parts, and removes them."""
         whole = explanations.concatenate([explanations.read(self.path(number)) for number in range(len(self.indices))])
         explanations.write(self._out, whole)
+        for number in range(len(self.indices)):  # The plan goes last: without it nobody knows of what a part is.
+            self.path(number).unlink()
         shutil.rmtree(self.folder)
         return whole
 

@@ -308,6 +308,12 @@ def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
         )
 
 
+def check_gradient(exists: bool) -> None:
+    """Refuses a score that has no gradient: the mask would follow its own cost alone, and vanish without a word."""
+    if not exists:
+        raise errors.UserError("A model's probabilities must be differentiable in the clips. Received: no gradient")
+
+
 def check_finite(values: np.ndarray, what: str) -> np.ndarray:
     """Returns values; refuses them if one is not finite, and names the first row."""
     bad = np.argwhere(~np.isfinite(values))

@@ -23,9 +23,11 @@ def _available_to_container() -> int | None:
     try:
         limit = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
         used = (_CGROUP / "memory.current").read_text(encoding="ascii").strip()
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines())
     except OSError:
         return None
-    return None if limit == "max" else max(int(limit) - int(used), 0)
+    # Files that were read stay in memory until it is needed for something else.
+    return None if limit == "max" else max(int(limit) - int(used) + int(stat["inactive_file"]), 0)
 
 
 def available_on_gpu() -> int:

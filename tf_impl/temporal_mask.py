@@ -191,11 +191,12 @@ class MaskSearch:
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         """Returns the loss `[N]` before a step of Adam, and its state, of which the first is the logits, after it."""
         logits = state[0]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(logits)
             mask = tf.sigmoid(logits)
             score = self._score(clips, targets, perturbations.find(self.config.kind)(mask, _OPS))
             loss = mask_loss(score, mask, self.config)
+        masks.check_gradient(tape.gradient(score, logits) is not None)  # Of a graph; nothing is computed for it.
         gradient = tape.gradient(loss, logits)
         return loss, masks.adam_step(state, gradient, corrections, self.config.learning_rate)
 

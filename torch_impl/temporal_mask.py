@@ -185,6 +185,7 @@ class MaskSearch:
         logits = state[0].detach().requires_grad_()
         mask = torch.sigmoid(logits)
         score = self._score(clips, targets, perturbations.find(self.config.kind)(mask, _OPS))
+        masks.check_gradient(score.requires_grad)
         loss = mask_loss(score, mask, self.config)
         # Not `backward`: nothing but the logits gets a gradient.
         (gradient,) = torch.autograd.grad(loss.sum(), logits)

@@ -1,0 +1,565 @@
+// The gallery of a report. The page is opened from disk, so nothing is fetched: numbers come as scripts that call
+// REPORT.receive, and pictures are drawn but never read, which a browser forbids for files.
+"use strict";
+
+(() => {
+  const report = window.REPORT;
+  const HEAT_WEIGHT = 0.75; // Of the heat's colour where heat is 1, as in the figures.
+  const SECONDS = 2.4; // That a clip plays.
+  const KEPT_CLIPS = 12; // In memory.
+
+  const find = (id) => document.getElementById(id);
+  const filters = find("filters");
+  const viewButtons = [...document.querySelectorAll("[data-view]")];
+  const views = viewButtons.map((button) => button.dataset.view);
+  const state = {
+    clip: null, view: ["original", "gradcam", "freeze"], norm: "clip", frame: 0,
+    class: "", run: "", outcome: "", sort: "",
+  };
+  let listed = []; // Numbers of the clips that the filters leave, in order.
+  let shown = null; // What is drawn: { number, image, panels }.
+  let playing = null;
+
+  // Small helpers
+
+  function make(tag, attributes = {}, ...children) {
+    const svg = ["svg", "polyline", "line"].includes(tag);
+    const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  }
+
+  const digits = (value, count = 3) => (value === null ? "–" : value.toFixed(count));
+  const className = (label) => (label < 0 ? "Class unknown" : report.classes[label]);
+  const fileOf = (number, type) => `clips/${String(number).padStart(4, "0")}.${type}`;
+
+  function ranges(flags) {
+    const found = [];
+    flags.forEach((on, t) => {
+      if (on && t && flags[t - 1]) found[found.length - 1][1] = t;
+      else if (on) found.push([t, t]);
+    });
+    return found.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`)).join(", ") || "none";
+  }
+
+  // Filters and order
+
+  const runsOf = (clip) => (state.run === "" ? clip.runs : [clip.runs[state.run]]).filter((run) => run);
+  const isRight = (clip, run) => clip.label >= 0 && run.prediction === clip.label;
+  const isWrong = (clip, run) => clip.label >= 0 && run.prediction !== clip.label;
+
+  function isListed(clip) {
+    const runs = runsOf(clip);
+    if (!runs.length || (state.class !== "" && clip.label !== Number(state.class))) return false;
+    if (state.outcome === "right") return runs.every((run) => isRight(clip, run));
+    if (state.outcome === "wrong") return runs.some((run) => isWrong(clip, run));
+    if (state.outcome === "differ") return new Set(clip.runs.filter((run) => run).map((run) => run.prediction)).size > 1;
+    return true;
+  }
+
+  function sortValue(clip, key) {
+    const values = runsOf(clip).map((run) => run[key]).filter((value) => value !== null);
+    return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+  }
+
+  function order() {
+    const numbers = report.clips.map((_, number) => number).filter((number) => isListed(report.clips[number]));
+    const [key, way] = state.sort.split("-");
+    if (!key) return numbers;
+    const value = new Map(numbers.map((number) => [number, sortValue(report.clips[number], key)]));
+    const sign = way === "up" ? 1 : -1;
+    return numbers.sort((a, b) => {
+      const [x, y] = [value.get(a), value.get(b)];
+      if (x === null || y === null) return (x === null) - (y === null); // Not defined comes last.
+      return sign * (x - y) || a - b;
+    });
+  }
+
+  // The list
+
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      target.style.backgroundImage = `url("${target.dataset.picture}")`;
+      seen.unobserve(target);
+    }
+  }, { root: find("clips"), rootMargin: "200px" });
+
+  function thumb(number) {
+    const node = make("span", { class: "thumb", "data-picture": fileOf(number, report.picture) });
+    const rows = Math.ceil(report.frames / report.columns);
+    const middle = report.frames >> 1;
+    const share = (place, count) => (count > 1 ? (100 * place) / (count - 1) : 0);
+    node.style.backgroundSize = `${100 * report.columns}% ${100 * rows}%`;
+    node.style.backgroundPosition =
+      `${share(middle % report.columns, report.columns)}% ${share(Math.floor(middle / report.columns), rows)}%`;
+    seen.observe(node);
+    return node;
+  }
+
+  function outcomeText(clip) {
+    if (clip.label < 0) return "";
+    const runs = runsOf(clip);
+    const right = runs.filter((run) => isRight(clip, run)).length;
+    return runs.length === 1 ? (right ? "right" : "wrong") : `${right} of ${runs.length} right`;
+  }
+
+  function renderList() {
+    listed = order();
+    const key = state.sort.split("-")[0];
+    const items = listed.map((number) => {
+      const clip = report.clips[number];
+      const facts = [clip.id, outcomeText(clip)];
+      if (key) facts.push(`${key === "oracle_gap" ? "gap" : key} ${digits(sortValue(clip, key), 3)}`);
+      const text = make("span", {}, make("strong", {}, className(clip.label)));
+      text.append(make("small", {}, facts.filter((fact) => fact).join(" · ")));
+      const button = make("button", { type: "button", "data-number": number }, thumb(number), text);
+      return make("li", {}, button);
+    });
+    seen.disconnect();
+    find("clips").replaceChildren(...items);
+    items.forEach((item) => seen.observe(item.querySelector(".thumb")));
+    find("count").textContent = `${listed.length} of ${report.clips.length} clips`;
+  }
+
+  function markCurrent() {
+    const list = find("clips");
+    for (const button of list.querySelectorAll("[aria-current]")) button.removeAttribute("aria-current");
+    const button = list.querySelector(`[data-number="${state.clip}"]`);
+    if (!button) return;
+    const hadFocus = list.contains(document.activeElement);
+    button.setAttribute("aria-current", "true");
+    if (hadFocus) button.focus({ preventScroll: true });
+    const top = button.parentElement.offsetTop; // Scrolls the list alone, never the page.
+    if (top < list.scrollTop) list.scrollTop = top;
+    const bottom = top + button.parentElement.offsetHeight;
+    if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
+  }
+
+  // Loading
+
+  const waiting = new Map();
+  const loaded = new Map();
+  report.receive = (number, details) => waiting.get(number)(details);
+
+  function loadDetails(number) {
+    return new Promise((resolve, reject) => {
+      const script = make("script", { src: fileOf(number, "js") });
+      waiting.set(number, (details) => { waiting.delete(number); script.remove(); resolve(details); });
+      script.onerror = () => { script.remove(); reject(new Error(fileOf(number, "js"))); };
+      document.head.append(script);
+    });
+  }
+
+  function loadImage(number) {
+    return new Promise((resolve, reject) => {
+      const image = new Image();
+      image.onload = () => resolve(image);
+      image.onerror = () => reject(new Error(fileOf(number, report.picture)));
+      image.src = fileOf(number, report.picture);
+    });
+  }
+
+  function load(number) {
+    if (!loaded.has(number)) {
+      const both = Promise.all([loadImage(number), loadDetails(number)]);
+      both.catch(() => loaded.delete(number));
+      loaded.set(number, both);
+      for (const old of loaded.keys()) {
+        if (loaded.size <= KEPT_CLIPS) break;
+        if (old !== number) loaded.delete(old);
+      }
+    }
+    return loaded.get(number);
+  }
+
+  // Heat: Grad-CAM maps at the size of the frames, as gradcam_maps.upsample and normalize make them.
+
+  const colors = new Uint32Array(256); // Of each level of heat: the colour, and its weight as alpha.
+  new Uint8Array(colors.buffer).set(report.colors.match(/.{6}/g).flatMap((hex, level) => [
+    ...hex.match(/../g).map((part) => parseInt(part, 16)), Math.round(HEAT_WEIGHT * level),
+  ]));
+
+  function axis(size, coarse) { // Which two cells each pixel lies between, and the share of the second.
+    return Array.from({ length: size }, (_, pixel) => {
+      const place = Math.min(Math.max(((pixel + 0.5) * coarse) / size - 0.5, 0), coarse - 1);
+      const before = Math.floor(place);
+      return [before, Math.min(before + 1, coarse - 1), place - before];
+    });
+  }
+
+  function heatOf(map, time) {
+    const [count, rows, across] = map.shape;
+    const cells = Uint8Array.from(atob(map.cells), (character) => character.charCodeAt(0));
+    const [ys, xs] = [axis(report.height, rows), axis(report.width, across)];
+    const spatial = map.peaks.map((peak, t) => {
+      const heat = new Float32Array(report.height * report.width);
+      let pixel = 0;
+      for (const [top, bottom, v] of ys) {
+        const [upper, lower] = [(t * rows + top) * across, (t * rows + bottom) * across];
+        for (const [left, right, u] of xs) {
+          const above = cells[upper + left] * (1 - u) + cells[upper + right] * u;
+          const below = cells[lower + left] * (1 - u) + cells[lower + right] * u;
+          heat[pixel++] = (peak / 255) * (above * (1 - v) + below * v);
+        }
+      }
+      return heat;
+    });
+    const places = axis(report.frames, count);
+    const frames = Array.from({ length: report.frames }, (_, t) => {
+      if (time !== "linear") return spatial[Math.floor((t * count) / report.frames)];
+      const [before, after, share] = places[t];
+      return spatial[before].map((value, n) => value * (1 - share) + spatial[after][n] * share);
+    });
+    const peaks = frames.map((heat) => heat.reduce((most, value) => Math.max(most, value), 0));
+    return { frames, peaks, peak: Math.max(...peaks) };
+  }
+
+  const scratch = make("canvas", { width: report.width, height: report.height });
+
+  function drawHeat(context, heat, t) {
+    const largest = state.norm === "clip" ? heat.peak : heat.peaks[t];
+    const pixels = scratch.getContext("2d").createImageData(report.width, report.height);
+    const levels = new Uint32Array(pixels.data.buffer);
+    const scale = largest > 0 ? 255 / largest : 0;
+    heat.frames[t].forEach((value, n) => { levels[n] = colors[Math.round(value * scale)]; });
+    scratch.getContext("2d").putImageData(pixels, 0, 0);
+    context.drawImage(scratch, 0, 0);
+  }
+
+  // Frames
+
+  function drawSource(context, image, t) {
+    const [x, y] = [t % report.columns, Math.floor(t / report.columns)];
+    const { width, height } = report;
+    context.drawImage(image, x * width, y * height, width, height, 0, 0, width, height);
+  }
+
+  // Row of A(m): the weighted sum of frames, and black where the weights leave something. Smallest weights first, each
+  // over what is there with its share of the sum so far: so what 8 bits round off early hardly counts in the end.
+  function drawMix(context, image, row) {
+    let sum = Math.max(1 - row.reduce((total, [, weight]) => total + weight, 0), 0);
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, report.width, report.height);
+    for (const [t, weight] of [...row].sort((a, b) => a[1] - b[1])) {
+      sum += weight;
+      context.globalAlpha = weight / sum;
+      drawSource(context, image, t);
+    }
+    context.globalAlpha = 1;
+  }
+
+  function mixText(row) {
+    const parts = row.filter(([, weight]) => weight >= 0.05).sort((a, b) => b[1] - a[1]);
+    if (!parts.length) return "black";
+    if (parts[0][1] >= 0.95) return `frame ${parts[0][0]}`;
+    return `frames ${parts.slice(0, 2).map(([t]) => t).join(" + ")}${parts.length > 2 ? " + …" : ""}`;
+  }
+
+  const titles = new Map(viewButtons.map((button) => [button.dataset.view, button.textContent.trim()]));
+
+  function drawFrame() {
+    const t = state.frame;
+    find("frame").value = t;
+    find("frame").setAttribute("aria-valuetext", `frame ${t} of 0 to ${report.frames - 1}`);
+    find("frame-number").textContent = `Frame ${t} of ${report.frames - 1}`;
+    if (!shown) return;
+    for (const panel of shown.panels) {
+      for (const [view, { canvas, note }] of panel.pictures) {
+        const context = canvas.getContext("2d");
+        let text = `frame ${t}`;
+        if (view in panel.details.views) {
+          drawMix(context, shown.image, panel.details.views[view][t]);
+          text = mixText(panel.details.views[view][t]);
+        } else {
+          drawSource(context, shown.image, t);
+          if (view === "gradcam") {
+            panel.heat ||= heatOf(panel.details.map, report.runs[panel.run].time);
+            drawHeat(context, panel.heat, t);
+            if (!panel.heat.peak) text = "zero everywhere";
+            else if (!panel.heat.peaks[t]) text = "zero in this frame";
+          }
+        }
+        note.textContent = text;
+        canvas.setAttribute("aria-label", `${report.runs[panel.run].label}, frame ${t}, ${titles.get(view)}: ${text}`);
+      }
+      panel.strip.style.setProperty("--at", t);
+    }
+  }
+
+  // Panels: one a run
+
+  function strip(clip, details) {
+    const on = details.mask.map((value) => value > 0.5);
+    const best = on.map((_, t) => t >= details.interval[0] && t < details.interval[1]);
+    const event = clip.event === null ? null : [...clip.event].map((flag) => flag === "1");
+    const row = (name, cells) => make("div", { class: name }, make("span", {}, name), ...cells);
+    const cover = (flags) => flags.map((flag) => make("i", flag ? { class: "covered" } : {}));
+    const words = [`Mask on in frames ${ranges(on)}`, `best interval ${ranges(best)}`];
+    if (event) words.push(`event ${ranges(event)}`);
+    const node = make("div", { class: "strip", role: "img", "aria-label": words.join("; ") });
+    node.style.setProperty("--frames", report.frames);
+    node.append(row("mask", details.mask.map((value, t) => {
+      const cell = make("i", on[t] ? { class: "on" } : {});
+      cell.style.setProperty("--value", value);
+      return cell;
+    })));
+    node.append(row("best", cover(best)));
+    if (event) node.append(row("event", cover(event)));
+    node.append(make("b", { class: "cursor" }));
+    const seek = (pointer) => {
+      const box = node.getBoundingClientRect();
+      const t = Math.floor(((pointer.clientX - box.left) / box.width) * report.frames);
+      goToFrame(Math.min(Math.max(t, 0), report.frames - 1));
+    };
+    node.addEventListener("pointerdown", (pointer) => {
+      node.setPointerCapture(pointer.pointerId);
+      seek(pointer);
+    });
+    node.addEventListener("pointermove", (pointer) => { if (pointer.buttons) seek(pointer); });
+    return node;
+  }
+
+  function trace(details) {
+    const points = details.loss.filter(([, value]) => value !== null);
+    const values = [...points.map(([, value]) => value), details.best].filter((value) => value !== null);
+    const [low, high] = [Math.min(...values, 0), Math.max(...values)];
+    const y = (value) => (44 - (42 * (value - low)) / (high - low || 1)).toFixed(2);
+    const x = (step) => ((100 * step) / Math.max(details.steps - 1, 1)).toFixed(2);
+    const drawing = make("svg", { viewBox: "0 0 100 46", preserveAspectRatio: "none", "aria-hidden": "true" });
+    drawing.append(make("polyline", { points: points.map(([step, value]) => `${x(step)},${y(value)}`).join(" ") }));
+    if (details.best !== null) drawing.append(make("line", { x1: 0, x2: 100, y1: y(details.best), y2: y(details.best) }));
+    const first = points.length ? points[0][1] : null;
+    const text = `Loss ${digits(first)} → ${digits(details.final)}, best interval ${digits(details.best)} (dashed)`;
+    return make("div", { class: "trace" }, drawing, make("p", {}, text));
+  }
+
+  function scores(numbers) {
+    const list = make("dl", { class: "scores" });
+    for (const name of ["OS", "FS", "RS", "RS/FS", "CS"]) {
+      if (name === "CS" && numbers.CS === null) continue;
+      const value = digits(numbers[name], name === "RS/FS" ? 2 : 3);
+      list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+    }
+    return list;
+  }
+
+  function guess(clip, numbers) {
+    const text = make("p", { class: "guess" });
+    if (clip.label >= 0 && isRight(clip, numbers)) text.append(make("b", {}, "✓ Right"));
+    else if (clip.label >= 0) text.append(make("b", { class: "wrong" }, "✗ Wrong"), `: ${className(numbers.prediction)}`);
+    else text.append(make("b", {}, "Guess"), `: ${className(numbers.prediction)}`);
+    text.append(` (${digits(numbers.probability, 2)})`);
+    if (numbers.target !== numbers.prediction) text.append(`; explained: ${className(numbers.target)}`);
+    return text;
+  }
+
+  function panelOf(clip, run, details) {
+    const numbers = clip.runs[run];
+    const pictures = new Map();
+    const row = make("div", { class: "pictures" });
+    for (const view of views.filter((name) => state.view.includes(name))) {
+      const canvas = make("canvas", { width: report.width, height: report.height, role: "img" });
+      const note = make("span");
+      pictures.set(view, { canvas, note });
+      row.append(make("figure", {}, canvas, make("figcaption", {}, titles.get(view), note)));
+    }
+    const band = strip(clip, details);
+    const root = make("figure", { class: "panel" }, make("figcaption", {}, report.runs[run].label));
+    root.append(guess(clip, numbers), row, scores(numbers), band, trace(details));
+    return { run, details, pictures, strip: band, root };
+  }
+
+  function renderPanels(number, image, details) {
+    const clip = report.clips[number];
+    const runs = clip.runs.map((_, run) => run)
+      .filter((run) => details.runs[run] && (state.run === "" || run === Number(state.run)));
+    const before = shown && shown.number === number ? new Map(shown.panels.map((panel) => [panel.run, panel.heat])) : new Map();
+    shown = { number, image, panels: runs.map((run) => panelOf(clip, run, details.runs[run])) };
+    for (const panel of shown.panels) panel.heat = before.get(panel.run);
+    const width = Math.min(27, Math.max(15, 8.6 * state.view.length));
+    find("panels").style.setProperty("--panel", `${width}rem`);
+    find("panels").replaceChildren(...shown.panels.map((panel) => panel.root));
+    const missing = runs.length < (state.run === "" ? report.runs.length : 1);
+    if (missing) find("panels").append(make("p", { class: "guess" }, "Not every run explains this clip."));
+    drawFrame();
+  }
+
+  // What is shown
+
+  function renderHead() {
+    const clip = report.clips[state.clip];
+    const place = listed.indexOf(state.clip);
+    const facts = [clip.id];
+    if (place >= 0) facts.push(`${place + 1} of ${listed.length}`);
+    if (clip.event !== null) {
+      const frames = ranges([...clip.event].map((flag) => flag === "1"));
+      facts.push(frames === "none" ? "no event" : `event in frames ${frames}`);
+    }
+    find("clip-class").textContent = className(clip.label);
+    find("clip-facts").textContent = facts.join(" · ");
+    find("previous").disabled = place <= 0;
+    find("next").disabled = place < 0 || place === listed.length - 1;
+  }
+
+  async function showClip() {
+    const number = state.clip;
+    if (number === null) return;
+    renderHead();
+    markCurrent();
+    try {
+      const [image, details] = await load(number);
+      if (state.clip !== number) return; // Another one was asked for meanwhile.
+      find("problem").hidden = true;
+      renderPanels(number, image, details);
+      const place = listed.indexOf(number);
+      for (const near of [listed[place + 1], listed[place - 1]]) if (near !== undefined) load(near).catch(() => {});
+    } catch (error) {
+      if (state.clip !== number) return;
+      find("panels").replaceChildren();
+      find("problem").textContent = `This clip cannot be shown: ${error.message} is missing from the report's folder.`;
+      find("problem").hidden = false;
+    }
+  }
+
+  function showControls() {
+    for (const button of viewButtons) {
+      button.setAttribute("aria-pressed", String(state.view.includes(button.dataset.view)));
+    }
+    find("norm").value = state.norm;
+    for (const name of ["class", "run", "outcome", "sort"]) filters.elements[name].value = state[name];
+  }
+
+  function goToClip(number) {
+    if (number === undefined) return;
+    state.clip = number;
+    writeHash();
+    showClip();
+  }
+
+  function goToFrame(t) {
+    state.frame = t;
+    drawFrame();
+    if (!playing) writeHash();
+  }
+
+  const stepClip = (by) => goToClip(listed[listed.indexOf(state.clip) + by]);
+  const stepFrame = (by) => goToFrame((state.frame + by + report.frames) % report.frames);
+
+  function play(on) {
+    clearInterval(playing);
+    playing = on ? setInterval(() => stepFrame(1), (1000 * SECONDS) / report.frames) : null;
+    find("play").textContent = on ? "❚❚" : "▶";
+    find("play").setAttribute("aria-label", on ? "Pause" : "Play");
+    if (!on) writeHash();
+  }
+
+  function toggleView(view) {
+    const next = views.filter((name) => state.view.includes(name) !== (name === view));
+    if (!next.length) return; // At least one stays.
+    state.view = next;
+    showControls();
+    writeHash();
+    showClip();
+  }
+
+  function setNorm(norm) {
+    state.norm = norm;
+    showControls();
+    writeHash();
+    drawFrame();
+  }
+
+  // The address holds the state, so that a link shows the same.
+
+  function writeHash() {
+    const values = new URLSearchParams();
+    if (state.clip !== null) values.set("clip", report.clips[state.clip].id);
+    values.set("view", state.view.join(","));
+    values.set("frame", state.frame);
+    for (const name of ["norm", "class", "run", "outcome", "sort"]) {
+      if (state[name] !== "" && state[name] !== "clip") values.set(name, state[name]);
+    }
+    history.replaceState(null, "", `#${values}`);
+  }
+
+  function readHash() {
+    const values = new URLSearchParams(location.hash.slice(1));
+    const wanted = report.clips.findIndex((clip) => clip.id === values.get("clip"));
+    if (wanted < 0) return false;
+    state.clip = wanted;
+    const chosen = (values.get("view") || "").split(",").filter((view) => views.includes(view));
+    if (chosen.length) state.view = chosen;
+    const frame = Number.parseInt(values.get("frame"), 10);
+    if (frame >= 0 && frame < report.frames) state.frame = frame;
+    state.norm = values.get("norm") === "frame" ? "frame" : "clip";
+    for (const name of ["class", "run", "outcome", "sort"]) {
+      const options = [...filters.elements[name].options].map((option) => option.value);
+      state[name] = options.includes(values.get(name)) ? values.get(name) : "";
+    }
+    return true;
+  }
+
+  function applyFilters(keepClip) {
+    renderList();
+    if (!keepClip && !listed.includes(state.clip)) state.clip = listed.length ? listed[0] : null;
+    find("viewer").hidden = state.clip === null;
+    if (!keepClip) writeHash();
+    showClip();
+  }
+
+  // Events
+
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  filters.addEventListener("change", () => {
+    for (const name of ["class", "run", "outcome", "sort"]) state[name] = filters.elements[name].value;
+    applyFilters(false);
+  });
+  viewButtons.forEach((button) => button.addEventListener("click", () => toggleView(button.dataset.view)));
+  find("norm").addEventListener("change", (event) => setNorm(event.target.value));
+  find("frame").addEventListener("input", (event) => { play(false); goToFrame(Number(event.target.value)); });
+  find("play").addEventListener("click", () => play(!playing));
+  find("previous").addEventListener("click", () => stepClip(-1));
+  find("next").addEventListener("click", () => stepClip(1));
+  find("clips").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) goToClip(Number(button.dataset.number));
+  });
+  window.addEventListener("hashchange", () => {
+    if (!readHash()) return;
+    showControls();
+    applyFilters(true);
+  });
+
+  find("gallery").addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
+    const onRange = event.target.matches("input");
+    const actions = { ArrowUp: () => stepClip(-1), ArrowDown: () => stepClip(1), k: () => play(!playing) };
+    actions.n = () => setNorm(state.norm === "clip" ? "frame" : "clip");
+    views.forEach((view, place) => { actions[place + 1] = () => toggleView(view); });
+    if (!onRange) { // The slider has arrows of its own, a button its space.
+      actions.ArrowLeft = () => { play(false); stepFrame(-1); };
+      actions.ArrowRight = () => { play(false); stepFrame(1); };
+    }
+    if (!event.target.matches("button, summary, a")) actions[" "] = actions.k;
+    if (!(event.key in actions)) return;
+    event.preventDefault();
+    actions[event.key]();
+  });
+
+  // Start
+
+  const present = [...new Set(report.clips.map((clip) => clip.label))].sort((a, b) => a - b);
+  for (const label of present) filters.elements.class.append(make("option", { value: label }, className(label)));
+  find("frame").max = report.frames - 1;
+  document.documentElement.style.setProperty("--shape", `${report.width} / ${report.height}`);
+  find("gallery").classList.toggle("small-pictures", report.width < 160);
+  state.frame = report.frames >> 1;
+  const linked = readHash();
+  if (!linked && report.clips.length) state.clip = 0;
+  showControls();
+  renderList();
+  find("viewer").hidden = state.clip === null;
+  showClip();
+})();
