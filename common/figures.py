@@ -24,15 +24,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common import errors
+from common.names import FRAMEWORK_NAMES, MODEL_NAMES
 
 ON_COLOR = (178, 24, 43)  # Dark red: mask on, the frame is perturbed.
 OFF_COLOR = (166, 219, 160)  # Light green.
-MODEL_NAMES = {"i3d": "I3D", "conv_lstm": "C-LSTM"}
-FRAMEWORK_NAMES = {"torch": "PyTorch", "tf": "TensorFlow"}
 GIF_BYTES = 2_500_000
 
 _INK, _GRAY, _PAPER = (20, 20, 20), (90, 90, 90), (255, 255, 255)
-_COLORMAP = cv2.COLORMAP_VIRIDIS  # Of the perceptually ordered ones that which differs most from skin.
+COLORMAP = cv2.COLORMAP_VIRIDIS  # Of the perceptually ordered ones that which differs most from skin.
 _MAX_WEIGHT = 0.7  # Of the colour where it is hot, so that the object shows through.
 _WEIGHT_SLOPE = 1.5  # The weight reaches its maximum at a heat of 2 / 3.
 _DOWN, _ACROSS = -3, -2  # Axes of pictures [..., h, w, 3].
@@ -118,7 +117,7 @@ def overlay(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """
     _check_heat(frames, heat)
     levels = np.rint(heat * 255).astype(np.uint8).reshape(len(heat), -1)
-    colors = cv2.applyColorMap(levels, _COLORMAP)[..., ::-1].reshape(frames.shape)
+    colors = cv2.applyColorMap(levels, COLORMAP)[..., ::-1].reshape(frames.shape)
     weights = (_MAX_WEIGHT * np.minimum(1, _WEIGHT_SLOPE * heat))[..., None]
     return np.rint(frames + weights * (colors - frames.astype(np.float32))).astype(np.uint8)
 

@@ -28,6 +28,8 @@ from common import (
     prediction,
     report_charts,
     report_comparison,
+    report_evidence,
+    report_figures,
     report_gallery,
     report_tables,
 )
@@ -37,8 +39,7 @@ from common.report_comparison import Run
 from common.report_tables import Table
 
 PAGE = pathlib.Path(__file__).with_name("page")
-_OURS = ("clips", "tables")  # Folders whose files are all the report's.
-_FIGURES = (".gif", ".mp4", ".png")
+_OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,24 +47,30 @@ class ReportSettings:
     """What to report on.
 
     Attributes:
-      out: folder to make; an earlier report in it is replaced, its `figures/` stay.
+      out: folder to make; an earlier report in it is replaced.
       explanations: `explanations.h5` files, of clips of one split of one store.
       evaluations: `evaluation.json` files, of any data sets.
+      evidence: `evidence.json` files.
       clips: folder of the clip store, or None for the one that the first explanations were made from.
       gallery_clips: show at most so many clips, spread over the classes; statistics are of all clips.
+      figures: of so many of them, spread over the classes, draw the paper's figures.
     """
 
     out: pathlib.Path
     explanations: tuple[pathlib.Path, ...] = ()
     evaluations: tuple[pathlib.Path, ...] = ()
+    evidence: tuple[pathlib.Path, ...] = ()
     clips: pathlib.Path | None = None
     gallery_clips: int = 240
+    figures: int = 6
 
     def __post_init__(self) -> None:
         if not self.explanations and not self.evaluations:
             raise errors.UserError("A report is of --explanations or --evaluations. Received: neither")
-        if self.gallery_clips < 1:
-            raise errors.UserError(f"gallery_clips must be at least 1. Received: {self.gallery_clips}")
+        if self.gallery_clips < 1 or self.figures < 0:
+            raise errors.UserError(
+                f"gallery_clips must be at least 1, figures at least 0. Received: {self.gallery_clips}, {self.figures}"
+            )
 
 
 def build(settings: ReportSettings) -> pathlib.Path:
@@ -80,15 +87,18 @@ def build(settings: ReportSettings) -> pathlib.Path:
     """
     _check_out(settings.out)
     evaluations = [read_evaluation(path) for path in settings.evaluations]
+    evidence = [report_evidence.read_evidence(path) for path in settings.evidence]
     runs, store = _read_runs(settings)
     with _temporary_folder(settings.out) as temporary:
         if store:
             _write_gallery(temporary / "clips", runs, store, settings.gallery_clips)
+        figures = _write_figures(temporary / "figures", runs, store, settings.figures)
         scores = [report_tables.table_1(evaluations)] if evaluations else []
         classes = report_tables.classes_tables(evaluations)
         comparison = report_comparison.comparison_tables(runs) if runs else []
         training = [report_tables.table_2()]
-        _write_tables(temporary / "tables", [*scores, *classes, *comparison, *training])
+        gathered = report_evidence.tables(evidence)
+        _write_tables(temporary / "tables", [*scores, *classes, *comparison, *gathered, *training])
         for name in ("style.css", "page.js"):
             shutil.copyfile(PAGE / name, temporary / name)
         html = _template().render(
@@ -99,8 +109,10 @@ def build(settings: ReportSettings) -> pathlib.Path:
             classes=classes,
             charts=_charts(runs),
             comparison=comparison,
+            evidence=gathered,
+            curves=[(title, markupsafe.Markup(svg)) for title, svg in report_evidence.charts(evidence)],
             training=training,
-            figures=_figures(settings.out / "figures"),
+            figures=figures,
             views=report_gallery.views(runs),
         )
         (temporary / "index.html").write_text(html, encoding="utf-8")
@@ -222,6 +234,15 @@ def _write_gallery(directory: pathlib.Path, runs: Sequence[Run], store: ClipStor
         report_gallery.write_clip(directory, number, runs, store, place)
 
 
+def _write_figures(
+    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore | None, most: int
+) -> list[report_figures.FigureFiles]:
+    directory.mkdir()
+    if store is None or not most:
+        return []
+    return report_figures.write_figures(directory, runs, store, report_gallery.choose_clips(runs, store, most))
+
+
 def _write_tables(directory: pathlib.Path, tables: Sequence[Table]) -> None:
     directory.mkdir()
     for table in tables:
@@ -256,12 +277,6 @@ def _charts(runs: Sequence[Run]) -> list[tuple[str, markupsafe.Markup]]:
     return charts
 
 
-def _figures(directory: pathlib.Path) -> list[str]:
-    if not directory.is_dir():
-        return []
-    return sorted(path.name for path in directory.iterdir() if path.suffix in _FIGURES)
-
-
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE),
@@ -274,10 +289,10 @@ def _template() -> jinja2.Template:
 
 
 def _check_out(out: pathlib.Path) -> None:
-    """Refuses a folder that holds something else than a report or its figures."""
+    """Refuses a folder that holds something else than a report."""
     if out.exists() and not out.is_dir():
         raise errors.UserError(f"--out is a folder. Received: {out}, a file")
-    names = {path.name for path in out.iterdir()} - {"figures"} if out.is_dir() else set()
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if names and not {"index.html", "page.js", "style.css"} <= names:
         raise errors.UserError(f"--out is a new folder or an earlier report. Received: {out} with other files")
 

@@ -31,7 +31,7 @@ def settings(folder, **changes):
         "explanations": (folder / "a.h5", folder / "b.h5"),
         "evaluations": (folder / "evaluation.json",),
     }
-    return ReportSettings(**{**values, **changes})
+    return ReportSettings(**{**values, "figures": 0, **changes})
 
 
 def files(folder):
@@ -93,20 +93,21 @@ def test_numbers_are_those_of_the_inputs(inputs):
     assert scores["Loss above the best interval (share)"] == pytest.approx(0.25)
 
 
-def test_a_second_report_replaces_the_first_and_keeps_the_figures(inputs):
-    report_building.build(settings(inputs))
-    (inputs / "report" / "figures").mkdir()
-    for name in ("a 1.png", "b.gif", "notes.txt"):
-        (inputs / "report" / "figures" / name).touch()
-    page = report_building.build(settings(inputs, gallery_clips=2, evaluations=()))
+def test_a_second_report_replaces_the_first(inputs):
+    report_building.build(settings(inputs, figures=2))
+    before = files(inputs / "report")
+    # Two clips, each by two runs that stand alone: a GIF, an MP4, its poster and a still.
+    assert len([name for name in before if name.startswith("figures/")]) == 2 * 2 * 4
+    page = report_building.build(settings(inputs, gallery_clips=2, evaluations=(), figures=1))
     kept = files(inputs / "report")
     assert "clips/0001.js" in kept and "clips/0002.js" not in kept
-    assert "tables/table_1.csv" not in kept and "figures/notes.txt" in kept
+    assert "tables/table_1.csv" not in kept
+    figures = {name for name in kept if name.startswith("figures/")}
+    assert figures and all(name.startswith("figures/000-") for name in figures)
     references = Page(page.read_text(encoding="utf-8")).references
-    assert [reference for reference in references if reference.startswith("figures/")] == [
-        "figures/a%201.png",
-        "figures/b.gif",
-    ]
+    linked = {reference for reference in references if reference.startswith("figures/")}
+    assert figures - linked == {"figures/000-i3d-pytorch.png", "figures/000-c-lstm-tensorflow.png"}  # Posters.
+    assert linked < figures
 
 
 def test_evaluations_alone_make_a_report_without_clips(inputs):

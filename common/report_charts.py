@@ -1,12 +1,13 @@
-"""Distributions as inline SVG: for one quantity a histogram a run, and under it the mean with its 95 % interval.
+"""Charts as inline SVG: distributions (a histogram a run, and under it the mean with its 95 % interval), and curves.
 
 Colours and fonts are the page's style sheet's. Every picture says in words what it shows.
 """
 
 import dataclasses
+import itertools
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +16,12 @@ from common.report_tables import Estimate, number_text
 _WIDTH, _ROW, _AXIS = 320, 58, 22  # px: of the picture, height of a run, height of the axis.
 _LEFT, _RIGHT, _BARS = 1, 5, 30  # px: margins, height of the highest bar.
 _BINS = 24
+_CURVES_HEIGHT, _TICKS, _NAMES, _LETTERS = (
+    150,
+    26,
+    58,
+    12,
+)  # px: of curves, left of them, right of them, of a line of text.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +79,45 @@ def distribution(
     for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
         _text(svg, _x(share), height - 6, axis.tick(share), f"tick {anchor}")
     return ET.tostring(svg, encoding="unicode")
+
+
+def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
+    """Returns an SVG element: scores, 0…1, over the number of frames perturbed or restored, a line an order of frames.
+
+    Args:
+      title: of the quantity.
+      lines: name -> values at 0, 1, 2 … frames, all of one length; told apart by dashes and by their names.
+    """
+    width, bottom, top = _WIDTH - _NAMES, _CURVES_HEIGHT - _AXIS, 8.0
+    svg = ET.Element("svg", {"viewBox": f"0 0 {_WIDTH} {_CURVES_HEIGHT}", "role": "img", "class": "chart"})
+    areas = "; ".join(f"{name}: area {np.mean(values):.3f}" for name, values in lines.items())
+    svg.set("aria-label", f"{title}, mean score over frames. {areas}")
+    last = max(len(values) for values in lines.values()) - 1
+    for share in (0, 0.5, 1):
+        y = bottom - share * (bottom - top)
+        _add(svg, "line", x1=_TICKS, x2=width, y1=y, y2=y, cls="base")
+        _text(svg, _TICKS - 4, y + 4, f"{share:g}", "tick end")
+    places = _spread_apart([bottom - values[-1] * (bottom - top) for values in lines.values()], _LETTERS)
+    for number, ((name, values), place) in enumerate(zip(lines.items(), places, strict=True)):
+        points = " ".join(
+            f"{_TICKS + step * (width - _TICKS) / max(last, 1):.1f},{bottom - value * (bottom - top):.1f}"
+            for step, value in enumerate(values)
+        )
+        ET.SubElement(svg, "polyline", {"points": points, "class": f"curve curve-{number}"})
+        _text(svg, width + 5, place + 4, name, "name")
+    _text(svg, _TICKS, _CURVES_HEIGHT - 6, "0 frames", "tick start")
+    _text(svg, width, _CURVES_HEIGHT - 6, f"{last}", "tick end")
+    return ET.tostring(svg, encoding="unicode")
+
+
+def _spread_apart(places: Sequence[float], least: float) -> list[float]:
+    """Returns places moved downwards, in their order, until neighbours are `least` apart."""
+    moved = list(places)
+    order = sorted(range(len(moved)), key=moved.__getitem__)
+    for above, below in itertools.pairwise(order):
+        moved[below] = max(moved[below], moved[above] + least)
+    overhang = max(moved[order[-1]] - max(places), 0) if order else 0.0
+    return [place - overhang / 2 for place in moved]
 
 
 def _axis(values: np.ndarray, logarithmic: bool) -> _Axis:

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from common import perturbations
+from common import figures, perturbations
 from common.clip_store import ClipStore
 from common.report_comparison import Run
 
@@ -198,5 +198,5 @@ def _number(value: Any) -> float | None:
 def _heat_colors() -> str:
     """Returns the 256 colours of heat, from none to most, as one string of hexadecimal RGB."""
     levels = np.arange(256, dtype=np.uint8)[:, None]
-    colors = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    colors = cv2.cvtColor(cv2.applyColorMap(levels, figures.COLORMAP), cv2.COLOR_BGR2RGB)
     return colors.tobytes().hex()

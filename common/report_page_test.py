@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common import explanations, gradcam_maps, perturbations, report_building, report_testing
+from common import explanations, figures, gradcam_maps, perturbations, report_building, report_testing
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -104,7 +104,7 @@ def test_heat_is_that_of_the_map(page, address, store, norm, frame):
     show(page, address, f"#clip=validation2&view=original,gradcam&frame={frame}&norm={norm}")
     coarse = report_testing.explain(store, "mine", "i3d")["gradcam"][2:3]
     heat = gradcam_maps.normalize(gradcam_maps.upsample(coarse, report_testing.SHAPE), norm)[0, frame]
-    colors = cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].astype(float)
+    colors = cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), figures.COLORMAP)[..., ::-1].astype(float)
     original = store.read([2])[0, frame].astype(float)
     np.testing.assert_array_equal(pixels(page, "Original"), original)
     expected = original + 0.75 * heat[..., None] * (colors - original)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from common import configs
+from common.names import FRAMEWORK_NAMES, MODEL_NAMES
 
-MODEL_NAMES = {"i3d": "I3D", "conv_lstm": "C-LSTM"}
-FRAMEWORK_NAMES = {"torch": "PyTorch", "tf": "TensorFlow"}
 NOTHING = "–"  # Stands where a value is not defined.
 
 _LATEX = {

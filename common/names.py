@@ -1,0 +1,4 @@
+"""What models and frameworks are called in print."""
+
+MODEL_NAMES = {"i3d": "I3D", "conv_lstm": "C-LSTM"}
+FRAMEWORK_NAMES = {"torch": "PyTorch", "tf": "TensorFlow"}

@@ -1,0 +1,125 @@
+"""The paper's Figures 2 and 3 for some clips of a report: looping GIF, MP4, and a still for print, of each clip.
+
+I3D stands left and C-LSTM right, as in the paper, where both of one framework explained the clip; any other run stands
+alone. The frames are those under the snapped mask, with the kind the mask was learnt with.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from common import figures, gradcam_maps, perturbations, prediction
+from common.clip_store import ClipStore
+from common.report_comparison import Run
+
+_FRAMES_PER_SECOND = 4
+_PAIR = ("i3d", "conv_lstm")  # Left and right.
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureFiles:
+    """One figure's files.
+
+    Attributes:
+      title: the clip's class and id, and whose figure it is.
+      film: names of the GIF, the MP4, and a PNG of its middle frame.
+      stills: names of the PNGs, one a run.
+    """
+
+    title: str
+    film: tuple[str, str, str]
+    stills: tuple[str, ...]
+
+
+def write_figures(
+    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore, places: Sequence[int]
+) -> list[FigureFiles]:
+    """Draws clips, and returns what was written, in order.
+
+    Args:
+      directory: exists.
+      runs: explained runs.
+      store: the split.
+      places: of the clips in the store.
+    """
+    written = []
+    with tqdm.tqdm(total=len(places), unit="clip", desc="figures", **prediction.BAR) as bar:
+        for number, place in enumerate(places):
+            frames = store.read([place])[0]
+            for group in _groups([run for run in runs if store.video_ids[place] in run.rows]):
+                drawn = [_clip_figure(run, run.rows[store.video_ids[place]], frames, store, place) for run in group]
+                written.append(_write(directory, number, group, drawn, store, place))
+            bar.update()
+    return written
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Returns runs as they stand in a figure: two models of one framework together, others alone."""
+    groups, left = [], list(runs)
+    for first in runs:
+        partner = [
+            run
+            for run in left
+            if first in left
+            and (first.explanations.header["model"], run.explanations.header["model"]) == _PAIR
+            and first.explanations.header["framework"] == run.explanations.header["framework"]
+        ][:1]
+        if partner:
+            groups.append([first, *partner])
+            left = [run for run in left if run is not first and run is not partner[0]]
+    return groups + [[run] for run in left]
+
+
+def _clip_figure(run: Run, row: int, frames: np.ndarray, store: ClipStore, place: int) -> figures.ClipFigure:
+    explained = run.explanations
+    header = explained.header
+    kind = header["mask"]["kind"]
+    maps = gradcam_maps.upsample(explained["gradcam"][row : row + 1], frames.shape[:3], header["gradcam"]["time"])
+    snapped = explained["mask_snapped"][row]
+    perturbed = perturbations.perturb(frames[None], snapped[None].astype(np.float32), kind)[0]
+    label = int(store.labels[place])
+    class_name = store.info.class_names[label] if label >= 0 else "class unknown"
+    scores: dict[str, Any] = {name: float(explained[name][row]) for name in ("OS", "FS", "RS", "CS")}
+    return figures.ClipFigure(
+        frames=frames,
+        heat=gradcam_maps.normalize(maps, "clip")[0],
+        perturbed=np.rint(perturbed).astype(np.uint8),
+        mask=snapped,
+        title=figures.title(class_name, header["model"], header["framework"]),
+        caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}),
+        kind=kind,
+    )
+
+
+def _write(
+    directory: pathlib.Path,
+    number: int,
+    group: Sequence[Run],
+    drawn: Sequence[figures.ClipFigure],
+    store: ClipStore,
+    place: int,
+) -> FigureFiles:
+    # The clip's number, not its id: an id may hold what a file name must not.
+    names = [f"{number:03d}-{_slug(run.label)}" for run in group]
+    film = f"{number:03d}-{_slug(' and '.join(run.label for run in group))}"
+    frames = figures.pair(*drawn) if len(drawn) == 2 else figures.triptych(drawn[0])
+    figures.write_gif(directory / f"{film}.gif", frames, _FRAMES_PER_SECOND)
+    figures.write_mp4(directory / f"{film}.mp4", frames, _FRAMES_PER_SECOND)
+    figures.write_png(directory / f"{film}.png", frames[len(frames) // 2])
+    for name, clip in zip(names, drawn, strict=True):
+        figures.write_png(directory / f"{name}-still.png", figures.still_strip(clip))
+    label = int(store.labels[place])
+    class_name = store.info.class_names[label] if label >= 0 else "class unknown"
+    title = f"{class_name} ({store.video_ids[place]}): {' and '.join(run.label for run in group)}"
+    return FigureFiles(
+        title, (f"{film}.gif", f"{film}.mp4", f"{film}.png"), tuple(f"{name}-still.png" for name in names)
+    )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
