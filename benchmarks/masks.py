@@ -145,7 +145,7 @@ def torch_searches(options: Options) -> Searches:
     import torch
 
     from benchmarks import plain_torch
-    from torch_impl import temporal_mask, weights
+    from torch_impl import explanation, temporal_mask, weights
 
     torch.set_num_threads(options.threads)
     clips = torch.from_numpy(options.frames())
@@ -158,9 +158,7 @@ def torch_searches(options: Options) -> Searches:
     with torch.inference_mode():
         targets = model(torch.from_numpy(options.perturbed())).argmax(dim=1).numpy()
 
-    search = temporal_mask.MaskSearch(
-        lambda clips: model(clips).softmax(dim=1), options.mask_config, batch_size=options.batch
-    )
+    search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
     search.initial_mask(clips[:1], targets[:1])  # Runs what the oracle runs, so that it starts warm.
     scorer = temporal_mask._Scorer(search, clips, targets)
     plain = plain_torch.build_model(options.model_config, arrays, torch.float32).eval()
@@ -196,7 +194,7 @@ def plain_torch_descent(model: Any, clip: Any, target: int, options: Options) ->
 
 def tf_searches(options: Options) -> Searches:
     """Returns the searches of TensorFlow."""
-    from tf_impl import temporal_mask, weights  # noqa: I001  (first: it chooses Keras' backend)
+    from tf_impl import explanation, temporal_mask, weights  # noqa: I001  (first: it chooses Keras' backend)
     from benchmarks import plain_tf
     import tensorflow as tf
 
@@ -209,9 +207,7 @@ def tf_searches(options: Options) -> Searches:
     weights.load_weights(model, arrays)
     targets = tf.argmax(model(options.perturbed()), axis=1).numpy()
 
-    search = temporal_mask.MaskSearch(
-        lambda clips: tf.nn.softmax(model(clips)), options.mask_config, batch_size=options.batch
-    )
+    search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
     search.initial_mask(clips[:1], targets[:1])  # Runs what the oracle runs, so that it starts warm.
     scorer = temporal_mask._Scorer(search, clips, targets)
     plain = PlainTfDescent(plain_tf.build_model(options.model_config, arrays), options)

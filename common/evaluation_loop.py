@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import canonical_weights, configs, errors, metrics, prediction, run_directory
+from common import canonical_weights, configs, errors, event_images, metrics, prediction, run_directory
 from common.clip_store import ClipStore
 from common.run_directory import RunDirectory
 from common.text_table import text_table
@@ -99,6 +99,7 @@ def _evaluate_run(
         "drop": _drops(scores["forward"], scores["reversed"]),
     }
     run_directory.write_json(run.path / "evaluation.json", result)
+    event_images.write_evaluation(run.events, result)
     return result
 
 

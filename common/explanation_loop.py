@@ -22,6 +22,7 @@ from common import (
     canonical_weights,
     configs,
     errors,
+    event_images,
     explanations,
     locks,
     masks,
@@ -37,6 +38,7 @@ from common.run_directory import RunDirectory
 TARGETS = ("guess", "label")
 # An activation is kept for the backward pass, with its gradient and a copy that some layer makes of either.
 _BYTES_PER_ACTIVATION = 4 * 4
+_BYTES_PER_PREPARED = 4 * 2  # And as much again while it is brought into order.
 _SHARE_OF_MEMORY = 0.5
 # More at a time gains nothing: two cores leave their caches, a GPU is busy (docs/performance.md).
 _MOST_BYTES_ON_CPU = 192 << 20
@@ -166,7 +168,10 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
                     explanations.write(parts.path(number), Explanations(header, columns))
                 bar.n = min((number + 1) * parts.batch_size, len(chosen))
                 bar.refresh()
-            return parts.join(), store
+            whole = parts.join()
+        if out.parent == run.path:
+            event_images.write_explanations(run.events, whole, store)
+        return whole, store
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}, {rate_fmt}]"
@@ -338,8 +343,12 @@ class _Parts:
 
 def _batch_size(model: configs.ModelConfig, explainer: Explainer) -> int:
     """Returns how many clips to learn masks for at a time."""
-    activations = sum(int(np.prod(layer.output_shape)) for layer in architectures.layers(model))
-    bytes_per_clip = _BYTES_PER_ACTIVATION * activations
+    layers = architectures.layers(model)
+    activations = sum(int(np.prod(layer.output_shape)) for layer in layers)
+    # What the first convolution makes of each frame, once for a tap in time (I3D, 7) or a gate (ConvLSTM, 4).
+    parts = 7 if isinstance(model, configs.I3DConfig) else 4
+    prepared = parts * (model.input_shape[0] + 1) * int(np.prod(layers[0].output_shape[1:]))
+    bytes_per_clip = _BYTES_PER_ACTIVATION * activations + _BYTES_PER_PREPARED * prepared
     free, is_gpu = explainer.free_memory()
     most = free * _SHARE_OF_MEMORY if is_gpu else min(free * _SHARE_OF_MEMORY, _MOST_BYTES_ON_CPU)
     size = int(min(max(most // bytes_per_clip, 1), _MOST_CLIPS))

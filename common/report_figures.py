@@ -52,7 +52,7 @@ def write_figures(
         for number, place in enumerate(places):
             frames = store.read([place])[0]
             for group in _groups([run for run in runs if store.video_ids[place] in run.rows]):
-                drawn = [_clip_figure(run, run.rows[store.video_ids[place]], frames, store, place) for run in group]
+                drawn = [clip_figure(run, run.rows[store.video_ids[place]], frames, store, place) for run in group]
                 written.append(_write(directory, number, group, drawn, store, place))
             bar.update()
     return written
@@ -75,7 +75,16 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     return groups + [[run] for run in left]
 
 
-def _clip_figure(run: Run, row: int, frames: np.ndarray, store: ClipStore, place: int) -> figures.ClipFigure:
+def clip_figure(run: Run, row: int, frames: np.ndarray, store: ClipStore, place: int) -> figures.ClipFigure:
+    """Returns what is drawn of a clip.
+
+    Args:
+      run: explained run.
+      row: of the clip in its explanations.
+      frames: uint8 [T, H, W, 3].
+      store: the split.
+      place: of the clip in the store.
+    """
     explained = run.explanations
     header = explained.header
     kind = header["mask"]["kind"]

@@ -37,13 +37,14 @@ def check_explanations(torch_path: pathlib.Path, tf_path: pathlib.Path) -> dict[
 
     Args:
       torch_path: what `torch_impl/explain.py` wrote.
-      tf_path: what `tf_impl/explain.py` wrote from the same run, clips and settings.
+      tf_path: what `tf_impl/explain.py` wrote from the same run and settings, and from some or all of the same clips.
 
     Raises:
       errors.UserError: for files of other runs, clips or settings.
     """
     ours, theirs = explanations.read(torch_path), explanations.read(tf_path)
     _check_comparable(ours, theirs)
+    ours = _rows_of(ours, theirs["video_id"])
     precision = "float64" if ours.header["precision"] == "float64" else "float32"
     rows = [_row(name, ours, theirs, precision) for name in _COLUMNS]
     return {
@@ -62,11 +63,19 @@ def _check_comparable(ours: Explanations, theirs: Explanations) -> None:
                 f"--explanations names torch's file, then tf's. Received: {found.header['framework']} for {expected}"
             )
     different = [name for name in ours.header if name not in _FREE and ours.header[name] != theirs.header.get(name)]
-    if different or list(ours["video_id"]) != list(theirs["video_id"]):
-        what = ", ".join(different) or "video_id"
-        raise errors.UserError(
-            f"Files of one run, clips and settings are compared. Received: two that differ in {what}"
-        )
+    if different:
+        what = ", ".join(different)
+        raise errors.UserError(f"Files of one run and settings are compared. Received: two that differ in {what}")
+    missing = sorted(set(theirs["video_id"]) - set(ours["video_id"]))
+    if missing:
+        raise errors.UserError(f"Torch's file has all clips of tf's. Received: one without {', '.join(missing)}")
+
+
+def _rows_of(explained: Explanations, video_ids: np.ndarray) -> Explanations:
+    """Returns the rows of some clips, in their order."""
+    places = {video_id: place for place, video_id in enumerate(explained["video_id"])}
+    rows = [places[video_id] for video_id in video_ids]
+    return Explanations(explained.header, {name: column[rows] for name, column in explained.columns.items()})
 
 
 def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) -> dict[str, Any]:

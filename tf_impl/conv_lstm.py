@@ -11,6 +11,8 @@ the border.
 
 from typing import Any
 
+import numpy as np
+
 from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 
 # isort: split
@@ -40,7 +42,11 @@ class ConvLSTMLayer(layers.Layer):
         """`[N, T, H, W, I]` -> hidden states `[N, T, ceil(H / 2), ceil(W / 2), F]`."""
         # The input's share of the gates does not wait for the state: all T frames go through one convolution.
         frames = layers.same_conv(layers.flat(x), self.kernel, _STRIDES, self.bias)
-        return _recurrence(layers.unflat(frames, x.shape[1]), self.recurrent_kernel)
+        return self.recur(layers.unflat(frames, x.shape[1]))
+
+    def recur(self, gates: tf.Tensor) -> tf.Tensor:
+        """Runs through time: the input's share of the gates `[N, T, H, W, 4 F]` -> hidden states `[N, T, H, W, F]`."""
+        return _recurrence(gates, self.recurrent_kernel)
 
 
 def _recurrence(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -126,13 +132,55 @@ class ConvLSTM(keras.Model):
         """
         endpoints = {}
         x = layers.normalize(clips, self.config.normalization, self.compute_dtype)
-        for number in range(1, self.config.num_layers + 1):
-            x = x if number == 1 else self.dropout(x, training=training)
-            for name in (f"ConvLSTM_{number}", f"BatchNorm_{number}", f"MaxPool_{number}"):
-                x = endpoints[name] = self.get_layer(name)(x, training=training)
-        frames = x[:, -1:] if self.config.head == "last_frame" else x
-        logits = endpoints["Logits"] = self.Logits(tf.reshape(frames, (-1, self.Logits.kernel.shape[0])))
+        for name in self._names():
+            if name.startswith("ConvLSTM") and name != "ConvLSTM_1":
+                x = self.dropout(x, training=training)
+            x = endpoints[name] = self.get_layer(name)(x, training=training)
+        logits = endpoints["Logits"] = self._logits(x)
         return (logits, endpoints) if return_endpoints else logits
+
+    def prepare(self, clips: tf.Tensor) -> tf.Tensor:
+        """Convolves each frame once, for any number of perturbations over time of the same clips (`perturbed`).
+
+        A perturbation mixes frames and the first convolution is linear, so it can be applied before the mixing.
+        Inference mode.
+
+        Args:
+          clips: `[N, T, H, W, 3]`, uint8 or float, 0…255.
+
+        Returns:
+          `[N, T + 1, H', W', 4 F]`; the last of T + 1 frames is one of ones (see `layers.with_ones`).
+        """
+        layer = self.ConvLSTM_1
+        x = layers.frames_and_ones(clips, self.config.normalization, self.variable_dtype)
+        return layers.unflat(layers.same_conv(layers.flat(x), layer.kernel, _STRIDES), x.shape[1])
+
+    def perturbed(self, prepared: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Scores perturbed clips: the logits of `matrix` · clips, to rounding. Inference mode.
+
+        Args:
+          prepared: of the clips, see `prepare`.
+          matrix: `[N, T, T]`, in which the result is differentiable.
+
+        Returns:
+          Logits `[N, K]`.
+        """
+        layer = self.ConvLSTM_1
+        rows = layers.with_ones(matrix, self.config.normalization)
+        maps = tf.reshape(prepared, (-1, rows.shape[2], np.prod(prepared.shape[2:])))
+        gates = tf.reshape(rows @ maps, (-1, rows.shape[1], *prepared.shape[2:])) + layer.bias
+        x = layer.recur(tf.cast(gates, self.compute_dtype))
+        for name in self._names()[1:]:
+            x = self.get_layer(name)(x)
+        return self._logits(x)
+
+    def _names(self) -> list[str]:
+        numbers = range(1, self.config.num_layers + 1)
+        return [f"{kind}_{number}" for number in numbers for kind in ("ConvLSTM", "BatchNorm", "MaxPool")]
+
+    def _logits(self, x: tf.Tensor) -> tf.Tensor:
+        frames = x[:, -1:] if self.config.head == "last_frame" else x
+        return self.Logits(tf.reshape(frames, (-1, self.Logits.kernel.shape[0])))
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` takes, as JSON."""

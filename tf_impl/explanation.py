@@ -59,6 +59,29 @@ def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -
     return evidence.gather(settings, make_explainer)
 
 
+class Probabilities:
+    """Class probabilities of an I3D or a ConvLSTM of this package, as `temporal_mask.MaskSearch` takes them.
+
+    Args:
+      model: in inference mode.
+    """
+
+    def __init__(self, model: weights.Model) -> None:
+        self._model = model
+
+    def __call__(self, clips: tf.Tensor) -> tf.Tensor:
+        """Clips `[N, T, H, W, 3]` -> `[N, K]`."""
+        return tf.nn.softmax(self._model(clips))
+
+    def prepare(self, clips: tf.Tensor) -> tf.Tensor:
+        """See `i3d.I3D.prepare`."""
+        return self._model.prepare(clips)
+
+    def perturbed(self, prepared: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Prepared clips under perturbations `[N, T, T]` -> `[N, K]`."""
+        return tf.nn.softmax(self._model.perturbed(prepared, matrix))
+
+
 class Explainer:
     """A trained model and what explains it (see `explanation_loop.Explainer`).
 
@@ -89,7 +112,7 @@ class Explainer:
         self.model = weights.build_model(config, precision, device=self._device)
         weights.load_weights(self.model, arrays)
         self._logits = tf.function(self.model, input_signature=(evaluation.frames_spec(config),), autograph=False)
-        self._search = temporal_mask.MaskSearch(self._probabilities, mask, on_step=on_step)
+        self._search = temporal_mask.MaskSearch(Probabilities(self.model), mask, on_step=on_step)
         self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
 
     def versions(self) -> dict[str, str]:
@@ -132,9 +155,6 @@ class Explainer:
         """Returns coarse maps [n, T', H', W']."""
         with tf.device(self._device):
             return self._gradcam(self._clips(frames), targets)
-
-    def _probabilities(self, clips: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(self.model(clips))
 
     def _clips(self, frames: np.ndarray) -> tf.Tensor:
         return tf.cast(frames, self._dtype)

@@ -6,13 +6,15 @@ temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames gi
 
 from typing import Any
 
+import numpy as np
+
 from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 
 # isort: split
 import keras
 import tensorflow as tf
 
-from common import architectures, configs
+from common import architectures, configs, padding
 from tf_impl import layers
 
 
@@ -113,6 +115,56 @@ class I3D(keras.Model):
         for block in self.layers:
             x = endpoints[block.name] = block(x, training=training)
         return (x, endpoints) if return_endpoints else x
+
+    def prepare(self, clips: tf.Tensor) -> tf.Tensor:
+        """Convolves each frame once, for any number of perturbations over time of the same clips (`perturbed`).
+
+        A perturbation mixes frames and the first convolution is linear, so it can be applied before the mixing: by the
+        kernel of each of its taps in time alone. Inference mode.
+
+        Args:
+          clips: `[N, T, H, W, 3]`, uint8 or float, 0…255.
+
+        Returns:
+          `[N, taps (T + 1), H', W', C]`; the last of T + 1 frames is one of ones (see `layers.with_ones`).
+        """
+        unit = self.Conv3d_1a_7x7
+        x = layers.frames_and_ones(clips, self.config.normalization, self.variable_dtype)
+        scale, _ = unit.batch_norm.folded()
+        taps, height, width, channels, filters = unit.conv.kernel.shape
+        kernel = tf.transpose(unit.conv.kernel * scale, (1, 2, 3, 0, 4))
+        kernel = tf.reshape(kernel, (height, width, channels, taps * filters))
+        maps = layers.same_conv(layers.flat(x), kernel, unit.conv.strides[1:])
+        maps = tf.reshape(maps, (-1, x.shape[1], *maps.shape[1:3], taps, filters))
+        maps = tf.transpose(maps, (0, 4, 1, 2, 3, 5))  # [N, taps, T + 1, H', W', C]
+        return tf.reshape(maps, (-1, taps * x.shape[1], *maps.shape[3:]))
+
+    def perturbed(self, prepared: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Scores perturbed clips: the logits of `matrix` · clips, to rounding. Inference mode.
+
+        Args:
+          prepared: of the clips, see `prepare`.
+          matrix: `[N, T, T]`, in which the result is differentiable.
+
+        Returns:
+          Logits `[N, K]`.
+        """
+        unit = self.Conv3d_1a_7x7
+        rows = layers.with_ones(matrix, self.config.normalization)
+        taps, stride = unit.conv.kernel.shape[0], unit.conv.strides[0]
+        time, frames = rows.shape[1:]
+        around = padding.same_padding(time, taps, stride)
+        rows = tf.pad(rows, ((0, 0), around, (0, 0)))
+        starts = range(0, time + sum(around) - taps + 1, stride)
+        windows = tf.stack([rows[:, start : start + taps] for start in starts], axis=1)  # [N, T', taps, T + 1]
+        windows = tf.reshape(windows, (-1, len(starts), taps * frames))
+        maps = tf.reshape(prepared, (-1, taps * frames, np.prod(prepared.shape[2:])))
+        x = tf.reshape(windows @ maps, (-1, len(starts), *prepared.shape[2:]))
+        _, shift = unit.batch_norm.folded()
+        x = tf.cast(tf.nn.relu(x + shift), self.compute_dtype)
+        for block in self.layers[1:]:
+            x = block(x)
+        return x
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` takes, as JSON."""

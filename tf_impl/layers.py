@@ -69,6 +69,29 @@ def normalize(clips: tf.Tensor, normalization: str, dtype: str) -> tf.Tensor:
     return tf.cast(pixels / 127.5 - 1 if normalization == "minus_one_to_one" else pixels, dtype)
 
 
+def frames_and_ones(clips: tf.Tensor, normalization: str, dtype: str) -> tf.Tensor:
+    """Normalises clips and appends a frame of ones, `[N, T, H, W, C]` -> `[N, T + 1, H, W, C]` (see `with_ones`)."""
+    x = normalize(clips, normalization, dtype)
+    return tf.concat([x, tf.ones_like(x[:, :1])], axis=1)
+
+
+def with_ones(matrix: tf.Tensor, normalization: str) -> tf.Tensor:
+    """Returns the matrix that does to normalised frames what `matrix` does to pixels.
+
+    n(A x) = A n(x) + (row sums of A - 1) where n(x) = x / 127.5 - 1: a further column, for a frame of ones, which is 0
+    in every row that is a mean.
+
+    Args:
+      matrix: A, `[N, T, T]`.
+      normalization: "minus_one_to_one" or "raw" (n is linear, the further column 0).
+
+    Returns:
+      `[N, T, T + 1]`.
+    """
+    excess = tf.reduce_sum(matrix, axis=2, keepdims=True) - 1
+    return tf.concat([matrix, excess if normalization == "minus_one_to_one" else 0 * excess], axis=2)
+
+
 def flat(x: tf.Tensor) -> tf.Tensor:
     """`[N, T, H, W, C]` -> `[N T, H, W, C]`."""
     return tf.reshape(x, (-1, *x.shape[2:]))

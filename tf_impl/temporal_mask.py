@@ -115,7 +115,8 @@ class MaskSearch:
     """The search on one model, for any number of batches of clips; its graphs are traced once for a shape of clips.
 
     Args:
-      score_fn: see `learn_masks`.
+      score_fn: see `learn_masks`. If it also has `prepare(clips)` and `perturbed(prepared, matrix)`, which returns what
+        it would for matrix · clips, the descent uses these: work that all steps share is then done once.
       config: how.
       batch_size: clips at a time; 0 for all that are given.
       on_step: called with a number of clips after each of their steps of the descent, for a progress bar.
@@ -163,28 +164,41 @@ class MaskSearch:
         return _Scorer(self, clips, targets).scores(numbers, values, kind)
 
     def traced(self, clips: tf.Tensor, dtype: tf.DType) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
-        """Returns `_score` and `_step` as graphs for clips of a shape, of any number."""
+        """Returns `_score`, `_prepare` and `_step` as graphs for clips of a shape, of any number."""
         time = clips.shape[1]
         key = (*clips.shape[1:], clips.dtype, dtype)
         if key not in self._traced:
-            chosen = (tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64))
+            given, targets = tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64)
             state, number = tf.TensorSpec((None, time), dtype), tf.TensorSpec((), dtype)
+            matrix = tf.TensorSpec((None, time, time), dtype)
+            prepare = tf.function(self._prepare, input_signature=(given,), autograph=False)
+            prepared = prepare.get_concrete_function().structured_outputs
+            prepared = tf.TensorSpec((None, *prepared.shape[1:]), prepared.dtype)
+            step = (prepared, targets, (state,) * 3, (number,) * 2)
             self._traced[key] = (
-                tf.function(
-                    self._score, input_signature=(*chosen, tf.TensorSpec((None, time, time), dtype)), autograph=False
-                ),
-                tf.function(self._step, input_signature=(*chosen, (state,) * 3, (number,) * 2), autograph=False),
+                tf.function(self._score, input_signature=(given, targets, matrix), autograph=False),
+                prepare,
+                tf.function(self._step, input_signature=step, autograph=False),
             )
         return self._traced[key]
 
     def _score(self, clips: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
-        probabilities = self.score_fn(_apply(matrix, clips))
-        return tf.cast(tf.gather(probabilities, targets, axis=1, batch_dims=1), matrix.dtype)
+        return tf.cast(_of_targets(self.score_fn(_apply(matrix, clips)), targets), matrix.dtype)
+
+    def _score_prepared(self, prepared: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """The same, of prepared clips."""
+        if not hasattr(self.score_fn, "prepare"):
+            return self._score(prepared, targets, matrix)
+        return tf.cast(_of_targets(self.score_fn.perturbed(prepared, matrix), targets), matrix.dtype)
+
+    def _prepare(self, clips: tf.Tensor) -> tf.Tensor:
+        """Returns what `_step` takes of clips."""
+        return self.score_fn.prepare(clips) if hasattr(self.score_fn, "prepare") else clips
 
     def _step(
         self,
-        clips: tf.Tensor,
+        prepared: tf.Tensor,
         targets: tf.Tensor,
         state: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
         corrections: tuple[tf.Tensor, tf.Tensor],
@@ -194,7 +208,7 @@ class MaskSearch:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(logits)
             mask = tf.sigmoid(logits)
-            score = self._score(clips, targets, perturbations.find(self.config.kind)(mask, _OPS))
+            score = self._score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
             loss = mask_loss(score, mask, self.config)
         masks.check_gradient(tape.gradient(score, logits) is not None)  # Of a graph; nothing is computed for it.
         gradient = tape.gradient(loss, logits)
@@ -211,7 +225,7 @@ class _Scorer:
         self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
         self._targets = tf.constant(targets)
         self._batch_size = search.batch_size or self.num_clips
-        self._score, self._step = search.traced(self._clips, self._dtype)
+        self._score, self._prepare, self._step = search.traced(self._clips, self._dtype)
         masks.check_probabilities(_numpy(search.score_fn(tf.cast(self._clips[:1], self._dtype))), targets)
 
     def scores(self, clips: np.ndarray, values: np.ndarray, kind: str) -> np.ndarray:
@@ -229,10 +243,11 @@ class _Scorer:
         return found, masks.check_finite(losses, "Losses")
 
     def _descend(self, clips: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        prepared = self._prepare(clips)
         state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
         for step in range(self._search.config.iterations):
             corrections = tuple(self._tensor(value) for value in masks.adam_corrections(step + 1))
-            loss, state = self._step(clips, targets, state, corrections)
+            loss, state = self._step(prepared, targets, state, corrections)
             losses.append(loss)
             self._search.on_step(len(logits))
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
@@ -245,6 +260,10 @@ class _Scorer:
 
     def _tensor(self, values: np.ndarray | float) -> tf.Tensor:
         return tf.constant(values, self._dtype)
+
+
+def _of_targets(probabilities: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    return tf.gather(probabilities, targets, axis=1, batch_dims=1)
 
 
 def _numpy(tensor: tf.Tensor) -> np.ndarray:

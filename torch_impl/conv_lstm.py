@@ -33,7 +33,10 @@ class ConvLSTMLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[T, N, I, H, W]` -> hidden states `[T, N, F, ceil(H / 2), ceil(W / 2)]`."""
         # The input's share of the gates does not wait for the state: all T frames go through one convolution.
-        gates = layers.same_conv(_frames(x), self.kernel, _STRIDES, self.bias).unflatten(0, x.shape[:2])
+        return self.recur(layers.same_conv(_frames(x), self.kernel, _STRIDES, self.bias).unflatten(0, x.shape[:2]))
+
+    def recur(self, gates: torch.Tensor) -> torch.Tensor:
+        """Runs through time: the input's share of the gates `[T, N, 4 F, H, W]` -> hidden states `[T, N, F, H, W]`."""
         # A zero in front makes an even kernel odd, whose SAME padding is symmetric, as the convolution's own is.
         height, width = self.recurrent_kernel.shape[2:]
         kernel = functional.pad(self.recurrent_kernel.to(gates.dtype), (1 - width % 2, 0, 1 - height % 2, 0))
@@ -184,13 +187,55 @@ class ConvLSTM(nn.Module):
         """
         endpoints = {}
         x = layers.normalize(clips, self.config.normalization, self.compute_dtype)
-        for number in range(1, self.config.num_layers + 1):
-            x = x if number == 1 else self.dropout(x)
-            for name in (f"ConvLSTM_{number}", f"BatchNorm_{number}", f"MaxPool_{number}"):
-                x = endpoints[name] = _to_border(self.get_submodule(name)(_to_native(x)))
-        frames = x[:, -1:] if self.config.head == "last_frame" else x
-        logits = endpoints["Logits"] = self.Logits(frames.flatten(1))
+        for name in self._names():
+            if name.startswith("ConvLSTM") and name != "ConvLSTM_1":
+                x = self.dropout(x)
+            x = endpoints[name] = _to_border(self.get_submodule(name)(_to_native(x)))
+        logits = endpoints["Logits"] = self._logits(x)
         return (logits, endpoints) if return_endpoints else logits
+
+    def prepare(self, clips: torch.Tensor) -> torch.Tensor:
+        """Convolves each frame once, for any number of perturbations over time of the same clips (`perturbed`).
+
+        A perturbation mixes frames and the first convolution is linear, so it can be applied before the mixing.
+        Inference mode.
+
+        Args:
+          clips: `[N, T, H, W, 3]`, uint8 or float, 0…255.
+
+        Returns:
+          `[N, T + 1, H', W', 4 F]`; the last of T + 1 frames is one of ones (see `layers.with_ones`).
+        """
+        layer = self.ConvLSTM_1
+        x = layers.frames_and_ones(clips, self.config.normalization, layer.kernel.dtype)
+        maps = layers.same_conv(x.flatten(0, 1).permute(0, 3, 1, 2), layer.kernel, _STRIDES)
+        return maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2]).contiguous()
+
+    def perturbed(self, prepared: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Scores perturbed clips: the logits of `matrix` · clips, to rounding. Inference mode.
+
+        Args:
+          prepared: of the clips, see `prepare`.
+          matrix: `[N, T, T]`, in which the result is differentiable.
+
+        Returns:
+          Logits `[N, K]`.
+        """
+        layer = self.ConvLSTM_1
+        rows = layers.with_ones(matrix, self.config.normalization)
+        gates = (rows @ prepared.flatten(2)).unflatten(2, prepared.shape[2:]) + layer.bias
+        x = _to_border(layer.recur(_to_native(gates.to(self.compute_dtype))))
+        for name in self._names()[1:]:
+            x = _to_border(self.get_submodule(name)(_to_native(x)))
+        return self._logits(x)
+
+    def _names(self) -> list[str]:
+        numbers = range(1, self.config.num_layers + 1)
+        return [f"{kind}_{number}" for number in numbers for kind in ("ConvLSTM", "BatchNorm", "MaxPool")]
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        frames = x[:, -1:] if self.config.head == "last_frame" else x
+        return self.Logits(frames.flatten(1))
 
 
 def _frames(x: torch.Tensor) -> torch.Tensor:

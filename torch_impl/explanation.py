@@ -55,6 +55,29 @@ def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -
     return evidence.gather(settings, make_explainer)
 
 
+class Probabilities:
+    """Class probabilities of an I3D or a ConvLSTM of this package, as `temporal_mask.MaskSearch` takes them.
+
+    Args:
+      model: in inference mode.
+    """
+
+    def __init__(self, model: weights.Model) -> None:
+        self._model = model
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips `[N, T, H, W, 3]` -> `[N, K]`."""
+        return torch.softmax(self._model(clips), dim=1)
+
+    def prepare(self, clips: torch.Tensor) -> torch.Tensor:
+        """See `i3d.I3D.prepare`."""
+        return self._model.prepare(clips)
+
+    def perturbed(self, prepared: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Prepared clips under perturbations `[N, T, T]` -> `[N, K]`."""
+        return torch.softmax(self._model.perturbed(prepared, matrix), dim=1)
+
+
 class Explainer:
     """A trained model and what explains it (see `explanation_loop.Explainer`).
 
@@ -84,7 +107,7 @@ class Explainer:
         self._dtype = torch.float64 if precision == "float64" else torch.uint8
         self.model = weights.build_model(config, precision, device=self._device).eval().requires_grad_(False)
         weights.load_weights(self.model, arrays)
-        self._search = temporal_mask.MaskSearch(self._probabilities, mask, on_step=on_step)
+        self._search = temporal_mask.MaskSearch(Probabilities(self.model), mask, on_step=on_step)
         self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
 
     def versions(self) -> dict[str, str]:
@@ -98,7 +121,7 @@ class Explainer:
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
         with torch.inference_mode():
-            return self._probabilities(self._clips(frames)).double().cpu().numpy()
+            return Probabilities(self.model)(self._clips(frames)).double().cpu().numpy()
 
     def best_interval(self, frames: np.ndarray, targets: np.ndarray) -> BestIntervals:
         """Returns the oracle of target classes, int [n]."""
@@ -123,9 +146,6 @@ class Explainer:
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""
         return self._gradcam(self._clips(frames), targets)
-
-    def _probabilities(self, clips: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(self.model(clips), dim=1)
 
     def _clips(self, frames: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(frames).to(self._device, self._dtype)

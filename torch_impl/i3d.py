@@ -6,8 +6,9 @@ temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames gi
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from common import architectures, configs
+from common import architectures, configs, padding
 from torch_impl import layers
 
 
@@ -76,11 +77,58 @@ class I3D(nn.Module):
         """
         endpoints = {}
         x = layers.normalize(clips, self.config.normalization, self.compute_dtype)
-        for name, block in self.named_children():
-            x = block(layers.to_native(x))
-            x = layers.to_border(x) if name != "Logits" else x
-            endpoints[name] = x
+        for name, _ in self.named_children():
+            x = endpoints[name] = self._run(name, x)
         return (x, endpoints) if return_endpoints else x
+
+    def prepare(self, clips: torch.Tensor) -> torch.Tensor:
+        """Convolves each frame once, for any number of perturbations over time of the same clips (`perturbed`).
+
+        A perturbation mixes frames and the first convolution is linear, so it can be applied before the mixing: by the
+        kernel of each of its taps in time alone. Inference mode.
+
+        Args:
+          clips: `[N, T, H, W, 3]`, uint8 or float, 0…255.
+
+        Returns:
+          `[N, taps (T + 1), H', W', C]`; the last of T + 1 frames is one of ones (see `layers.with_ones`).
+        """
+        unit = self.Conv3d_1a_7x7
+        x = layers.frames_and_ones(clips, self.config.normalization, unit.conv.kernel.dtype)
+        scale, _ = unit.batch_norm.folded()
+        kernel = unit.conv.kernel * scale[:, None, None, None, None]
+        taps = kernel.shape[2]
+        kernel = kernel.permute(2, 0, 1, 3, 4).flatten(0, 1)  # [taps C, 3, H, W]
+        maps = layers.same_conv(x.flatten(0, 1).permute(0, 3, 1, 2), kernel, unit.conv.strides[1:])
+        maps = maps.unflatten(1, (taps, -1)).unflatten(0, x.shape[:2])  # [N, T + 1, taps, C, H', W']
+        return maps.permute(0, 2, 1, 4, 5, 3).flatten(1, 2).contiguous()
+
+    def perturbed(self, prepared: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Scores perturbed clips: the logits of `matrix` · clips, to rounding. Inference mode.
+
+        Args:
+          prepared: of the clips, see `prepare`.
+          matrix: `[N, T, T]`, in which the result is differentiable.
+
+        Returns:
+          Logits `[N, K]`.
+        """
+        unit = self.Conv3d_1a_7x7
+        rows = layers.with_ones(matrix, self.config.normalization)
+        taps, stride = unit.conv.kernel.shape[2], unit.conv.strides[0]
+        around = padding.same_padding(rows.shape[1], taps, stride)
+        windows = functional.pad(rows, (0, 0, *around)).unfold(1, taps, stride)  # [N, T', T + 1, taps]
+        x = (windows.transpose(2, 3).flatten(2) @ prepared.flatten(2)).unflatten(2, prepared.shape[2:])
+        _, shift = unit.batch_norm.folded()
+        x = functional.relu(x + shift).to(self.compute_dtype)
+        for name, _ in list(self.named_children())[1:]:
+            x = self._run(name, x)
+        return x
+
+    def _run(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Returns an endpoint from the one before it, both in the border's layout."""
+        x = self.get_submodule(name)(layers.to_native(x))
+        return x if name == "Logits" else layers.to_border(x)
 
 
 def _block(channels: int, block: architectures.Block, dtype: torch.dtype) -> nn.Module:

@@ -39,6 +39,29 @@ def normalize(clips: torch.Tensor, normalization: str, dtype: torch.dtype) -> to
     return (pixels / 127.5 - 1 if normalization == "minus_one_to_one" else pixels).to(dtype)
 
 
+def frames_and_ones(clips: torch.Tensor, normalization: str, dtype: torch.dtype) -> torch.Tensor:
+    """Normalises clips and appends a frame of ones, `[N, T, H, W, C]` -> `[N, T + 1, H, W, C]` (see `with_ones`)."""
+    x = normalize(clips, normalization, dtype)
+    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+
+
+def with_ones(matrix: torch.Tensor, normalization: str) -> torch.Tensor:
+    """Returns the matrix that does to normalised frames what `matrix` does to pixels.
+
+    n(A x) = A n(x) + (row sums of A - 1) where n(x) = x / 127.5 - 1: a further column, for a frame of ones, which is 0
+    in every row that is a mean.
+
+    Args:
+      matrix: A, `[N, T, T]`.
+      normalization: "minus_one_to_one" or "raw" (n is linear, the further column 0).
+
+    Returns:
+      `[N, T, T + 1]`.
+    """
+    excess = matrix.sum(dim=2, keepdim=True) - 1
+    return torch.cat([matrix, excess if normalization == "minus_one_to_one" else 0 * excess], dim=2)
+
+
 def to_native(x: torch.Tensor) -> torch.Tensor:
     """`[N, T, H, W, C]` (border) -> `[N, C, T, H, W]`, a view."""
     return x.permute(0, 4, 1, 2, 3)

@@ -111,7 +111,8 @@ class MaskSearch:
     """The search on one model, for any number of batches of clips.
 
     Args:
-      score_fn: see `learn_masks`.
+      score_fn: see `learn_masks`. If it also has `prepare(clips)` and `perturbed(prepared, matrix)`, which returns what
+        it would for matrix · clips, the descent uses these: work that all steps share is then done once.
       config: how.
       batch_size: clips at a time; 0 for all that are given.
       on_step: called with a number of clips after each of their steps of the descent, for a progress bar.
@@ -171,12 +172,24 @@ class MaskSearch:
 
     def _score(self, clips: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
-        probabilities = self.score_fn(_apply(matrix, clips))
-        return probabilities.gather(1, targets[:, None])[:, 0].to(matrix.dtype)
+        return _of_targets(self.score_fn(_apply(matrix, clips)), targets).to(matrix.dtype)
+
+    def _score_prepared(self, prepared: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """The same, of prepared clips."""
+        if not hasattr(self.score_fn, "prepare"):
+            return self._score(prepared, targets, matrix)
+        return _of_targets(self.score_fn.perturbed(prepared, matrix), targets).to(matrix.dtype)
+
+    def _prepare(self, clips: torch.Tensor) -> torch.Tensor:
+        """Returns what `_step` takes of clips."""
+        if not hasattr(self.score_fn, "prepare"):
+            return clips
+        with torch.no_grad():
+            return self.score_fn.prepare(clips)
 
     def _step(
         self,
-        clips: torch.Tensor,
+        prepared: torch.Tensor,
         targets: torch.Tensor,
         state: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         corrections: tuple[float, float],
@@ -184,7 +197,7 @@ class MaskSearch:
         """Returns the loss `[N]` before a step of Adam, and its state, of which the first is the logits, after it."""
         logits = state[0].detach().requires_grad_()
         mask = torch.sigmoid(logits)
-        score = self._score(clips, targets, perturbations.find(self.config.kind)(mask, _OPS))
+        score = self._score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
         masks.check_gradient(score.requires_grad)
         loss = mask_loss(score, mask, self.config)
         # Not `backward`: nothing but the logits gets a gradient.
@@ -225,9 +238,10 @@ class _Scorer:
     def _descend(
         self, clips: torch.Tensor, targets: torch.Tensor, logits: torch.Tensor
     ) -> tuple[np.ndarray, np.ndarray]:
+        prepared = self._search._prepare(clips)
         state, losses = (logits, torch.zeros_like(logits), torch.zeros_like(logits)), []
         for step in range(self._search.config.iterations):
-            loss, state = self._search._step(clips, targets, state, masks.adam_corrections(step + 1))
+            loss, state = self._search._step(prepared, targets, state, masks.adam_corrections(step + 1))
             losses.append(loss)
             self._search.on_step(len(logits))
         return _numpy(torch.sigmoid(state[0])), _numpy(torch.stack(losses, dim=1))
@@ -241,6 +255,10 @@ class _Scorer:
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self._dtype, device=self._clips.device)
+
+
+def _of_targets(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return probabilities.gather(1, targets[:, None])[:, 0]
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
