@@ -42,7 +42,7 @@ def write_evaluation(events: pathlib.Path, result: Mapping[str, Any]) -> None:
     with tensorboard.open_events(events) as writer:
         for shown in ("forward", "reversed"):
             image = confusion_image(result[shown]["confusion"])
-            writer.add_image(f"confusion/{result['split']}, {shown}", image, dataformats="HWC")
+            writer.add_image(f"confusion/{result['split']}_{shown}", image, dataformats="HWC")
 
 
 def write_explanations(events: pathlib.Path, explained: Explanations, store: ClipStore) -> None:
@@ -59,4 +59,5 @@ def write_explanations(events: pathlib.Path, explained: Explanations, store: Cli
         for row, video_id in enumerate(explained["video_id"][:_CLIPS]):
             place = store.video_ids.index(video_id)
             clip = report_figures.clip_figure(run, row, store.read([place])[0], store, place)
-            writer.add_image(f"explained/{video_id}, {label}", figures.still_strip(clip), dataformats="HWC")
+            tag = f"explained_by_{explained.header['framework']}/{video_id}"
+            writer.add_image(tag, figures.still_strip(clip), dataformats="HWC")

@@ -19,6 +19,6 @@ def test_events_are_written(tmp_path):
     event_images.write_evaluation(tmp_path / "a", {**report_testing.evaluation(("x", "y", "z")), "split": "validation"})
     store = report_testing.write_store(tmp_path / "clips", ("x", "y"), 3)
     event_images.write_explanations(tmp_path / "b", report_testing.explain(store, "mine", "i3d"), store)
-    for folder, name in (("a", b"confusion/validation, reversed"), ("b", store.video_ids[2].encode())):
+    for folder, name in (("a", b"confusion/validation_reversed"), ("b", store.video_ids[2].encode())):
         (file,) = (tmp_path / folder).iterdir()
         assert name in file.read_bytes()

@@ -25,8 +25,9 @@ from common.masks import BestIntervals, LearntMasks, MaskConfig
 from common.run_directory import RunConfig, RunDirectory, data_record
 
 MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=1, filters=1)
-# Of layers: ConvLSTM_1 and its batch norm 8 · 16 · 16 each, its pool 8 · 8 · 8, logits 3.
-BYTES_PER_CLIP = 16 * (8 * 16 * 16 * 2 + 8 * 8 * 8 + 3)
+# Of layers: ConvLSTM_1 and its batch norm 8 · 16 · 16 each, its pool 8 · 8 · 8, logits 3; then the first convolution of
+# nine frames for four gates.
+BYTES_PER_CLIP = 16 * (8 * 16 * 16 * 2 + 8 * 8 * 8 + 3) + 8 * 4 * 9 * 16 * 16
 MASK = MaskConfig(iterations=4)
 GIB = 1 << 30
 
@@ -299,7 +300,9 @@ def test_a_file_that_is_there_is_returned(run):
     assert explainer.calls == [] and again.header == first.header
     np.testing.assert_array_equal(again["mask"], first["mask"])
     assert (run.path / "explanations.h5").stat().st_mtime_ns == before
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "explanations.h5", "weights.safetensors"]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        *("config.json", "events", "explanations.h5", "weights.safetensors")
+    ]
 
 
 _OTHER = [

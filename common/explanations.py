@@ -84,7 +84,7 @@ def write(path: pathlib.Path, explanations: Explanations) -> None:
     _check(explanations.columns, str(path))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with h5py.File(temporary, "w", track_order=True) as file:
+        with h5py.File(temporary, "w") as file:
             file.attrs["header"] = json.dumps(explanations.header, ensure_ascii=False, sort_keys=True)
             for name, (dtype, _) in COLUMNS.items():
                 file.create_dataset(name, data=np.asarray(explanations[name], dtype=dtype), dtype=dtype)

@@ -35,7 +35,8 @@ class MaskConfig:
       iterations: steps of Adam.
       learning_rate: of Adam.
       start: where the search starts: "centred" (the paper's window in the middle of time), "oracle" (the best single
-        interval, found by trying all), or "multi" (both; the end with the smaller loss counts).
+        interval, found by trying all), or "multi" (both; of the two ends and that interval itself the one with the
+        smallest loss counts, so it is never worse than the oracle).
       compat: "paper", or "released" for what the released code does instead (D13, D14).
     """
 
@@ -247,12 +248,17 @@ def learn_masks(
       oracle: what `best_intervals` found, where the caller has it already and the start needs it.
       first: masks of 0 and 1, [N, T], to start from instead of what the config says.
     """
+    if oracle is None and first is None and config.start != "centred":
+        oracle = best_intervals(scorer, config)
     starts = _starts(scorer, config, oracle) if first is None else [first]
     number = np.arange(scorer.num_clips)
     tried = np.tile(number, len(starts))
     masks, losses = scorer.descend(tried, START_LOGIT * (2 * np.concatenate(starts) - 1))
     final = mask_loss(scorer.scores(tried, masks, config.kind), masks, config)
-    best = final.reshape(len(starts), -1).argmin(axis=0) * scorer.num_clips + number
+    if first is None and config.start == "multi" and oracle is not None:
+        masks = np.concatenate([masks, oracle.masks(scorer.time)])
+        losses, final = np.concatenate([losses, losses[-scorer.num_clips :]]), np.concatenate([final, oracle.losses])
+    best = final.reshape(-1, scorer.num_clips).argmin(axis=0) * scorer.num_clips + number
     masks, losses, final = masks[best], losses[best], final[best]
     snapped = snap(masks).astype(float)
     asked = {
@@ -267,12 +273,9 @@ def learn_masks(
 
 
 def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) -> list[np.ndarray]:
-    """Returns one or several first masks [N, T] of 0 and 1."""
-    if config.start == "centred":
-        return [initial_masks(scorer, config)]
-    oracle = oracle or best_intervals(scorer, config)
-    best = oracle.masks(scorer.time)
-    return [best] if config.start == "oracle" else [initial_masks(scorer, config), best]
+    """Returns one or two first masks [N, T] of 0 and 1, the oracle's last."""
+    starts = [] if config.start == "oracle" else [initial_masks(scorer, config)]
+    return starts if oracle is None or config.start == "centred" else [*starts, oracle.masks(scorer.time)]
 
 
 def _scores_of_all(scorer: Scorer, masks: np.ndarray, kind: str) -> np.ndarray:

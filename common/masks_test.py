@@ -263,14 +263,23 @@ def test_the_starts_are_logits_of_five(start, expected):
 
 
 def test_of_two_starts_each_clip_keeps_its_better_end():
-    # Rows: the centred start of clips 0, 1 and 2, then the oracle's. The score is the mask's last value.
+    # Rows: the centred start of clips 0, 1 and 2, then the oracle's. The score is the mask's last value; 1 for intervals.
     rows = [[0.5, 0.9], [0.5, 0.1], [0.5, 0.25], [0.75, 0.2], [0.75, 0.4], [0.75, 0.25]]
-    scorer = FakeScorer(lambda clip, mask, kind: mask[-1], num_clips=3, time=2, descent=_ends(rows))
+    scorer = FakeScorer(
+        lambda clip, mask, kind: mask[-1] if 0 < mask[-1] < 1 else 1.0, num_clips=3, time=2, descent=_ends(rows)
+    )
     learnt = masks.learn_masks(scorer, masks.MaskConfig(kind="mean", start="multi", lambda_1=0, lambda_2=0))
     np.testing.assert_array_equal(scorer.clips, [0, 1, 2, 0, 1, 2])
     np.testing.assert_array_equal(learnt.masks, [[0.75, 0.2], [0.5, 0.1], [0.5, 0.25]])  # Of equals the paper's.
     np.testing.assert_array_equal(learnt.final_loss, [0.2, 0.1, 0.25])
     np.testing.assert_array_equal(learnt.losses, [[3, 3], [1, 1], [2, 2]])
+
+
+def test_with_several_starts_the_result_is_never_worse_than_the_oracle():
+    scorer = FakeScorer(_zero_score_inside(3, 5), descent=_ends(np.full((2, 6), 0.5)))
+    learnt = masks.learn_masks(scorer, masks.MaskConfig(kind="mean", start="multi", lambda_1=0, lambda_2=0))
+    np.testing.assert_array_equal(learnt.masks, [[0, 0, 0, 1, 1, 0]])
+    assert learnt.final_loss == 0 and learnt.losses.tolist() == [[1, 1]]  # The trace of the oracle's start.
 
 
 def test_an_oracle_that_the_caller_has_is_not_sought_again():

@@ -87,6 +87,8 @@ def learn_masks(
 ) -> LearntMasks:
     """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
 
+    Each call traces graphs anew; for many batches of clips keep one `MaskSearch`.
+
     Args:
       score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. It is traced into a
         graph; a Keras model is called without `training`, which is inference mode.
