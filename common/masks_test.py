@@ -263,7 +263,7 @@ def test_the_starts_are_logits_of_five(start, expected):
 
 
 def test_of_two_starts_each_clip_keeps_its_better_end():
-    # Rows: the centred start of clips 0, 1 and 2, then the oracle's. The score is the mask's last value; 1 for intervals.
+    # Rows: the centred start of clips 0 to 2, then the oracle's. The score is the last value, 1 where that is whole.
     rows = [[0.5, 0.9], [0.5, 0.1], [0.5, 0.25], [0.75, 0.2], [0.75, 0.4], [0.75, 0.25]]
     scorer = FakeScorer(
         lambda clip, mask, kind: mask[-1] if 0 < mask[-1] < 1 else 1.0, num_clips=3, time=2, descent=_ends(rows)
