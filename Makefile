@@ -22,14 +22,14 @@ demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) parity_tests/check.py --run=runs/$${model}_synthetic; done
 	@echo "The same models, evaluated in PyTorch:"
 	$(RUN) torch_impl/evaluate.py --run=runs/i3d_synthetic,runs/conv_lstm_synthetic
-	@echo "Which frames and which pixels they use, by PyTorch and, for half of the clips, by TensorFlow:"
+	@echo "Which frames and which pixels they use, by PyTorch and, for some of the clips, by TensorFlow:"
 	$(RUN) torch_impl/explain.py --run=runs/i3d_synthetic $(DEMO_EXPLAIN) --limit_per_class=2 $(DEMO_CAM)
 	$(RUN) torch_impl/explain.py --run=runs/conv_lstm_synthetic $(DEMO_EXPLAIN) --limit_per_class=2
-	$(RUN) tf_impl/explain.py --run=runs/i3d_synthetic $(DEMO_EXPLAIN) --limit_per_class=1 $(DEMO_CAM) --out=runs/i3d_synthetic/explanations_tf.h5
-	$(RUN) tf_impl/explain.py --run=runs/conv_lstm_synthetic $(DEMO_EXPLAIN) --limit_per_class=1 --out=runs/conv_lstm_synthetic/explanations_tf.h5
+	$(RUN) tf_impl/explain.py --run=runs/i3d_synthetic $(DEMO_EXPLAIN) --limit_per_class=1 --limit=6 $(DEMO_CAM) --out=runs/i3d_synthetic/explanations_tf.h5
+	$(RUN) tf_impl/explain.py --run=runs/conv_lstm_synthetic $(DEMO_EXPLAIN) --limit_per_class=1 --limit=6 --out=runs/conv_lstm_synthetic/explanations_tf.h5
 	@set -e; for model in $(DEMO_MODELS); do run=runs/$${model}_synthetic; \
 		$(RUN) parity_tests/check.py --explanations=$$run/explanations.h5,$$run/explanations_tf.h5; \
-		$(RUN) torch_impl/evidence.py --run=$$run --limit=6 --mask_limit=1; done
+		$(RUN) torch_impl/evidence.py --run=$$run --limit=6 --mask_limit=0; done
 	$(RUN) common/report.py --out=report \
 		--explanations=$(subst $(SPACE),$(COMMA),$(foreach file,explanations.h5 explanations_tf.h5,$(DEMO_MODELS:%=runs/%_synthetic/$(file)))) \
 		--evaluations=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evaluation.json)) \

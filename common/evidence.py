@@ -59,7 +59,7 @@ class EvidenceSettings:
       explanations: file of that run, or None for explanations.h5 in it.
       clips: folder of the clip store, or None for the one that was explained.
       limit: number of clips for the curves and for Grad-CAM, spread over the file; 0 for all.
-      mask_limit: number of those for which masks are learnt again; each costs seven searches.
+      mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
       seed: of random orders, weights and starts.
       out: file to write, or None for evidence.json beside the explanations.
     """
@@ -108,7 +108,7 @@ def gather(settings: EvidenceSettings, make_explainer: MakeExplainer) -> dict[st
         return make_explainer(model, arrays, mask_config, cam_config, explained.header["precision"])
 
     explainer = make(weights)
-    few = _spread(len(some), settings.mask_limit)
+    few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
     result = {
         "schema_version": SCHEMA_VERSION,
         "run": explained.header["run"],
@@ -179,29 +179,26 @@ def _curves(explainer: explanation_loop.Explainer, frames: np.ndarray, some: Exp
     time = frames.shape[1]
     # Row k: the first k frames of an order.
     first = np.tri(time + 1, time, -1)
-    bar = tqdm.tqdm(total=len(frames) * len(KINDS), desc="curves", unit="curve", **prediction.BAR)
-    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    for number in range(len(frames)):
-        orders = frame_orders(some["mask"][number].astype(np.float64), (seed, number))
-        flat = [(name, order) for name, several in orders.items() for order in several]
-        values = np.concatenate([part for _, order in flat for part in _masks_of_order(first, order)])
-        for kind in KINDS:
-            scores = explainer.scores(
-                frames[number : number + 1],
-                some["target"][number : number + 1],
-                np.zeros(len(values), int),
-                values,
-                kind,
-            ).reshape(len(flat), 2, time + 1)
-            for name in ORDERS:
-                mean = scores[[i for i, (order_name, _) in enumerate(flat) if order_name == name]].mean(axis=0)
-                for what, curve in zip(("deletion", "insertion"), mean, strict=True):
-                    found.setdefault((what, kind, name), []).append(curve)
-            bar.update()
-    bar.close()
-    for (what, kind, name), several in found.items():
-        stacked = np.stack(several)
-        curves[what][kind][name] = {"mean": stacked.mean(axis=0).tolist(), "areas": stacked.mean(axis=1).tolist()}
+    found: dict[tuple[str, str, str], np.ndarray] = {}
+    orders = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(some["mask"])]
+    flat = [(name, place) for name, several in orders[0].items() for place in range(len(several))]
+    values = np.concatenate(
+        [part for each in orders for name, place in flat for part in _masks_of_order(first, each[name][place])]
+    )
+    # Clips take turns: the explainer's batches are of as many as there are clips.
+    turns = np.arange(len(values)).reshape(len(frames), -1).T.ravel()
+    for kind in tqdm.tqdm(KINDS, desc="curves", unit="kind", **prediction.BAR):
+        scores = np.empty(len(values))
+        scores[turns] = explainer.scores(
+            frames, some["target"], turns * len(frames) // len(values), values[turns], kind
+        )
+        by_order = scores.reshape(len(frames), len(flat), 2, time + 1)
+        for name in ORDERS:
+            mean = by_order[:, [i for i, (order_name, _) in enumerate(flat) if order_name == name]].mean(axis=1)
+            for place, what in enumerate(("deletion", "insertion")):
+                found[what, kind, name] = mean[:, place]
+    for (what, kind, name), curve in found.items():  # [n, T + 1]
+        curves[what][kind][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
     return curves
 
 

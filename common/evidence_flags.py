@@ -15,7 +15,7 @@ _LIMIT = flags.DEFINE_integer(
     "limit", 12, "Clips for curves and Grad-CAM, spread over the file; 0: all.", lower_bound=0
 )
 _MASK_LIMIT = flags.DEFINE_integer(
-    "mask_limit", 4, "Clips of these whose masks are learnt again, seven times each; 0: all.", lower_bound=0
+    "mask_limit", 4, "Clips of these whose masks are learnt again, seven times each; 0: none.", lower_bound=0
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of random orders, weights and starts.", lower_bound=0)
 _OUT = flags.DEFINE_string("out", None, "File to write. Unset: evidence.json beside the explanations.")
