@@ -139,10 +139,11 @@ def table(gathered: dict[str, Any]) -> str:
     ]
     blocks.append(text_table.text_table(rows))
     restarts = gathered["restarts"]
-    blocks.append(
-        f"masks from {restarts['starts']} random starts: IoU with the explained mask {_mean(restarts['mask'])}, "
-        f"loss over its loss {_mean(restarts['loss'])}"
-    )
+    if restarts["mask"]:
+        blocks.append(
+            f"masks from {restarts['starts']} random starts: IoU with the explained mask {_mean(restarts['mask'])}, "
+            f"loss over its loss {_mean(restarts['loss'])}"
+        )
     return "\n\n".join(blocks)
 
 
