@@ -88,7 +88,10 @@ def _started(config):
     script = config.out.parent / "command.py"
     script.write_text(_SLOW.format(root=str(ROOT), config=config).replace("PosixPath(", "pathlib.PosixPath("))
     with (config.out.parent / "stderr").open("w") as stderr:
+        # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen([sys.executable, script], stderr=stderr, start_new_session=True)
+        signal.signal(signal.SIGINT, before)
     try:
         yield process
     finally:

@@ -1,4 +1,5 @@
 import ast
+import concurrent.futures
 import pathlib
 import re
 import subprocess
@@ -137,8 +138,10 @@ def test_importing_a_folder_loads_no_other_framework(folder, loaded):
             defines_flags = re.search(r"^from absl import .*flags", path.read_text(encoding="utf-8"), re.MULTILINE)
             (alone if defines_flags else together).append(f"{folder}.{path.stem}")
     assert together
-    for names in (together, *([name] for name in alone)):
-        result = run_python(f"import {', '.join(names)}; {_PRINT_FRAMEWORKS}")
+    groups = [together, *([name] for name in alone)]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(run_python, [f"import {', '.join(names)}; {_PRINT_FRAMEWORKS}" for names in groups]))
+    for names, result in zip(groups, results, strict=True):
         assert result.returncode == 0, result.stderr
         assert result.stdout.strip() == loaded, names
 
@@ -172,9 +175,11 @@ print(evaluation.predictor(model, trainer.weights(), device="cpu")(np.zeros((1, 
 @pytest.mark.parametrize("script", ["train", "evaluate", "explain", "evidence"])
 def test_flags_are_the_same(script):
     helps = []
-    for folder in _BUILDS.values():
-        command = [sys.executable, folder / f"{script}.py", "--help"]
-        text = subprocess.run(command, capture_output=True, text=True).stdout
+    commands = [[sys.executable, folder / f"{script}.py", "--help"] for folder in _BUILDS.values()]
+    # Side by side: most of their time goes into importing a framework.
+    processes = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for c in commands]
+    for process in processes:
+        text, _ = process.communicate()
         assert "--device" in text
         helps.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
     assert helps[0] == helps[1]

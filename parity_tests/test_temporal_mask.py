@@ -101,7 +101,12 @@ def both_searches(config, arrays, precision, **values):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "iterations"), [("conv_lstm", "freeze", 300), ("conv_lstm", "reverse", 300), ("i3d", "freeze", 20)]
+    ("name", "kind", "iterations"),
+    [
+        ("conv_lstm", "freeze", 300),
+        ("conv_lstm", "reverse", 300),
+        pytest.param("i3d", "freeze", 20, marks=pytest.mark.slow),
+    ],
 )
 def test_whole_search_in_float64(name, kind, iterations):
     ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind, iterations=iterations)

@@ -33,7 +33,7 @@ def start(model, clips, run, *flags: str) -> list[str]:
     return command("train.py", *shared, *SMALL[model], *flags)
 
 
-@pytest.mark.parametrize("model", ["i3d", "conv_lstm"])
+@pytest.mark.parametrize("model", [pytest.param("i3d", marks=pytest.mark.slow), "conv_lstm"])
 def test_a_killed_training_resumes_to_the_very_same_weights(clips, tmp_path, model):
     flags = ["--epochs=20", "--checkpoint_minutes=0"]
     subprocess.run(start(model, clips, tmp_path / "whole", *flags), check=True, capture_output=True)
@@ -57,8 +57,14 @@ def test_a_killed_training_resumes_to_the_very_same_weights(clips, tmp_path, mod
     assert losses[0] == losses[1] and len(losses[0]) == 20
 
 
-@pytest.mark.parametrize("model", ["i3d", "conv_lstm"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize(
+    ("precision", "model"),
+    [
+        *((precision, model) for precision in ("float32", "bfloat16") for model in ("i3d", "conv_lstm")),
+        ("float64", "conv_lstm"),
+        pytest.param("float64", "i3d", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_learns_the_tiny_clips_in_every_precision(clips, tmp_path, model, precision):
     preset = configs.PRESETS[f"{model}_synthetic"]
     change = {"num_classes": 3, "input_shape": (8, 32, 32), "dropout": 0.0}

@@ -33,7 +33,7 @@ def start(model, clips, run, *flags: str) -> list[str]:
     return command("train.py", *shared, *SMALL[model], *flags)
 
 
-@pytest.mark.parametrize("model", ["i3d", "conv_lstm"])
+@pytest.mark.parametrize("model", [pytest.param("i3d", marks=pytest.mark.slow), "conv_lstm"])
 def test_a_killed_training_resumes_to_the_very_same_weights(clips, tmp_path, model):
     flags = ["--epochs=20", "--checkpoint_minutes=0"]
     subprocess.run(start(model, clips, tmp_path / "whole", *flags), check=True, capture_output=True)
