@@ -65,12 +65,10 @@ def _best_interval_scores(explained: Explanations) -> np.ndarray:
 
 def difference(explained: Explanations, reference: Explanations) -> tuple[str, ...]:
     """Returns the cells of a comparison with another file of the same clips."""
-    places = {video_id: place for place, video_id in enumerate(reference["video_id"])}
-    missing = [video_id for video_id in explained["video_id"] if video_id not in places]
+    missing = sorted(set(explained["video_id"]) - set(reference["video_id"]))
     if missing:
         raise errors.UserError(f"--reference holds every clip of the others. Received: one without {missing[0]}")
-    rows = [places[video_id] for video_id in explained["video_id"]]
-    reference = Explanations(reference.header, {name: column[rows] for name, column in reference.columns.items()})
+    reference = reference.of_clips(explained["video_id"])
     same = (explained["mask_snapped"] == reference["mask_snapped"]).all(axis=1)
     cosine = np.sum(explained["mask"] * reference["mask"], axis=1) / (
         np.linalg.norm(explained["mask"], axis=1) * np.linalg.norm(reference["mask"], axis=1)

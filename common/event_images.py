@@ -7,10 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from common import explanation_statistics, figures, report_figures, report_tables, tensorboard
+from common import figures, report_figures, tensorboard
 from common.clip_store import ClipStore
 from common.explanations import Explanations
-from common.report_comparison import Run
 
 _MATRIX_SIZE = 480  # px, at least
 _CLIPS = 4
@@ -53,11 +52,9 @@ def write_explanations(events: pathlib.Path, explained: Explanations, store: Cli
       explained: what was explained.
       store: the clips that it is of.
     """
-    (label,) = report_tables.labels([explained.header])
-    run = Run(label, explained, explanation_statistics.clip_statistics(explained, store))
     with tensorboard.open_events(events) as writer:
         for row, video_id in enumerate(explained["video_id"][:_CLIPS]):
             place = store.video_ids.index(video_id)
-            clip = report_figures.clip_figure(run, row, store.read([place])[0], store, place)
+            clip = report_figures.clip_figure(explained, row, store.read([place])[0], store, place)
             tag = f"explained_by_{explained.header['framework']}/{video_id}"
             writer.add_image(tag, figures.still_strip(clip), dataformats="HWC")

@@ -99,7 +99,7 @@ def gather(settings: EvidenceSettings, make_explainer: MakeExplainer) -> dict[st
     explanation_loop.check_weights(run, explained.header)
     store = ClipStore(settings.clips or explained.header["clips"], explained.header["split"])
     chosen = _spread(len(explained), settings.limit)
-    some = Explanations(explained.header, {name: column[chosen] for name, column in explained.columns.items()})
+    some = explained.take(chosen)
     frames = store.read([store.video_ids.index(video_id) for video_id in some["video_id"]])
     mask_config = MaskConfig(**explained.header["mask"])
     cam_config = GradCamConfig(**explained.header["gradcam"])

@@ -81,7 +81,7 @@ class Explainer(Protocol):
 
 
 # (model, canonical weights, what to call after each step with its number of clips).
-MakeExplainer = Callable[[configs.ModelConfig, dict[str, np.ndarray], Callable[[int], None]], Explainer]
+MakeExplainer = Callable[[configs.ModelConfig, dict[str, np.ndarray], Callable[[int], object]], Explainer]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
         total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR, **prediction.BAR
     ) as bar:
         steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
-        explainer = make_explainer(model, weights, lambda clips: _advance(bar, clips / steps))
+        explainer = make_explainer(model, weights, lambda clips: bar.update(clips / steps))
         header = _header(settings, run, model, store, explainer)
         if out.exists():
             return _finished(out, header, store, chosen), store
@@ -175,10 +175,6 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}, {rate_fmt}]"
-
-
-def _advance(bar: tqdm.tqdm, clips: float) -> None:
-    bar.update(clips)
 
 
 def choose_clips(store: ClipStore, settings: ExplainSettings) -> np.ndarray:

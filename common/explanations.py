@@ -21,6 +21,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import h5py
@@ -72,6 +73,15 @@ class Explanations:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Explanations":
+        """Returns the rows of some clips, in the order asked for."""
+        return Explanations(self.header, {name: column[rows] for name, column in self.columns.items()})
+
+    def of_clips(self, video_ids: Iterable[str]) -> "Explanations":
+        """Returns the rows of some clips, which must all be there, in the order of their ids."""
+        places = {video_id: place for place, video_id in enumerate(self["video_id"])}
+        return self.take([places[video_id] for video_id in video_ids])
 
 
 def write(path: pathlib.Path, explanations: Explanations) -> None:

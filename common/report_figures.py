@@ -15,6 +15,7 @@ import tqdm
 
 from common import figures, gradcam_maps, perturbations, prediction
 from common.clip_store import ClipStore
+from common.explanations import Explanations
 from common.report_comparison import Run
 
 _FRAMES_PER_SECOND = 4
@@ -52,7 +53,10 @@ def write_figures(
         for number, place in enumerate(places):
             frames = store.read([place])[0]
             for group in _groups([run for run in runs if store.video_ids[place] in run.rows]):
-                drawn = [clip_figure(run, run.rows[store.video_ids[place]], frames, store, place) for run in group]
+                drawn = [
+                    clip_figure(run.explanations, run.rows[store.video_ids[place]], frames, store, place)
+                    for run in group
+                ]
                 written.append(_write(directory, number, group, drawn, store, place))
             bar.update()
     return written
@@ -60,46 +64,52 @@ def write_figures(
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Returns runs as they stand in a figure: two models of one framework together, others alone."""
-    groups, left = [], list(runs)
-    for first in runs:
-        partner = [
-            run
-            for run in left
-            if first in left
-            and (first.explanations.header["model"], run.explanations.header["model"]) == _PAIR
-            and first.explanations.header["framework"] == run.explanations.header["framework"]
-        ][:1]
-        if partner:
-            groups.append([first, *partner])
-            left = [run for run in left if run is not first and run is not partner[0]]
-    return groups + [[run] for run in left]
+    pairs: list[list[Run]] = []
+    left = list(runs)
+    for first in [run for run in runs if _model(run) == _PAIR[0]]:
+        framework = first.explanations.header["framework"]
+        second = next(
+            (run for run in left if _model(run) == _PAIR[1] and run.explanations.header["framework"] == framework), None
+        )
+        if second:
+            pairs.append([first, second])
+            left = [run for run in left if run is not first and run is not second]
+    return pairs + [[run] for run in left]
 
 
-def clip_figure(run: Run, row: int, frames: np.ndarray, store: ClipStore, place: int) -> figures.ClipFigure:
+def _model(run: Run) -> str:
+    return run.explanations.header["model"]
+
+
+def _class_name(store: ClipStore, place: int) -> str:
+    label = int(store.labels[place])
+    return store.info.class_names[label] if label >= 0 else "class unknown"
+
+
+def clip_figure(
+    explained: Explanations, row: int, frames: np.ndarray, store: ClipStore, place: int
+) -> figures.ClipFigure:
     """Returns what is drawn of a clip.
 
     Args:
-      run: explained run.
-      row: of the clip in its explanations.
+      explained: of a run.
+      row: of the clip in it.
       frames: uint8 [T, H, W, 3].
       store: the split.
       place: of the clip in the store.
     """
-    explained = run.explanations
     header = explained.header
     kind = header["mask"]["kind"]
     maps = gradcam_maps.upsample(explained["gradcam"][row : row + 1], frames.shape[:3], header["gradcam"]["time"])
     snapped = explained["mask_snapped"][row]
     perturbed = perturbations.perturb(frames[None], snapped[None].astype(np.float32), kind)[0]
-    label = int(store.labels[place])
-    class_name = store.info.class_names[label] if label >= 0 else "class unknown"
     scores: dict[str, Any] = {name: float(explained[name][row]) for name in ("OS", "FS", "RS", "CS")}
     return figures.ClipFigure(
         frames=frames,
         heat=gradcam_maps.normalize(maps, "clip")[0],
         perturbed=np.rint(perturbed).astype(np.uint8),
         mask=snapped,
-        title=figures.title(class_name, header["model"], header["framework"]),
+        title=figures.title(_class_name(store, place), header["model"], header["framework"]),
         caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}),
         kind=kind,
     )
@@ -122,9 +132,7 @@ def _write(
     figures.write_png(directory / f"{film}.png", frames[len(frames) // 2])
     for name, clip in zip(names, drawn, strict=True):
         figures.write_png(directory / f"{name}-still.png", figures.still_strip(clip))
-    label = int(store.labels[place])
-    class_name = store.info.class_names[label] if label >= 0 else "class unknown"
-    title = f"{class_name} ({store.video_ids[place]}): {' and '.join(run.label for run in group)}"
+    title = f"{_class_name(store, place)} ({store.video_ids[place]}): {' and '.join(run.label for run in group)}"
     return FigureFiles(
         title, (f"{film}.gif", f"{film}.mp4", f"{film}.png"), tuple(f"{name}-still.png" for name in names)
     )

@@ -46,7 +46,7 @@ def test_others_stand_alone(tmp_path, store):
 def test_frames_are_those_under_the_snapped_mask(store):
     run = make_run(store, "I3D", "i3d")
     frames = store.read([0])[0]
-    clip = report_figures.clip_figure(run, 0, frames, store, 0)
+    clip = report_figures.clip_figure(run.explanations, 0, frames, store, 0)
     # Frames 1 to 3 are frozen at frame 0.
     np.testing.assert_array_equal(clip.perturbed, frames[[0, 0, 0, 0, 4, 5, 6, 7]])
     assert clip.caption.startswith("OS: 0.900 FS: 0.100 RS: 0.500")

@@ -44,7 +44,7 @@ def check_explanations(torch_path: pathlib.Path, tf_path: pathlib.Path) -> dict[
     """
     ours, theirs = explanations.read(torch_path), explanations.read(tf_path)
     _check_comparable(ours, theirs)
-    ours = _rows_of(ours, theirs["video_id"])
+    ours = ours.of_clips(theirs["video_id"])
     precision = "float64" if ours.header["precision"] == "float64" else "float32"
     rows = [_row(name, ours, theirs, precision) for name in _COLUMNS]
     return {
@@ -69,13 +69,6 @@ def _check_comparable(ours: Explanations, theirs: Explanations) -> None:
     missing = sorted(set(theirs["video_id"]) - set(ours["video_id"]))
     if missing:
         raise errors.UserError(f"Torch's file has all clips of tf's. Received: one without {', '.join(missing)}")
-
-
-def _rows_of(explained: Explanations, video_ids: np.ndarray) -> Explanations:
-    """Returns the rows of some clips, in their order."""
-    places = {video_id: place for place, video_id in enumerate(explained["video_id"])}
-    rows = [places[video_id] for video_id in video_ids]
-    return Explanations(explained.header, {name: column[rows] for name, column in explained.columns.items()})
 
 
 def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) -> dict[str, Any]:

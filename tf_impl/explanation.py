@@ -32,7 +32,7 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
     def make_explainer(
         config: configs.ModelConfig,
         arrays: dict[str, np.ndarray],
-        on_step: Callable[[int], None],
+        on_step: Callable[[int], object],
     ) -> Explainer:
         return Explainer(config, arrays, settings.mask, settings.gradcam, settings.precision, device, on_step)
 
