@@ -58,3 +58,11 @@ def test_prepared_clips_score_as_perturbed_clips_do(name, precision):
         assert_close(f"{kind} in tf", expected.detach().numpy(), theirs.numpy(), limits[0])
         gradient = tape.gradient(first, tf_values).numpy()
         assert_close(f"gradient of {kind} in tf", expected_gradient.numpy(), gradient, limits[1])
+
+    # One prepared clip meets many masks.
+    matrices = perturbations.matrix(values, "freeze")
+    expected = torch_model(torch_mask.perturb(torch.from_numpy(frames[[0, 0]]), torch.from_numpy(values), "freeze"))
+    received = torch_model.perturbed(torch_model.prepare(torch.from_numpy(frames[:1])), torch.from_numpy(matrices))
+    assert_close("one clip in torch", expected.numpy(), received.numpy(), limits[0])
+    theirs = tf_model.perturbed(tf_model.prepare(frames[:1]), tf.constant(matrices))
+    assert_close("one clip in tf", expected.numpy(), theirs.numpy(), limits[0])

@@ -159,7 +159,7 @@ class ConvLSTM(keras.Model):
         """Scores perturbed clips: the logits of `matrix` · clips, to rounding. Inference mode.
 
         Args:
-          prepared: of the clips, see `prepare`.
+          prepared: of N clips, or of one that meets all N matrices; see `prepare`.
           matrix: `[N, T, T]`, in which the result is differentiable.
 
         Returns:

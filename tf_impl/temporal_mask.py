@@ -118,7 +118,7 @@ class MaskSearch:
 
     Args:
       score_fn: see `learn_masks`. If it also has `prepare(clips)` and `perturbed(prepared, matrix)`, which returns what
-        it would for matrix · clips, the descent uses these: work that all steps share is then done once.
+        it would for matrix · clips, these are used: what all perturbations of a clip share is then computed once.
       config: how.
       batch_size: clips at a time; 0 for all that are given.
       on_step: called with a number of clips after each of their steps of the descent, for a progress bar.
@@ -166,7 +166,7 @@ class MaskSearch:
         return _Scorer(self, clips, targets).scores(numbers, values, kind)
 
     def traced(self, clips: tf.Tensor, dtype: tf.DType) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
-        """Returns `_score`, `_prepare` and `_step` as graphs for clips of a shape, of any number."""
+        """Returns `_score`, `_prepare`, `_score_prepared` and `_step` as graphs for clips of a shape, of any number."""
         time = clips.shape[1]
         key = (*clips.shape[1:], clips.dtype, dtype)
         if key not in self._traced:
@@ -180,6 +180,7 @@ class MaskSearch:
             self._traced[key] = (
                 tf.function(self._score, input_signature=(given, targets, matrix), autograph=False),
                 prepare,
+                tf.function(self._score_prepared, input_signature=(prepared, targets, matrix), autograph=False),
                 tf.function(self._step, input_signature=step, autograph=False),
             )
         return self._traced[key]
@@ -189,7 +190,7 @@ class MaskSearch:
         return tf.cast(_of_targets(self.score_fn(_apply(matrix, clips)), targets), matrix.dtype)
 
     def _score_prepared(self, prepared: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-        """The same, of prepared clips."""
+        """The same, of prepared clips; one clip may meet many matrices."""
         if not hasattr(self.score_fn, "prepare"):
             return self._score(prepared, targets, matrix)
         return tf.cast(_of_targets(self.score_fn.perturbed(prepared, matrix), targets), matrix.dtype)
@@ -227,29 +228,34 @@ class _Scorer:
         self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
         self._targets = tf.constant(targets)
         self._batch_size = search.batch_size or self.num_clips
-        self._score, self._prepare, self._step = search.traced(self._clips, self._dtype)
+        self._traced = search.traced(self._clips, self._dtype)
+        self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
         masks.check_probabilities(_numpy(search.score_fn(tf.cast(self._clips[:1], self._dtype))), targets)
 
     def scores(self, clips: np.ndarray, values: np.ndarray, kind: str) -> np.ndarray:
         matrices = perturbations.matrix(values, kind)
-        parts = [
-            self._score(*self._chosen(clips[some]), self._tensor(matrices[some])) for some in self._batches(len(clips))
-        ]
+        parts = [self._score(clips[some], self._tensor(matrices[some])) for some in self._batches(len(clips))]
         return masks.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
     def descend(self, clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = [
-            self._descend(*self._chosen(clips[some]), self._tensor(starts[some])) for some in self._batches(len(clips))
-        ]
+        parts = [self._descend(clips[some], self._tensor(starts[some])) for some in self._batches(len(clips))]
         found, losses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return found, masks.check_finite(losses, "Losses")
 
-    def _descend(self, clips: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        prepared = self._prepare(clips)
+    def _score(self, clips: np.ndarray, matrices: tf.Tensor) -> tf.Tensor:
+        score, _, score_prepared, _ = self._traced
+        targets = tf.gather(self._targets, clips)
+        if (clips == clips[0]).all():  # Many masks of one clip, as the oracle tries them.
+            return score_prepared(self._prepared(clips[:1]), targets, matrices)
+        return score(tf.gather(self._clips, clips), targets, matrices)
+
+    def _descend(self, clips: np.ndarray, logits: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        prepared, targets = self._prepared(clips), tf.gather(self._targets, clips)
+        *_, take_step = self._traced
         state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
         for step in range(self._search.config.iterations):
             corrections = tuple(self._tensor(value) for value in masks.adam_corrections(step + 1))
-            loss, state = self._step(prepared, targets, state, corrections)
+            loss, state = take_step(prepared, targets, state, corrections)
             losses.append(loss)
             self._search.on_step(len(logits))
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
@@ -257,8 +263,12 @@ class _Scorer:
     def _batches(self, total: int) -> list[slice]:
         return [slice(start, start + self._batch_size) for start in range(0, total, self._batch_size)]
 
-    def _chosen(self, numbers: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.gather(self._clips, numbers), tf.gather(self._targets, numbers)
+    def _prepared(self, clips: np.ndarray) -> tf.Tensor:
+        _, prepare, *_ = self._traced
+        if self._kept is None or not np.array_equal(self._kept[0], clips):
+            self._kept = None  # Two at a time may not fit.
+            self._kept = clips, prepare(tf.gather(self._clips, clips))
+        return self._kept[1]
 
     def _tensor(self, values: np.ndarray | float) -> tf.Tensor:
         return tf.constant(values, self._dtype)

@@ -187,6 +187,35 @@ def test_a_clip_does_not_see_its_batch(model, kind):
         assert_same(search.learn(clips[rows], targets[rows]), part(together, rows), tolerance=1e-5)
 
 
+class _Prepared:
+    """Keeps the pixels' means of a clip, which is all that it looks at."""
+
+    def __init__(self):
+        self.prepared = tf.Variable(0)
+
+    def __call__(self, clips):
+        return _motion(clips)
+
+    def prepare(self, clips):
+        self.prepared.assign_add(tf.shape(clips)[0])
+        return tf.reduce_mean(tf.cast(clips, tf.float32), (2, 3, 4))
+
+    def perturbed(self, prepared, matrix):
+        return _motion((matrix @ prepared[:, :, None])[..., None, None])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
+    model = _Prepared()
+    targets = np.array([2, 5])
+    search = temporal_mask.MaskSearch(model, MaskConfig(iterations=3), batch_size)
+    found = search.best_interval(_jumps(*targets), targets)
+    assert model.prepared.numpy() == 2
+    expected = temporal_mask.best_interval(_motion, _jumps(*targets), targets, MaskConfig(iterations=3))
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    np.testing.assert_array_equal(found.intervals, expected.intervals)
+
+
 def test_pixels_of_any_dtype_give_the_same(short):
     learnt = [short.learn(_random_clips(2, dtype), [3, 1]) for dtype in (np.uint8, np.float32)]
     assert_same(learnt[0], learnt[1])
@@ -285,8 +314,8 @@ def test_one_trace_serves_batches_of_all_sizes():
         search.best_interval(_jumps(*frames), frames)
         search.learn(_jumps(*frames), frames)
         assert search.traced(tf.constant(_jumps(3)), tf.float32) is traces
-        assert [trace.experimental_get_tracing_count() for trace in traces] == [1] * len(traces)
-    search.learn(_jumps(3, dtype=np.float64), [3])
+    assert [trace.experimental_get_tracing_count() for trace in traces] == [1] * len(traces)
+    search.learn(_jumps(3, 5, dtype=np.float64), [3, 5])
     other = search.traced(tf.constant(_jumps(3, dtype=np.float64)), tf.float64)
     assert [trace.experimental_get_tracing_count() for trace in traces + other] == [1] * 2 * len(traces)
 

@@ -57,7 +57,7 @@ def perturb(clips: torch.Tensor, mask: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def _apply(matrix: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
-    return (matrix @ clips.flatten(2).to(matrix.dtype)).view(clips.shape)
+    return (matrix @ clips.flatten(2).to(matrix.dtype)).view(-1, *clips.shape[1:])
 
 
 def mask_loss(scores: torch.Tensor, mask: torch.Tensor, config: MaskConfig) -> torch.Tensor:
@@ -112,7 +112,7 @@ class MaskSearch:
 
     Args:
       score_fn: see `learn_masks`. If it also has `prepare(clips)` and `perturbed(prepared, matrix)`, which returns what
-        it would for matrix · clips, the descent uses these: work that all steps share is then done once.
+        it would for matrix · clips, these are used: what all perturbations of a clip share is then computed once.
       config: how.
       batch_size: clips at a time; 0 for all that are given.
       on_step: called with a number of clips after each of their steps of the descent, for a progress bar.
@@ -175,7 +175,7 @@ class MaskSearch:
         return _of_targets(self.score_fn(_apply(matrix, clips)), targets).to(matrix.dtype)
 
     def _score_prepared(self, prepared: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """The same, of prepared clips."""
+        """The same, of prepared clips; one clip may meet many matrices."""
         if not hasattr(self.score_fn, "prepare"):
             return self._score(prepared, targets, matrix)
         return _of_targets(self.score_fn.perturbed(prepared, matrix), targets).to(matrix.dtype)
@@ -215,6 +215,7 @@ class _Scorer:
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
         self._batch_size = search.batch_size or self.num_clips
+        self._kept: tuple[np.ndarray, torch.Tensor] | None = None  # Which clips were prepared last, and the result.
         # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
         with torch.no_grad():
             masks.check_probabilities(_numpy(search.score_fn(self._clips[:1].to(self._dtype))), targets)
@@ -222,23 +223,22 @@ class _Scorer:
     def scores(self, clips: np.ndarray, values: np.ndarray, kind: str) -> np.ndarray:
         matrices = perturbations.matrix(values, kind)
         with torch.no_grad():
-            parts = [
-                self._search._score(*self._chosen(clips[some]), self._tensor(matrices[some]))
-                for some in self._batches(len(clips))
-            ]
+            parts = [self._score(clips[some], self._tensor(matrices[some])) for some in self._batches(len(clips))]
         return masks.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
     def descend(self, clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = [
-            self._descend(*self._chosen(clips[some]), self._tensor(starts[some])) for some in self._batches(len(clips))
-        ]
+        parts = [self._descend(clips[some], self._tensor(starts[some])) for some in self._batches(len(clips))]
         found, losses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return found, masks.check_finite(losses, "Losses")
 
-    def _descend(
-        self, clips: torch.Tensor, targets: torch.Tensor, logits: torch.Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        prepared = self._search._prepare(clips)
+    def _score(self, clips: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
+        targets = self._targets[self._index(clips)]
+        if (clips == clips[0]).all():  # Many masks of one clip, as the oracle tries them.
+            return self._search._score_prepared(self._prepared(clips[:1]), targets, matrices)
+        return self._search._score(self._clips[self._index(clips)], targets, matrices)
+
+    def _descend(self, clips: np.ndarray, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        prepared, targets = self._prepared(clips), self._targets[self._index(clips)]
         state, losses = (logits, torch.zeros_like(logits), torch.zeros_like(logits)), []
         for step in range(self._search.config.iterations):
             loss, state = self._search._step(prepared, targets, state, masks.adam_corrections(step + 1))
@@ -249,9 +249,14 @@ class _Scorer:
     def _batches(self, total: int) -> list[slice]:
         return [slice(start, start + self._batch_size) for start in range(0, total, self._batch_size)]
 
-    def _chosen(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        index = torch.as_tensor(numbers, device=self._clips.device)
-        return self._clips[index], self._targets[index]
+    def _prepared(self, clips: np.ndarray) -> torch.Tensor:
+        if self._kept is None or not np.array_equal(self._kept[0], clips):
+            self._kept = None  # Two at a time may not fit.
+            self._kept = clips, self._search._prepare(self._clips[self._index(clips)])
+        return self._kept[1]
+
+    def _index(self, numbers: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(numbers, device=self._clips.device)
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self._dtype, device=self._clips.device)

@@ -176,6 +176,33 @@ def test_a_clip_does_not_see_its_batch(model, kind):
         assert_same(search.learn(clips[rows], targets[rows]), part(together, rows), tolerance=1e-5)
 
 
+class _Prepared(Motion):
+    """Keeps the pixels' means of a clip, which is all that it looks at."""
+
+    def __init__(self):
+        super().__init__()
+        self.prepared = 0
+
+    def prepare(self, clips):
+        self.prepared += len(clips)
+        return clips.float().flatten(2).mean(2)
+
+    def perturbed(self, prepared, matrix):
+        return _motion((matrix @ prepared[:, :, None])[..., None, None])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
+    model = _Prepared()
+    targets = np.array([2, 5])
+    search = temporal_mask.MaskSearch(model, MaskConfig(iterations=3), batch_size)
+    found = search.best_interval(_jumps(*targets), targets)
+    assert model.prepared == 2
+    expected = temporal_mask.best_interval(_motion, _jumps(*targets), targets, MaskConfig(iterations=3))
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    np.testing.assert_array_equal(found.intervals, expected.intervals)
+
+
 def test_pixels_of_any_dtype_give_the_same():
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=3))
     learnt = [search.learn(_random_clips(2, dtype), [3, 1]) for dtype in (np.uint8, np.int32, np.float32)]
