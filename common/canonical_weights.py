@@ -5,7 +5,6 @@ config lies in the header, so a file alone says what it is. Nothing is ever unpi
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from common import architectures, configs, errors
+from common import architectures, configs, errors, files
 
 FORMAT = "canonical-video-weights-1"
 
@@ -64,16 +63,9 @@ def check(weights: Mapping[str, np.ndarray], config: configs.ModelConfig, origin
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     """Writes any arrays with a JSON header, whole or not at all (also after a power cut)."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            # One entry: safetensors writes several in an order that differs from run to run.
-            file.write(safetensors.numpy.save(arrays, {"header": json.dumps(header, sort_keys=True)}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.written_whole(path, durable=True) as temporary:
+        # One entry: safetensors writes several in an order that differs from run to run.
+        temporary.write_bytes(safetensors.numpy.save(arrays, {"header": json.dumps(header, sort_keys=True)}))
 
 
 def load_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

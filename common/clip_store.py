@@ -6,13 +6,12 @@ finished. Everything it says is checked against the shards when a split is opene
 
 import dataclasses
 import json
-import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from common import errors
+from common import errors, files
 from common.shards import SCHEMA_VERSION, Layout, ShardReader
 
 SPLITS = ("train", "validation", "test")
@@ -67,9 +66,8 @@ def shard_name(split: str, index: int, count: int) -> str:
 def write_dataset_json(directory: pathlib.Path, info: DatasetInfo) -> None:
     """Writes `dataset.json` whole or not at all. It is written last: a folder that has it is finished."""
     values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(info)}
-    temporary = directory / f"dataset.json.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(directory / "dataset.json")
+    with files.written_whole(directory / "dataset.json") as temporary:
+        temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
@@ -160,6 +158,16 @@ class ClipStore:
         if name not in self._shards[0].columns:
             raise errors.UserError(f"Columns are {', '.join(self._shards[0].columns)}. Received: {name!r}")
         return np.concatenate([reader.columns[name] for reader in self._shards])
+
+    def places(self, video_ids: Iterable[str]) -> list[int]:
+        """Returns where clips of these ids stand; refuses an id that no clip has."""
+        place = {video_id: number for number, video_id in enumerate(self.video_ids)}
+        try:
+            return [place[video_id] for video_id in video_ids]
+        except KeyError as error:
+            raise errors.UserError(
+                f"Clips are of the {self.split} split of {self.directory}. Received: {error}, which is not"
+            ) from None
 
     def read_into(self, index: int, out: np.ndarray) -> None:
         """Reads clip `index` into `out`, uint8 [T, H, W, 3]. Safe to call from several threads at once."""

@@ -30,6 +30,13 @@ def test_a_split_is_one_sequence_over_its_shards(store_path):
     assert store.column("source_time").shape == (7, 8)
 
 
+def test_clips_are_found_by_id(store_path):
+    store = clip_store.ClipStore(store_path, "train")
+    assert store.places([store.video_ids[2], store.video_ids[0]]) == [2, 0]
+    with pytest.raises(errors.UserError, match="Clips are of the train split of .* Received: 'x', which is not"):
+        store.places([store.video_ids[0], "x"])
+
+
 def test_dataset_json_round_trip(store_path):
     info = clip_store.read_dataset_json(store_path)
     assert info.splits() == ("train", "validation")

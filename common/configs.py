@@ -38,7 +38,7 @@ class I3DConfig:
 
     def __post_init__(self) -> None:
         _check_model(self, min_frames=8, min_size=32)
-        _check_choice("temporal_strides", self.temporal_strides, ("paper", "original"))
+        errors.check_choice("temporal_strides", self.temporal_strides, ("paper", "original"))
         if not 0 < self.width <= 8:
             raise errors.UserError(f"width must be in (0, 8]. Received: {self.width}")
 
@@ -73,7 +73,7 @@ class ConvLSTMConfig:
     def __post_init__(self) -> None:
         # Each layer halves the frame twice (stride 2, then the pool), so this is the least size that leaves one pixel.
         _check_model(self, min_frames=1, min_size=4**self.num_layers - 1)
-        _check_choice("head", self.head, ("all_frames", "last_frame"))
+        errors.check_choice("head", self.head, ("all_frames", "last_frame"))
         for name in ("num_layers", "filters"):
             if getattr(self, name) < 1:
                 raise errors.UserError(f"{name} must be at least 1. Received: {getattr(self, name)}")
@@ -116,8 +116,8 @@ class TrainConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_choice("optimizer", self.optimizer, ("adam", "sgd"))
-        _check_choice("precision", self.precision, PRECISIONS)
+        errors.check_choice("optimizer", self.optimizer, ("adam", "sgd"))
+        errors.check_choice("precision", self.precision, PRECISIONS)
         for name, least in (("epochs", 0), ("batch_size", 1), ("plateau_patience", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise errors.UserError(f"{name} must be at least {least}. Received: {getattr(self, name)}")
@@ -167,13 +167,8 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise errors.UserError(f"{name} must be one of {', '.join(choices)}. Received: {value!r}")
-
-
 def _check_model(config: ModelConfig, *, min_frames: int, min_size: int) -> None:
-    _check_choice("normalization", config.normalization, NORMALIZATIONS)
+    errors.check_choice("normalization", config.normalization, NORMALIZATIONS)
     if config.num_classes < 1:
         raise errors.UserError(f"num_classes must be at least 1. Received: {config.num_classes}")
     if not 0 <= config.dropout < 1:

@@ -1,7 +1,7 @@
 """What a user did wrong, told in one line, and the one place that turns it into exit code 2."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 
@@ -11,6 +11,13 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises a `UserError` if the value called `name` is none of the choices."""
+    known = list(choices)
+    if value not in known:
+        raise UserError(f"{name} must be one of {', '.join(known)}. Received: {value!r}")
 
 
 def run(main: Callable[[list[str]], int | None], positional: str | None = None) -> None:

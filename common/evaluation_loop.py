@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import canonical_weights, configs, errors, event_images, metrics, prediction, run_directory
-from common.clip_store import ClipStore
+from common import configs, errors, event_images, metrics, prediction, run_directory
 from common.run_directory import RunDirectory
 from common.text_table import text_table
 
@@ -59,18 +58,12 @@ def evaluate(
 def _evaluate_run(
     run: RunDirectory, settings: EvaluateSettings, make_predict: Callable[..., PredictBatch], framework: str
 ) -> dict[str, Any]:
-    stored = run.read_config()
-    weights, model = canonical_weights.load(run.weights)
-    if model != stored.train.model:
-        raise errors.UserError(
-            f"weights.safetensors holds the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
-        )
-    clips = settings.clips or pathlib.Path(stored.clips)
-    store = ClipStore(clips, settings.split)
-    run_directory.check_data(stored, store.info)
+    stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
     if not len(store) or store.labels.min() < 0:
-        raise errors.UserError(f"Evaluation takes clips that are all labelled. Received: {settings.split} of {clips}")
-    predict_batch = make_predict(model, weights)
+        raise errors.UserError(
+            f"Evaluation takes clips that are all labelled. Received: {settings.split} of {store.directory}"
+        )
+    predict_batch = make_predict(stored.train.model, weights)
     scores = {
         name: metrics.classification_metrics(
             prediction.predict(
@@ -89,11 +82,11 @@ def _evaluate_run(
     result = {
         "schema_version": SCHEMA_VERSION,
         "run": run.path.name,
-        "model": model.model,
+        "model": stored.train.model.model,
         "dataset": store.info.dataset,
         "framework": framework,
         "trained_with": stored.framework,
-        "clips": str(clips),
+        "clips": str(store.directory),
         "split": settings.split,
         **scores,
         "drop": _drops(scores["forward"], scores["reversed"]),

@@ -53,8 +53,8 @@ def write_explanations(events: pathlib.Path, explained: Explanations, store: Cli
       store: the clips that it is of.
     """
     with tensorboard.open_events(events) as writer:
-        for row, video_id in enumerate(explained["video_id"][:_CLIPS]):
-            place = store.video_ids.index(video_id)
+        shown = explained["video_id"][:_CLIPS]
+        for row, (video_id, place) in enumerate(zip(shown, store.places(shown), strict=True)):
             clip = report_figures.clip_figure(explained, row, store.read([place])[0], store, place)
             tag = f"explained_by_{explained.header['framework']}/{video_id}"
             writer.add_image(tag, figures.still_strip(clip), dataformats="HWC")

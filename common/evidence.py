@@ -100,7 +100,7 @@ def gather(settings: EvidenceSettings, make_explainer: MakeExplainer) -> dict[st
     store = ClipStore(settings.clips or explained.header["clips"], explained.header["split"])
     chosen = _spread(len(explained), settings.limit)
     some = explained.take(chosen)
-    frames = store.read([store.video_ids.index(video_id) for video_id in some["video_id"]])
+    frames = store.read(store.places(some["video_id"]))
     mask_config = MaskConfig(**explained.header["mask"])
     cam_config = GradCamConfig(**explained.header["gradcam"])
 

@@ -19,7 +19,6 @@ from absl import logging
 
 from common import (
     architectures,
-    canonical_weights,
     configs,
     errors,
     event_images,
@@ -119,8 +118,7 @@ class ExplainSettings:
     out: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise errors.UserError(f"target must be one of {', '.join(TARGETS)}. Received: {self.target!r}")
+        errors.check_choice("target", self.target, TARGETS)
         if min(self.limit, self.limit_per_class, self.batch_size) < 0:
             raise errors.UserError(
                 "limit, limit_per_class and batch_size must be at least 0. "
@@ -142,14 +140,8 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
       errors.UserError: for clips that do not fit the run, an empty choice, or an `out` of other settings.
     """
     run = RunDirectory(settings.run)
-    stored = run.read_config()
-    weights, model = canonical_weights.load(run.weights)
-    if model != stored.train.model:
-        raise errors.UserError(
-            f"weights.safetensors holds the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
-        )
-    store = ClipStore(settings.clips or pathlib.Path(stored.clips), settings.split)
-    run_directory.check_data(stored, store.info)
+    stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
+    model = stored.train.model
     chosen = choose_clips(store, settings)
     out = settings.out or run.path / "explanations.h5"
     with tqdm.tqdm(

@@ -19,7 +19,6 @@ framework and versions. What needs the clips too (ground truth, statistics of bl
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from common import errors
+from common import errors, files
 
 SCHEMA_VERSION = 1
 
@@ -92,15 +91,10 @@ def write(path: pathlib.Path, explanations: Explanations) -> None:
       explanations: all columns, of matching shapes.
     """
     _check(explanations.columns, str(path))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["header"] = json.dumps(explanations.header, ensure_ascii=False, sort_keys=True)
-            for name, (dtype, _) in COLUMNS.items():
-                file.create_dataset(name, data=np.asarray(explanations[name], dtype=dtype), dtype=dtype)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["header"] = json.dumps(explanations.header, ensure_ascii=False, sort_keys=True)
+        for name, (dtype, _) in COLUMNS.items():
+            file.create_dataset(name, data=np.asarray(explanations[name], dtype=dtype), dtype=dtype)
 
 
 def read(path: pathlib.Path) -> Explanations:

@@ -40,7 +40,7 @@ class GradCamConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("weights", WEIGHTS), ("score", SCORES), ("time", TIMES)):
-            _check_choice(name, getattr(self, name), choices)
+            errors.check_choice(name, getattr(self, name), choices)
 
 
 def default_endpoint(model_config: configs.ModelConfig) -> str:
@@ -51,9 +51,10 @@ def default_endpoint(model_config: configs.ModelConfig) -> str:
 def find_endpoint(model_config: configs.ModelConfig, endpoint: str) -> str:
     """Returns the endpoint of a name, for "" the paper's; refuses what is no endpoint [T', H', W', C] of the model."""
     names = [layer.name for layer in architectures.layers(model_config) if len(layer.output_shape) == 4]
-    if endpoint and endpoint not in names:
-        raise errors.UserError(f"endpoint must be one of {', '.join(names)}. Received: {endpoint!r}")
-    return endpoint or default_endpoint(model_config)
+    if not endpoint:
+        return default_endpoint(model_config)
+    errors.check_choice("endpoint", endpoint, names)
+    return endpoint
 
 
 def check_shapes(activations: tuple[int | None, ...], logits: tuple[int | None, ...]) -> None:
@@ -86,7 +87,7 @@ def combine(activations: np.ndarray, gradients: np.ndarray, weights: str = "fram
     Returns:
       float64 where the activations are, else float32.
     """
-    _check_choice("weights", weights, WEIGHTS)
+    errors.check_choice("weights", weights, WEIGHTS)
     dtype = np.float64 if activations.dtype == np.float64 else np.float32
     axes = (2, 3) if weights == "frame" else (1, 2, 3)
     channel_weights = gradients.mean(axis=axes, dtype=np.float64, keepdims=True).astype(dtype)  # [N, T' or 1, 1, 1, C]
@@ -107,7 +108,7 @@ def upsample(maps: np.ndarray, shape: tuple[int, int, int], time: str = "repeat"
     Returns:
       float32 [N, T, H, W].
     """
-    _check_choice("time", time, TIMES)
+    errors.check_choice("time", time, TIMES)
     num_frames, height, width = shape
     coarse = maps.shape[1]
     frames = maps.reshape(-1, *maps.shape[2:]).astype(np.float32)
@@ -131,7 +132,7 @@ def normalize(maps: np.ndarray, per: str = "clip") -> np.ndarray:
       maps: float.
       per: "clip" (frames of a clip can be compared) or "frame".
     """
-    _check_choice("per", per, NORMALIZATIONS)
+    errors.check_choice("per", per, NORMALIZATIONS)
     largest = maps.max(axis=(1, 2, 3) if per == "clip" else (2, 3), keepdims=True)
     return np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0)
 
@@ -173,8 +174,3 @@ def _distances(map01: np.ndarray) -> np.ndarray:
         moment = map01.sum(axis=3 - axis, dtype=np.float64) @ offsets
         squares += np.divide(moment, total, out=np.full_like(total, np.nan), where=total > 0) ** 2
     return np.sqrt(squares) / (np.hypot(height, width) / 2)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise errors.UserError(f"{name} must be one of {', '.join(choices)}. Received: {value!r}")

@@ -52,8 +52,7 @@ class MaskConfig:
     def __post_init__(self) -> None:
         perturbations.find(self.kind)
         for name, choices in (("start", STARTS), ("compat", COMPATS)):
-            if getattr(self, name) not in choices:
-                raise errors.UserError(f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}")
+            errors.check_choice(name, getattr(self, name), choices)
         allowed = (self.lambda_1 >= 0, self.lambda_2 >= 0, self.beta >= 1, self.learning_rate > 0)
         numbers = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
         if not all(allowed) or not all(map(math.isfinite, numbers)):

@@ -51,8 +51,7 @@ def register(kind: Kind) -> Kind:
 
 def find(name: str) -> Kind:
     """Returns the kind of a name; refuses an unknown one."""
-    if name not in KINDS:
-        raise errors.UserError(f"kind must be one of {', '.join(KINDS)}. Received: {name!r}")
+    errors.check_choice("kind", name, KINDS)
     return KINDS[name]
 
 

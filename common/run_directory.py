@@ -7,12 +7,13 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
 
-from common import configs, errors
-from common.clip_store import DatasetInfo
+import numpy as np
+
+from common import canonical_weights, configs, errors, files
+from common.clip_store import ClipStore, DatasetInfo
 
 SCHEMA_VERSION = 1
 
@@ -96,6 +97,30 @@ class RunDirectory:
         write_text(self.log, kept)
 
 
+def open_trained(
+    run: RunDirectory, clips: pathlib.Path | None, split: str
+) -> tuple[RunConfig, dict[str, np.ndarray], ClipStore]:
+    """Opens a trained run to use it on clips; whatever does not fit together is refused.
+
+    Args:
+      run: with weights.
+      clips: folder of the clip store; None for the one that the run was trained on.
+      split: of it.
+
+    Returns:
+      What the run's `config.json` says, its canonical weights, and the clips.
+    """
+    stored = run.read_config()
+    weights, model = canonical_weights.load(run.weights)
+    if model != stored.train.model:
+        raise errors.UserError(
+            f"weights.safetensors holds the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
+        )
+    store = ClipStore(clips or pathlib.Path(stored.clips), split)
+    check_data(stored, store.info)
+    return stored, weights, store
+
+
 def data_record(info: DatasetInfo) -> dict[str, Any]:
     """Returns what a model must know of the clips it was made for: pixels that look the same mean the same."""
     return {
@@ -130,6 +155,5 @@ def write_json(path: pathlib.Path, values: Any) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with files.written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

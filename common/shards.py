@@ -17,7 +17,7 @@ import cv2
 import h5py
 import numpy as np
 
-from common import errors
+from common import errors, files
 
 SCHEMA_VERSION = 1
 ENCODINGS = ("jpeg", "raw")
@@ -120,17 +120,10 @@ def write_shard(path: pathlib.Path, clips: Iterable[Clip], layout: Layout, repor
     Returns:
       The number of clips written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            count = _write(file, clips, layout)
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            file.attrs["report"] = json.dumps(report, sort_keys=True)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.written_whole(path, durable=True) as temporary, h5py.File(temporary, "w") as file:
+        count = _write(file, clips, layout)
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["report"] = json.dumps(report, sort_keys=True)
     return count
 
 

@@ -13,7 +13,6 @@ byte for byte that of an uninterrupted run, with any number of workers. Other se
 import collections
 import csv
 import dataclasses
-import os
 import pathlib
 import re
 import sys
@@ -22,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import tqdm
 from absl import logging
 
-from common import clip_store, configs, errors, locks, shards
+from common import clip_store, configs, errors, files, locks, shards
 from data_prep import folder, kth, plans, sampling, shard_jobs, something, synthetic, synthetic_scenes, videos, workers
 
 DATASETS = ("synthetic", "something", "kth", "folder")
@@ -81,8 +80,7 @@ class PrepareConfig:
             ("subsampling", sampling.SUBSAMPLINGS),
             ("resize", sampling.RESIZES),
         ):
-            if getattr(self, name) not in choices:
-                raise errors.UserError(f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}")
+            errors.check_choice(name, getattr(self, name), choices)
         for name, least in (("clips_per_shard", 1), ("workers", 1), ("max_failures", 0), ("seed", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise errors.UserError(f"{name} must be at least {least}. Received: {getattr(self, name)}")
@@ -242,12 +240,13 @@ def _workers(config: PrepareConfig) -> int:
 
 
 def _write_remarks(path: pathlib.Path, heading: str, remarks: Sequence[plans.Remark]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with (
+        files.written_whole(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("video_id", "path", heading))
         writer.writerows(dataclasses.astuple(remark) for remark in remarks)
-    temporary.replace(path)
 
 
 def _write_info(config: PrepareConfig, settings: shard_jobs.Settings, results: Sequence[shard_jobs.Result]) -> None:

@@ -34,15 +34,14 @@ def subsample(num_source: int, num_frames: int, rule: str = "linspace") -> np.nd
     """
     if num_source < 1 or num_frames < 1:
         raise ValueError(f"n and T must be at least 1. Received: n={num_source}, T={num_frames}")
+    errors.check_choice("subsampling", rule, SUBSAMPLINGS)
     i = np.arange(num_frames, dtype=np.int64)
     if rule == "linspace":
         steps = max(num_frames - 1, 1)
         # Whole numbers throughout: floor(x + 1/2) with x = i (n - 1) / steps.
         indices = (2 * i * (num_source - 1) + steps) // (2 * steps)
-    elif rule == "released":
-        indices = np.minimum(-(-i * num_source // num_frames), num_source - 1)
     else:
-        raise errors.UserError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}. Received: {rule!r}")
+        indices = np.minimum(-(-i * num_source // num_frames), num_source - 1)
     return indices.astype(np.int32)
 
 
@@ -62,16 +61,13 @@ def resize(frame: np.ndarray, height: int, width: int, rule: str = "stretch") ->
     Returns:
       uint8 [H, W, 3].
     """
+    errors.check_choice("resize", rule, RESIZES)
     if rule == "stretch":
         return _scale(frame, height, width)
-    if rule == "center_crop":
-        scale = max(height / frame.shape[0], width / frame.shape[1])
-        covering = _scale(
-            frame, *(max(n, round(m * scale)) for n, m in zip((height, width), frame.shape, strict=False))
-        )
-        top, left = (covering.shape[0] - height) // 2, (covering.shape[1] - width) // 2
-        return np.ascontiguousarray(covering[top : top + height, left : left + width])
-    raise errors.UserError(f"resize must be one of {', '.join(RESIZES)}. Received: {rule!r}")
+    scale = max(height / frame.shape[0], width / frame.shape[1])
+    covering = _scale(frame, *(max(n, round(m * scale)) for n, m in zip((height, width), frame.shape, strict=False)))
+    top, left = (covering.shape[0] - height) // 2, (covering.shape[1] - width) // 2
+    return np.ascontiguousarray(covering[top : top + height, left : left + width])
 
 
 def _scale(frame: np.ndarray, height: int, width: int) -> np.ndarray:

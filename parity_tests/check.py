@@ -23,7 +23,6 @@ import numpy as np
 from absl import flags
 
 from common import canonical_weights, errors, run_directory
-from common.clip_store import ClipStore
 from common.run_directory import RunDirectory
 from parity_tests import check_explanations, compare, tolerances
 
@@ -94,16 +93,15 @@ def check(settings: CheckSettings) -> dict[str, Any]:
 
 
 def _batch(run: RunDirectory, settings: CheckSettings) -> tuple[np.ndarray, np.ndarray, pathlib.Path]:
-    stored = run.read_config()
-    canonical_weights.load(run.weights)  # Refuses here, in one line, what the workers would trip over.
-    clips = settings.clips or pathlib.Path(stored.clips)
-    store = ClipStore(clips, settings.split)
-    run_directory.check_data(stored, store.info)
+    # Refuses here, in one line, what the workers would trip over.
+    _, _, store = run_directory.open_trained(run, settings.clips, settings.split)
     chosen = np.arange(min(settings.limit, len(store)))
     labels = store.labels[chosen].astype(np.int64)
     if not len(chosen) or labels.min() < 0:
-        raise errors.UserError(f"The check takes clips that are labelled. Received: {settings.split} of {clips}")
-    return store.read(chosen), labels, clips
+        raise errors.UserError(
+            f"The check takes clips that are labelled. Received: {settings.split} of {store.directory}"
+        )
+    return store.read(chosen), labels, store.directory
 
 
 def _run_worker(values: dict[str, str]) -> None:

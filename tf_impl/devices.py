@@ -19,8 +19,7 @@ def find_device(name: str) -> str:
     Raises:
       errors.UserError: for another name, or "gpu" where there is none.
     """
-    if name not in DEVICES:
-        raise errors.UserError(f"device must be one of {', '.join(DEVICES)}. Received: {name!r}")
+    errors.check_choice("device", name, DEVICES)
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
     if name == "gpu" and not has_gpu:
         raise errors.UserError("device=gpu needs a GPU that TensorFlow sees. Received: none (tf.config)")

@@ -100,8 +100,7 @@ def endpoint_fn(model: keras.Model, endpoint: str = "") -> EndpointFn:
 
         return run
     names = [layer.name for layer in model.layers]
-    if endpoint not in names:
-        raise errors.UserError(f"endpoint must be one of {', '.join(names)}. Received: {endpoint!r}")
+    errors.check_choice("endpoint", endpoint, names)
     parts = _parts(model, endpoint)
     return lambda clips: parts(clips, training=False)
 

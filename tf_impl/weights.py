@@ -37,8 +37,7 @@ def build_model(
       seed: of the initial weights and, until `layers.seed_dropout`, of dropout.
       device: where its weights lie; without it, TensorFlow's default.
     """
-    if precision not in layers.DTYPES:
-        raise errors.UserError(f"precision must be one of {', '.join(layers.DTYPES)}. Received: {precision!r}")
+    errors.check_choice("precision", precision, layers.DTYPES)
     with tf.device(device):
         model = _MODELS[type(config)](config, precision)
     load_weights(model, initial_weights.initial_weights(config, seed))

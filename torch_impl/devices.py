@@ -16,8 +16,7 @@ def find_device(name: str) -> torch.device:
     Raises:
       errors.UserError: for another name, or "gpu" where there is none.
     """
-    if name not in DEVICES:
-        raise errors.UserError(f"device must be one of {', '.join(DEVICES)}. Received: {name!r}")
+    errors.check_choice("device", name, DEVICES)
     if name == "gpu" and not torch.cuda.is_available():
         raise errors.UserError("device=gpu needs a GPU that PyTorch sees. Received: none (torch.cuda.is_available())")
     # TF32 rounds the factors of a float32 product to 10 bits, by default in cuDNN's convolutions: --precision decides.

@@ -89,8 +89,7 @@ def endpoint_fn(model: nn.Module, endpoint: str = "", channels_first: bool = Tru
         endpoint, channels_first = gradcam_maps.find_endpoint(model.config, endpoint), False
     else:
         names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-        if endpoint not in names:
-            raise errors.UserError(f"endpoint must be one of {', '.join(names)}. Received: {endpoint!r}")
+        errors.check_choice("endpoint", endpoint, names)
     layer = model.get_submodule(endpoint)
 
     def run(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -35,8 +35,7 @@ def build_model(
       seed: of the initial weights and, until `layers.seed_dropout`, of dropout.
       device: where it computes; without it, PyTorch's default.
     """
-    if precision not in layers.DTYPES:
-        raise errors.UserError(f"precision must be one of {', '.join(layers.DTYPES)}. Received: {precision!r}")
+    errors.check_choice("precision", precision, layers.DTYPES)
     model = _MODELS[type(config)](config, precision).to(device or torch.get_default_device())
     load_weights(model, initial_weights.initial_weights(config, seed))
     layers.seed_dropout(model, seed)
