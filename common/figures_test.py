@@ -1,11 +1,7 @@
-import pathlib
-
-import av
 import numpy as np
 import pytest
-from PIL import Image
 
-from common import errors, figures
+from common import drawing, errors, figures
 
 WHITE, INK = (255, 255, 255), (20, 20, 20)
 NAN = float("nan")
@@ -33,24 +29,6 @@ def enlarged(image, factor):
     return np.kron(image, np.ones((factor, factor, 1), np.uint8))
 
 
-def decode_video(path):
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        context = stream.codec_context
-        tags = (context.name, context.pix_fmt, context.colorspace, context.color_range, float(stream.average_rate))
-        return np.stack(frames), tags
-
-
-def decode_gif(path):
-    with Image.open(path) as image:
-        frames = []
-        for index in range(image.n_frames):
-            image.seek(index)
-            frames.append(np.asarray(image.convert("RGB")))
-        return np.stack(frames), image.info
-
-
 def test_scores_are_printed_as_in_the_paper():
     scores = {"OS": np.float32(0.9941), "FS": 0.083, "RS": 0.856, "prediction": np.int32(36)}
     assert figures.caption({**scores, "CS": np.float32(NAN)}) == "OS: 0.994 FS: 0.083 RS: 0.856"
@@ -64,55 +42,24 @@ def test_a_title_names_class_model_and_framework():
     assert figures.title("up", "mine", "torch") == "up\nmine (PyTorch)"
 
 
-def test_heat_leaves_cold_pixels_and_weighs_more_the_hotter():
-    frames = np.full((1, 1, 4, 3), 100, np.uint8)
-    drawn = figures.overlay(frames, np.array([[[0, 0.2, 2 / 3, 1]]], np.float32))
-    # Viridis at 0, 0.2, 2/3 and 1 is (68, 1, 84), (65, 68, 135), (53, 183, 121) and (253, 231, 37).
-    # The weights are 0, 0.21, 0.7 and 0.7.
-    expected = [[100, 100, 100], [93, 93, 107], [67, 158, 115], [207, 192, 56]]
-    np.testing.assert_allclose(drawn[0, 0].astype(int), expected, atol=1)
-    assert drawn[0, 0, 0].tolist() == [100, 100, 100]
-
-
-def test_heat_gets_lighter_all_the_way():
-    frames = np.zeros((1, 1, 256, 3), np.uint8)
-    drawn = figures.overlay(frames, np.linspace(0, 1, 256)[None, None])
-    gray = np.asarray(Image.fromarray(drawn[0]).convert("L"), int)[0]
-    assert np.all(np.diff(gray) >= -1) and gray[-1] - gray[0] > 100
-
-
-@pytest.mark.parametrize(
-    ("heat", "message"),
-    [
-        (np.full((1, 2, 2), NAN), "heat must be in 0…1. Received: nan"),
-        (np.full((1, 2, 2), 1.1), "heat must be in 0…1. Received: 1.1"),
-        (np.zeros((1, 2, 3)), r"heat must be float \[1, 2, 2\]. Received: float64 \[1, 2, 3\]"),
-        (np.zeros((1, 2, 2), np.uint8), "heat must be float .* Received: uint8"),
-    ],
-)
-def test_heat_that_is_none_is_refused(heat, message):
-    with pytest.raises(errors.UserError, match=message):
-        figures.overlay(np.zeros((1, 2, 2, 3), np.uint8), heat)
-
-
 def test_a_bar_shows_on_off_and_the_current_frame():
     bar = figures.mask_bar(np.array([0, 1, 1, 0], np.uint8), 2, width=80, height=20)
     assert bar.shape == (20, 80, 3) and bar.dtype == np.uint8
     pixel = {(y, x): tuple(bar[y, x].tolist()) for y in range(20) for x in range(80)}
     assert (
-        pixel[10, 3] == pixel[10, 10] == pixel[4, 10] == pixel[15, 10] == figures.OFF_COLOR
+        pixel[10, 3] == pixel[10, 10] == pixel[4, 10] == pixel[15, 10] == drawing.OFF_COLOR
     )  # No dot where it is off.
-    assert pixel[10, 23] == pixel[10, 36] == figures.ON_COLOR and pixel[10, 30] == WHITE
+    assert pixel[10, 23] == pixel[10, 36] == drawing.ON_COLOR and pixel[10, 30] == WHITE
     assert pixel[3, 10] == pixel[3, 30] == pixel[16, 30] == WHITE  # Other cells are lower than the current one.
     assert pixel[0, 50] == pixel[19, 50] == pixel[10, 40] == pixel[10, 59] == INK
-    assert pixel[2, 50] == pixel[17, 43] == figures.ON_COLOR and pixel[10, 50] == WHITE
+    assert pixel[2, 50] == pixel[17, 43] == drawing.ON_COLOR and pixel[10, 50] == WHITE
     without = figures.mask_bar(np.array([0, 1, 1, 0], np.uint8), None, width=80, height=20)
     assert not np.any(np.all(without == INK, axis=2))
     np.testing.assert_array_equal(without[:, :40], bar[:, :40])
 
 
 def test_a_bar_reads_in_gray():
-    on, off = (np.array(color) @ (0.299, 0.587, 0.114) for color in (figures.ON_COLOR, figures.OFF_COLOR))
+    on, off = (np.array(color) @ (0.299, 0.587, 0.114) for color in (drawing.ON_COLOR, drawing.OFF_COLOR))
     assert off - on > 100
 
 
@@ -123,7 +70,7 @@ def test_every_cell_of_a_bar_of_any_size_tells_its_value(time, width, height):
     edges = np.rint(np.linspace(0, width, time + 1)).astype(int)
     for value, cell in zip(mask, np.split(bar, edges[1:-1], axis=1), strict=True):
         colors = {tuple(color) for color in cell.reshape(-1, 3).tolist()}
-        assert (figures.ON_COLOR in colors, figures.OFF_COLOR in colors) == (bool(value), not value)
+        assert (drawing.ON_COLOR in colors, drawing.OFF_COLOR in colors) == (bool(value), not value)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +97,7 @@ def test_a_triptych_holds_the_three_panels_and_the_bar():
     for t in range(4):
         panels = film[t, 69:229]
         np.testing.assert_array_equal(panels[:, 6:166], enlarged(clip.frames[t], 5))
-        np.testing.assert_array_equal(panels[:, 172:332], enlarged(figures.overlay(clip.frames, clip.heat)[t], 5))
+        np.testing.assert_array_equal(panels[:, 172:332], enlarged(drawing.overlay(clip.frames, clip.heat)[t], 5))
         np.testing.assert_array_equal(panels[:, 338:498], enlarged(clip.perturbed[t], 5))
         np.testing.assert_array_equal(film[t, 235:255, 6:498], figures.mask_bar(clip.mask, t, 492, 20))
 
@@ -206,7 +153,7 @@ def test_a_still_shows_frames_from_first_to_last():
     # 7 inches of 72 px take 8 frames of 32 px twice as large, 2 px apart: 526 px. Letters are 8 px, lines 12 px.
     # Margin 4, title and scores 24, gap 2, three rows of 64 + 2, bar 16, numbers 12, legend 13, margin 4; labels 12.
     assert image.shape == (4 + 24 + 2 + 3 * 66 + 16 + 12 + 13 + 4, 4 + 12 + 2 + 526 + 4, 3)
-    rows = (clip.frames, figures.overlay(clip.frames, clip.heat), clip.perturbed)
+    rows = (clip.frames, drawing.overlay(clip.frames, clip.heat), clip.perturbed)
     for column, t in enumerate((0, 2, 4, 6, 9, 11, 13, 15)):
         for row, frames in enumerate(rows):
             top, left = 30 + 66 * row, 18 + 66 * column
@@ -245,94 +192,3 @@ def test_a_still_of_no_use_is_refused(shown, dpi):
 def test_a_clip_whose_parts_clash_is_refused(changes, message):
     with pytest.raises(errors.UserError, match=message):
         figure(**changes)
-
-
-def test_a_gif_loops_and_keeps_frames_time_and_the_bars_colors(tmp_path):
-    film = figures.triptych(figure(6))
-    figures.write_gif(tmp_path / "a.gif", film, 4)
-    frames, info = decode_gif(tmp_path / "a.gif")
-    assert frames.shape == film.shape
-    assert (info["loop"], info["duration"]) == (0, 250)
-    for color in (figures.ON_COLOR, figures.OFF_COLOR, INK, WHITE):
-        bars = frames[:, 235:255][np.all(film[:, 235:255] == color, axis=3)].astype(int)
-        assert len(bars) and np.abs(bars - color).max() <= 4  # Pillow looks colors up by 6 bits a channel.
-
-
-def test_a_small_hot_spot_keeps_its_color_in_a_gif(tmp_path):
-    # Many tones of red fill the palette where colors are chosen by how often they occur.
-    frames = np.zeros((4, 128, 128, 3), np.uint8)
-    frames[..., 0] = np.random.default_rng(0).integers(100, 256, frames.shape[:3])
-    frames[..., 1] = np.random.default_rng(1).integers(0, 100, frames.shape[:3])
-    frames[:, 60:66, 60:66] = (253, 231, 37)
-    figures.write_gif(tmp_path / "a.gif", frames, 4)
-    spot = decode_gif(tmp_path / "a.gif")[0][:, 60:66, 60:66].astype(int)
-    np.testing.assert_allclose(spot, np.broadcast_to([253, 231, 37], spot.shape), atol=8)
-
-
-def test_a_gif_of_noise_keeps_its_size(tmp_path):
-    clip = figure(16, 224, heat=np.random.default_rng(2).random((16, 224, 224)))
-    figures.write_gif(tmp_path / "a.gif", figures.triptych(clip), 8)
-    assert 1_000_000 < (tmp_path / "a.gif").stat().st_size <= 2_500_000
-    frames, _ = decode_gif(tmp_path / "a.gif")
-    assert len(frames) == 16 and 350 < frames.shape[2] < 696
-
-
-def test_a_gif_that_cannot_be_small_enough_is_refused(tmp_path):
-    with pytest.raises(errors.UserError, match="A GIF of 4 frames needs more than 1000 bytes at 64 px width"):
-        figures.write_gif(tmp_path / "a.gif", figure(4, 96).frames, 4, max_bytes=1000)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_mp4_has_every_frame_in_its_colors(tmp_path):
-    frames = np.zeros((7, 33, 47, 3), np.uint8)
-    frames[:] = np.linspace(0, 1, 7)[:, None, None, None] * [200, 30, 40]
-    figures.write_mp4(tmp_path / "a.mp4", frames, 7.5)
-    decoded, tags = decode_video(tmp_path / "a.mp4")
-    assert decoded.shape == (7, 34, 48, 3)
-    np.testing.assert_allclose(decoded[:, :30, :40].astype(int), frames[:, :30, :40], atol=4)
-    assert decoded[0, -1].min() > 200 and decoded[0, :, -1].min() > 200  # What was added is white.
-    assert tags == ("h264", "yuv420p", 1, 1, 7.5)
-    data = (tmp_path / "a.mp4").read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")  # Plays before it is loaded.
-
-
-def test_a_png_is_the_image(tmp_path):
-    image = figure().frames[0]
-    figures.write_png(tmp_path / "a.png", image)
-    with Image.open(tmp_path / "a.png") as read:
-        np.testing.assert_array_equal(np.asarray(read), image)
-
-
-WRITERS = {
-    "png": lambda path: figures.write_png(path, figure().frames[0]),
-    "gif": lambda path: figures.write_gif(path, figure().frames, 4),
-    "mp4": lambda path: figures.write_mp4(path, figure().frames, 4),
-}
-
-
-@pytest.mark.parametrize("writer", WRITERS)
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, writer):
-    path = tmp_path / "figure"
-    path.write_text("before")
-
-    def fail(self, target):
-        assert self.stat().st_size and target == path and path.read_text() == "before"
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "replace", fail)
-        with pytest.raises(OSError, match="disk full"):
-            WRITERS[writer](path)
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-    WRITERS[writer](path)
-    assert path.read_bytes() != b"before" and list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("writer", [figures.write_gif, figures.write_mp4])
-def test_what_is_no_film_is_refused(tmp_path, writer):
-    with pytest.raises(errors.UserError, match="Frames are uint8"):
-        writer(tmp_path / "a", np.zeros((0, 8, 8, 3), np.uint8), 4)
-    for rate in (0, 51, NAN):
-        with pytest.raises(errors.UserError, match=f"frames_per_second must be in 0.1…50. Received: {rate}"):
-            writer(tmp_path / "a", figure().frames, rate)
-    assert not list(tmp_path.iterdir())

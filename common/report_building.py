@@ -36,6 +36,7 @@ from common import (
 from common.clip_store import ClipStore
 from common.explanations import Explanations
 from common.report_comparison import Run
+from common.report_figures import FigureFiles
 from common.report_tables import Table
 
 PAGE = pathlib.Path(__file__).with_name("page")
@@ -90,9 +91,9 @@ def build(settings: ReportSettings) -> pathlib.Path:
     evidence = [report_evidence.read_evidence(path) for path in settings.evidence]
     runs, store = _read_runs(settings)
     with _temporary_folder(settings.out) as temporary:
-        if store:
-            _write_gallery(temporary / "clips", runs, store, settings.gallery_clips)
         figures = _write_figures(temporary / "figures", runs, store, settings.figures)
+        if store:
+            _write_gallery(temporary / "clips", runs, store, settings.gallery_clips, figures)
         scores = [report_tables.table_1(evaluations)] if evaluations else []
         classes = report_tables.classes_tables(evaluations)
         comparison = report_comparison.comparison_tables(runs) if runs else []
@@ -225,10 +226,13 @@ def _check_clips(found: Explanations, store: ClipStore, path: pathlib.Path) -> N
             raise errors.UserError(f"{name} is finite, {low}…{high}. Received: other values in {path}")
 
 
-def _write_gallery(directory: pathlib.Path, runs: Sequence[Run], store: ClipStore, most: int) -> None:
+def _write_gallery(
+    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore, most: int, figures: Sequence[FigureFiles]
+) -> None:
     directory.mkdir()
     places = report_gallery.choose_clips(runs, store, most)
-    common = report_gallery.script_json(report_gallery.index(runs, store, places))
+    anchors = {figure.video_id: figure.anchor for figure in reversed(figures)}  # Of a clip's figures the first.
+    common = report_gallery.script_json(report_gallery.index(runs, store, places, anchors))
     (directory / "index.js").write_text(f"window.REPORT = {common};\n", encoding="utf-8")
     for number, place in enumerate(tqdm.tqdm(places, unit="clip", desc="report", **prediction.BAR)):
         report_gallery.write_clip(directory, number, runs, store, place)
@@ -236,7 +240,7 @@ def _write_gallery(directory: pathlib.Path, runs: Sequence[Run], store: ClipStor
 
 def _write_figures(
     directory: pathlib.Path, runs: Sequence[Run], store: ClipStore | None, most: int
-) -> list[report_figures.FigureFiles]:
+) -> list[FigureFiles]:
     directory.mkdir()
     if store is None or not most:
         return []

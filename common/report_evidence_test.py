@@ -2,22 +2,7 @@ import json
 
 import pytest
 
-from common import errors, evidence, report_evidence
-
-
-def gathered(**changes):
-    curve = {order: {"mean": [1.0, 0.5, 0.0], "areas": [0.4, 0.6]} for order in evidence.ORDERS}
-    return {
-        "schema_version": evidence.SCHEMA_VERSION,
-        "run": "mine",
-        "model": "i3d",
-        "framework": "torch",
-        "video_ids": ["a", "b"],
-        "curves": {what: {kind: curve for kind in evidence.KINDS} for what in ("deletion", "insertion")},
-        "randomization": [{"layers": 1, "from": "Logits", "gradcam": [0.5, None], "mask": []}],
-        "restarts": {"starts": 3, "mask": [1.0, 0.5], "loss": [1.0, 1.1]},
-        **changes,
-    }
+from common import errors, evidence, report_evidence, report_testing
 
 
 def write(tmp_path, values):
@@ -27,7 +12,7 @@ def write(tmp_path, values):
 
 
 def test_tables_hold_means_of_what_is_defined(tmp_path):
-    found = report_evidence.read_evidence(write(tmp_path, gathered()))
+    found = report_evidence.read_evidence(write(tmp_path, report_testing.gathered()))
     areas, randomization, restarts = report_evidence.tables([found])
     assert areas.rows[0][:2] == ("I3D (PyTorch)", "deletion, freeze")
     assert areas.rows[0][2].value == pytest.approx(0.5) and areas.rows[0][2].clips == 2
@@ -38,7 +23,7 @@ def test_tables_hold_means_of_what_is_defined(tmp_path):
 
 
 def test_charts_name_every_order():
-    charts = report_evidence.charts([gathered()])
+    charts = report_evidence.charts([report_testing.gathered()])
     assert [title for title, _ in charts][0] == "Deletion by freeze: I3D (PyTorch)"
     assert len(charts) == 2 * len(evidence.KINDS)
     svg = charts[0][1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from common import figures, gradcam_maps, perturbations, prediction
+from common import figure_files, figures, gradcam_maps, perturbations, prediction
 from common.clip_store import ClipStore
 from common.explanations import Explanations
 from common.report_comparison import Run
@@ -27,14 +27,21 @@ class FigureFiles:
     """One figure's files.
 
     Attributes:
+      video_id: of the clip.
       title: the clip's class and id, and whose figure it is.
       film: names of the GIF, the MP4, and a PNG of its middle frame.
       stills: names of the PNGs, one a run.
     """
 
+    video_id: str
     title: str
     film: tuple[str, str, str]
     stills: tuple[str, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Name of the figure's place in a page."""
+        return f"figure-{pathlib.PurePath(self.film[0]).stem}"
 
 
 def write_figures(
@@ -127,14 +134,15 @@ def _write(
     names = [f"{number:03d}-{_slug(run.label)}" for run in group]
     film = f"{number:03d}-{_slug(' and '.join(run.label for run in group))}"
     frames = figures.pair(*drawn) if len(drawn) == 2 else figures.triptych(drawn[0])
-    figures.write_gif(directory / f"{film}.gif", frames, _FRAMES_PER_SECOND)
-    figures.write_mp4(directory / f"{film}.mp4", frames, _FRAMES_PER_SECOND)
-    figures.write_png(directory / f"{film}.png", frames[len(frames) // 2])
+    figure_files.write_gif(directory / f"{film}.gif", frames, _FRAMES_PER_SECOND)
+    figure_files.write_mp4(directory / f"{film}.mp4", frames, _FRAMES_PER_SECOND)
+    figure_files.write_png(directory / f"{film}.png", frames[len(frames) // 2])
     for name, clip in zip(names, drawn, strict=True):
-        figures.write_png(directory / f"{name}-still.png", figures.still_strip(clip))
-    title = f"{_class_name(store, place)} ({store.video_ids[place]}): {' and '.join(run.label for run in group)}"
+        figure_files.write_png(directory / f"{name}-still.png", figures.still_strip(clip))
+    video_id = store.video_ids[place]
+    title = f"{_class_name(store, place)} ({video_id}): {' and '.join(run.label for run in group)}"
     return FigureFiles(
-        title, (f"{film}.gif", f"{film}.mp4", f"{film}.png"), tuple(f"{name}-still.png" for name in names)
+        video_id, title, (f"{film}.gif", f"{film}.mp4", f"{film}.png"), tuple(f"{name}-still.png" for name in names)
     )
 
 

@@ -12,13 +12,13 @@ import base64
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from common import figures, perturbations
+from common import drawing, perturbations
 from common.clip_store import ClipStore
 from common.report_comparison import Run
 
@@ -48,8 +48,17 @@ def choose_clips(runs: Sequence[Run], store: ClipStore, most: int) -> list[int]:
     return sorted(place for _, place in sorted(order)[:most])
 
 
-def index(runs: Sequence[Run], store: ClipStore, places: Sequence[int]) -> dict[str, Any]:
-    """Returns `window.REPORT`: common facts, and of each clip what lists, filters and orders need."""
+def index(
+    runs: Sequence[Run], store: ClipStore, places: Sequence[int], figures: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Returns `window.REPORT`: common facts, and of each clip what lists, filters and orders need.
+
+    Args:
+      runs: explained runs.
+      store: the split.
+      places: of the clips in the store.
+      figures: video id -> anchor of the clip's figures in the page, where it has some.
+    """
     layout = store.info.layout
     salient = store.column("salient") if layout.object_mask_shape else None
     return {
@@ -73,6 +82,7 @@ def index(runs: Sequence[Run], store: ClipStore, places: Sequence[int]) -> dict[
             {
                 "id": store.video_ids[place],
                 "label": int(store.labels[place]),
+                "figure": (figures or {}).get(store.video_ids[place]),
                 "event": None if salient is None else "".join("1" if on else "0" for on in salient[place]),
                 "runs": [_clip_numbers(run, run.rows.get(store.video_ids[place])) for run in runs],
             }
@@ -196,7 +206,7 @@ def _number(value: Any) -> float | None:
 
 
 def _heat_colors() -> str:
-    """Returns the 256 colours of heat, from none to most, as one string of hexadecimal RGB."""
+    """Returns the 256 colours of heat, from none to most, as hexadecimal RGB and weight, as `figures.overlay` has."""
     levels = np.arange(256, dtype=np.uint8)[:, None]
-    colors = cv2.cvtColor(cv2.applyColorMap(levels, figures.COLORMAP), cv2.COLOR_BGR2RGB)
-    return colors.tobytes().hex()
+    weights = np.rint(255 * drawing.heat_weight(levels / 255)).astype(np.uint8)
+    return np.concatenate([drawing.heat_color(levels)[:, 0], weights], axis=1).tobytes().hex()

@@ -78,7 +78,7 @@ def test_the_index_has_a_line_a_clip_and_an_entry_a_run(store):
         **{"prediction": 0, "probability": 0.9, "target": 0},
     }
     assert index["clips"][0]["event"] == "1" * 8
-    assert index["views"] == ["freeze", "reverse", "shuffle"] and len(index["colors"]) == 6 * 256
+    assert index["views"] == ["freeze", "reverse", "shuffle"] and len(index["colors"]) == 8 * 256
     json.loads(report_gallery.script_json(index))
 
 

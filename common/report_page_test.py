@@ -1,13 +1,13 @@
 """The page in a real browser, opened from disk."""
 
+import json
 import pathlib
 import shutil
 
-import cv2
 import numpy as np
 import pytest
 
-from common import explanations, figures, gradcam_maps, perturbations, report_building, report_testing
+from common import drawing, explanations, gradcam_maps, perturbations, report_building, report_testing
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -23,11 +23,22 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(store):
-    """Of a report on six clips of three classes and two runs; the second run is wrong on clips 1 and 4."""
+    """Of a report on six clips of three classes and two runs; the second run is wrong on clips 1 and 4.
+
+    There are figures of the first clip of each class.
+    """
     folder = store.directory.parent
     explanations.write(folder / "a.h5", report_testing.explain(store, "mine", "i3d"))
     explanations.write(folder / "b.h5", report_testing.explain(store, "mine", "conv_lstm", "tf", wrong=(1, 4)))
-    settings = report_building.ReportSettings(folder / "report", (folder / "a.h5", folder / "b.h5"))
+    (folder / "evaluation.json").write_text(json.dumps(report_testing.evaluation(NAMES)))
+    (folder / "evidence.json").write_text(json.dumps(report_testing.gathered()))
+    settings = report_building.ReportSettings(
+        folder / "report",
+        (folder / "a.h5", folder / "b.h5"),
+        (folder / "evaluation.json",),
+        (folder / "evidence.json",),
+        figures=3,
+    )
     return report_building.build(settings).resolve().as_uri()
 
 
@@ -104,10 +115,9 @@ def test_heat_is_that_of_the_map(page, address, store, norm, frame):
     show(page, address, f"#clip=validation2&view=original,gradcam&frame={frame}&norm={norm}")
     coarse = report_testing.explain(store, "mine", "i3d")["gradcam"][2:3]
     heat = gradcam_maps.normalize(gradcam_maps.upsample(coarse, report_testing.SHAPE), norm)[0, frame]
-    colors = cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), figures.COLORMAP)[..., ::-1].astype(float)
     original = store.read([2])[0, frame].astype(float)
     np.testing.assert_array_equal(pixels(page, "Original"), original)
-    expected = original + 0.75 * heat[..., None] * (colors - original)
+    expected = drawing.overlay(store.read([2])[0, frame][None], heat[None])[0].astype(float)
     np.testing.assert_allclose(pixels(page, "Grad-CAM"), expected, atol=4)
     assert np.abs(expected - original).max() > 50  # There is heat to see.
 
@@ -247,3 +257,44 @@ def test_pictures_are_loaded_when_they_are_needed(page, address):
     page.wait_for_function("() => performance.now() > 0")
     assert {"0000.js", "0000.png"} <= set(asked)
     assert "0003.js" not in asked and "0004.js" not in asked
+
+
+def test_a_clip_leads_to_its_figures_and_back(page, address):
+    show(page, address, "#clip=validation1&sort=OS-down")
+    page.click("#clip-figures")
+    figure = page.locator(page.evaluate("location.hash"))
+    assert "(validation1)" in figure.inner_text()
+    figure.get_by_role("link", name="Gallery").click()
+    page.wait_for_function("document.getElementById('gallery').getBoundingClientRect().top < innerHeight / 2")
+    assert page.inner_text("#clip-facts").startswith("validation1")
+    page.click("[data-number='4']")
+    assert page.inner_text("#clip-facts").startswith("validation4") and page.is_hidden("#clip-figures")
+
+
+def test_films_play_and_every_file_that_is_linked_is_there(page, address):
+    show(page, address)
+    assert page.locator("video").count() == 6  # Two runs of two frameworks stand alone.
+    page.eval_on_selector("video", "film => film.play()")
+    page.wait_for_function("document.querySelector('video').currentTime > 0.2")
+    assert page.eval_on_selector("video", "film => film.videoWidth") > 480
+    folder = pathlib.Path(address.removeprefix("file://")).parent
+    links = page.eval_on_selector_all(
+        "a[href], [src], [poster]",
+        "all => all.flatMap((one) => ['href', 'src', 'poster'].map((key) => one.getAttribute(key))).filter((x) => x)",
+    )
+    files = [link for link in links if not link.startswith(("#", "data:"))]
+    assert len(files) > 30 and all((folder / file).is_file() for file in files)
+    missing = page.eval_on_selector_all(
+        "a[href^='#']:not([href*='clip='])",
+        "all => all.filter((a) => !document.getElementById(a.hash.slice(1))).map((a) => a.outerHTML)",
+    )
+    assert not missing
+
+
+def test_every_section_has_its_tables_and_charts(page, address):
+    show(page, address)
+    for section, tables, charts in (("comparison", 2, 8), ("evidence", 3, 6), ("scores", 3, 0), ("training", 1, 0)):
+        place = page.locator(f"#section-{section}")
+        assert place.locator("table").count() >= tables, section
+        assert place.locator("svg").count() >= charts, section
+        assert place.locator("svg text").count() >= charts and not place.get_by_text("NaN").count()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common import clip_store, explanations, masks, testing
+from common import clip_store, evidence, explanations, masks, testing
 from common.clip_store import ClipStore
 from common.explanations import Explanations
 
@@ -125,3 +125,19 @@ def evaluation(class_names: tuple[str, str, str], **changes: Any) -> dict[str, A
     drops = dict(zip(class_names, (1.0, 1.0, 0.0), strict=True))
     values = {"schema_version": 1, "run": "mine", "model": "i3d", "dataset": "tiny", "framework": "torch"}
     return {**values, **passes, "drop": {**drop, "per_class": drops}, **changes}
+
+
+def gathered(**changes: Any) -> dict[str, Any]:
+    """Returns evidence of two clips."""
+    curve = {order: {"mean": [1.0, 0.5, 0.0], "areas": [0.4, 0.6]} for order in evidence.ORDERS}
+    return {
+        "schema_version": evidence.SCHEMA_VERSION,
+        "run": "mine",
+        "model": "i3d",
+        "framework": "torch",
+        "video_ids": ["a", "b"],
+        "curves": {what: {kind: curve for kind in evidence.KINDS} for what in ("deletion", "insertion")},
+        "randomization": [{"layers": 1, "from": "Logits", "gradcam": [0.5, None], "mask": []}],
+        "restarts": {"starts": 3, "mask": [1.0, 0.5], "loss": [1.0, 1.1]},
+        **changes,
+    }

@@ -4,7 +4,6 @@
 
 (() => {
   const report = window.REPORT;
-  const HEAT_WEIGHT = 0.75; // Of the heat's colour where heat is 1, as in the figures.
   const SECONDS = 2.4; // That a clip plays.
   const KEPT_CLIPS = 12; // In memory.
 
@@ -177,9 +176,7 @@
   // Heat: Grad-CAM maps at the size of the frames, as gradcam_maps.upsample and normalize make them.
 
   const colors = new Uint32Array(256); // Of each level of heat: the colour, and its weight as alpha.
-  new Uint8Array(colors.buffer).set(report.colors.match(/.{6}/g).flatMap((hex, level) => [
-    ...hex.match(/../g).map((part) => parseInt(part, 16)), Math.round(HEAT_WEIGHT * level),
-  ]));
+  new Uint8Array(colors.buffer).set(report.colors.match(/../g).map((part) => parseInt(part, 16)));
 
   function axis(size, coarse) { // Which two cells each pixel lies between, and the share of the second.
     return Array.from({ length: size }, (_, pixel) => {
@@ -399,6 +396,8 @@
     }
     find("clip-class").textContent = className(clip.label);
     find("clip-facts").textContent = facts.join(" · ");
+    find("clip-figures").hidden = clip.figure === null;
+    if (clip.figure !== null) find("clip-figures").href = `#${clip.figure}`;
     find("previous").disabled = place <= 0;
     find("next").disabled = place < 0 || place === listed.length - 1;
   }
@@ -527,9 +526,10 @@
     if (button) goToClip(Number(button.dataset.number));
   });
   window.addEventListener("hashchange", () => {
-    if (!readHash()) return;
+    if (!readHash()) return; // To another section, or a figure.
     showControls();
     applyFilters(true);
+    find("gallery").scrollIntoView();
   });
 
   find("gallery").addEventListener("keydown", (event) => {
