@@ -1,5 +1,6 @@
 """What `evidence.py` found, as tables and line charts of the report, each with a sentence on how to read it."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -34,11 +35,22 @@ def read_evidence(path: pathlib.Path) -> dict[str, Any]:
 
 
 def tables(found: Sequence[dict[str, Any]]) -> list[Table]:
-    """Returns areas under the curves, likeness under randomisation, and restarts, of several runs."""
+    """Returns areas under the curves, likeness under randomisation, and restarts, of several runs.
+
+    What was gathered of no run (evidence.py --mask_limit=0 searches no masks) is left out.
+    """
     if not found:
         return []
     labels = report_tables.labels(found)
-    return [_areas(found, labels), _randomization(found, labels), _restarts(found, labels)]
+    made = [_areas(found, labels), _randomization(found, labels), _restarts(found, labels)]
+    return [table for table in map(_known_columns, made) if any(map(table.is_number, range(len(table.columns))))]
+
+
+def _known_columns(table: Table) -> Table:
+    """Returns a table without columns that have no value in any row."""
+    kept = [place for place in range(len(table.columns)) if any(row[place] is not None for row in table.rows)]
+    columns = tuple(table.columns[place] for place in kept)
+    return dataclasses.replace(table, columns=columns, rows=tuple(tuple(row[p] for p in kept) for row in table.rows))
 
 
 def charts(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

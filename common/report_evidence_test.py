@@ -18,8 +18,13 @@ def test_tables_hold_means_of_what_is_defined(tmp_path):
     assert areas.rows[0][2].value == pytest.approx(0.5) and areas.rows[0][2].clips == 2
     assert len(areas.rows) == 2 * len(evidence.KINDS)
     assert randomization.rows[0][2].value == 0.5 and randomization.rows[0][2].clips == 1
-    assert randomization.rows[0][3] is None
+    assert len(randomization.columns) == len(randomization.rows[0]) == 3  # No mask was searched.
     assert [cell.value for cell in restarts.rows[0][1:]] == pytest.approx([0.75, 1.05])
+
+
+def test_what_was_not_gathered_has_no_table():
+    found = report_testing.gathered(restarts={"starts": 3, "mask": [], "loss": []})
+    assert [table.name for table in report_evidence.tables([found])] == ["evidence_curves", "evidence_randomization"]
 
 
 def test_charts_name_every_order():

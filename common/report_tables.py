@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from common import configs
 from common.names import FRAMEWORK_NAMES, MODEL_NAMES
 
 NOTHING = "–"  # Stands where a value is not defined.
+_TITLE_LETTERS = 16  # In a line of a title in LaTeX.
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -108,28 +110,60 @@ def write_csv(table: Table) -> str:
 
 
 def write_latex(table: Table) -> str:
-    """Returns a table as LaTeX for the package booktabs."""
+    """Returns a table as LaTeX for the packages booktabs and graphicx.
+
+    An estimate's interval stands under it, in small letters. A table that is wider than the line is scaled down.
+    """
+    titles = [
+        _latex_title(column.title) if table.is_number(place) else escape_latex(column.title)
+        for place, column in enumerate(table.columns)
+    ]
     lines = [
-        " & ".join(map(escape_latex, row)) + r" \\" for row in ([c.title for c in table.columns], *table.text_rows())
+        line for row, cells in zip(table.text_rows(), table.rows, strict=True) for line in _latex_lines(row, cells)
     ]
     align = "".join("r" if table.is_number(place) else "l" for place in range(len(table.columns)))
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.caption)}}}",
+            rf"\caption{{{escape_latex(_sentence(table.title))} {escape_latex(table.caption)}}}",
             rf"\label{{tab:{table.name}}}",
+            r"\resizebox{\ifdim\width>\linewidth \linewidth\else \width\fi}{!}{%",
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
-            lines[0],
+            " & ".join(titles) + r" \\",
             r"\midrule",
-            *lines[1:],
+            *lines,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table}",
             "",
         ]
     )
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
+def _latex_title(title: str) -> str:
+    """Returns a title of a column of numbers, in several lines where it is much wider than they are."""
+    lines = textwrap.wrap(title, _TITLE_LETTERS, break_long_words=False)
+    escaped = r" \\ ".join(map(escape_latex, lines))
+    return rf"\shortstack[r]{{{escaped}}}" if len(lines) > 1 else escaped
+
+
+def _latex_lines(texts: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """Returns a row's line, and under it that of its intervals if it has some."""
+    parts = [
+        text.partition(" [") if isinstance(cell, Estimate) else (text, "", "")
+        for text, cell in zip(texts, cells, strict=True)
+    ]
+    lines = [" & ".join(escape_latex(value) for value, _, _ in parts) + r" \\"]
+    if any(interval for _, _, interval in parts):
+        below = [rf"{{\scriptsize [{escape_latex(interval)}}}" if interval else "" for _, _, interval in parts]
+        lines.append(" & ".join(below) + r" \\")
+    return lines
 
 
 def escape_latex(text: str) -> str:

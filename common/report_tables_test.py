@@ -1,5 +1,8 @@
 import csv
+import dataclasses
 import io
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -52,9 +55,29 @@ def test_csv_has_all_digits_and_four_columns_an_estimate():
 
 def test_latex_escapes_text_and_aligns_numbers_right():
     lines = report_tables.write_latex(TABLE).splitlines()
-    assert lines[2:5] == [r"\caption{A title. 50 \% of a\_b}", r"\label{tab:small}", r"\begin{tabular}{lrr}"]
-    assert lines[6] == r"Name & Count & Mean \\"
-    assert lines[8] == r"a \& b & 3 & 0.50 [0.25, 0.75] \\"
+    assert lines[2:4] == [r"\caption{A title. 50 \% of a\_b}", r"\label{tab:small}"]
+    assert lines[5] == r"\begin{tabular}{lrr}"
+    assert lines[7] == r"Name & Count & Mean \\"
+    assert lines[9:11] == [r"a \& b & 3 & 0.50 \\", r" &  & {\scriptsize [0.25, 0.75]} \\"]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex with booktabs")
+def test_latex_compiles_and_fits_the_line(tmp_path):
+    wide = dataclasses.replace(
+        TABLE,
+        columns=(TABLE.columns[0], *(Column("I3D (PyTorch) − C-LSTM (PyTorch)", ".2f"),) * 9),
+        rows=tuple((f"<{row[0]}> % _ ^ ~ #", *(row[2],) * 9) for row in TABLE.rows),
+    )
+    (tmp_path / "a.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+        + report_tables.write_latex(TABLE)
+        + report_tables.write_latex(wide)
+        + r"\end{document}",
+        encoding="utf-8",
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and "Overfull" not in result.stdout, result.stdout[-3000:]
 
 
 def test_latex_escapes_every_special_character():
