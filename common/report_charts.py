@@ -4,7 +4,6 @@ Colours and fonts are the page's style sheet's. Every picture says in words what
 """
 
 import dataclasses
-import itertools
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,8 @@ from common.report_tables import Estimate, number_text
 _WIDTH, _ROW, _AXIS = 320, 58, 22  # px: of the picture, height of a run, height of the axis.
 _LEFT, _RIGHT, _BARS = 1, 5, 30  # px: margins, height of the highest bar.
 _BINS = 24
-_CURVES_HEIGHT, _TICKS, _NAMES, _LETTERS = (
-    150,
-    26,
-    58,
-    12,
-)  # px: of curves, left of them, right of them, of a line of text.
+_CURVES_HEIGHT, _TICKS, _NAMES = 150, 26, 82  # px: of curves, left of them, right of them.
+_LETTERS, _SAMPLE = 15, 20  # px: of a line of names, of a piece of a curve beside a name.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,27 +92,19 @@ def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
         y = bottom - share * (bottom - top)
         _add(svg, "line", x1=_TICKS, x2=width, y1=y, y2=y, cls="base")
         _text(svg, _TICKS - 4, y + 4, f"{share:g}", "tick end")
-    places = _spread_apart([bottom - values[-1] * (bottom - top) for values in lines.values()], _LETTERS)
-    for number, ((name, values), place) in enumerate(zip(lines.items(), places, strict=True)):
+    for number, (name, values) in enumerate(lines.items()):
         points = " ".join(
             f"{_TICKS + step * (width - _TICKS) / max(last, 1):.1f},{bottom - value * (bottom - top):.1f}"
             for step, value in enumerate(values)
         )
         ET.SubElement(svg, "polyline", {"points": points, "class": f"curve curve-{number}"})
-        _text(svg, width + 5, place + 4, name, "name")
+        # All orders begin and end alike, so names stand by samples and not at the ends of the lines.
+        y = top + (number + 0.5) * _LETTERS
+        _add(svg, "line", x1=width + 8, x2=width + 8 + _SAMPLE, y1=y, y2=y, cls=f"curve curve-{number}")
+        _text(svg, width + 14 + _SAMPLE, y + 4, name, "name")
     _text(svg, _TICKS, _CURVES_HEIGHT - 6, "0 frames", "tick start")
     _text(svg, width, _CURVES_HEIGHT - 6, f"{last}", "tick end")
     return ET.tostring(svg, encoding="unicode")
-
-
-def _spread_apart(places: Sequence[float], least: float) -> list[float]:
-    """Returns places moved downwards, in their order, until neighbours are `least` apart."""
-    moved = list(places)
-    order = sorted(range(len(moved)), key=moved.__getitem__)
-    for above, below in itertools.pairwise(order):
-        moved[below] = max(moved[below], moved[above] + least)
-    overhang = max(moved[order[-1]] - max(places), 0) if order else 0.0
-    return [place - overhang / 2 for place in moved]
 
 
 def _axis(values: np.ndarray, logarithmic: bool) -> _Axis:

@@ -274,8 +274,12 @@ def test_a_clip_leads_to_its_figures_and_back(page, address):
 def test_films_play_and_every_file_that_is_linked_is_there(page, address):
     show(page, address)
     assert page.locator("video").count() == 6  # Two runs of two frameworks stand alone.
-    page.eval_on_selector("video", "film => film.play()")
+    button = page.locator("[data-film]").first
+    button.click()
     page.wait_for_function("document.querySelector('video').currentTime > 0.2")
+    assert button.get_attribute("aria-label").startswith("Pause: left (validation0)")
+    page.locator("video").first.click()
+    assert page.eval_on_selector("video", "film => film.paused") and button.inner_text() == "▶"
     assert page.eval_on_selector("video", "film => film.videoWidth") > 480
     folder = pathlib.Path(address.removeprefix("file://")).parent
     links = page.eval_on_selector_all(

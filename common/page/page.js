@@ -548,6 +548,20 @@
     actions[event.key]();
   });
 
+  // Films of the figures
+
+  document.querySelectorAll("[data-film]").forEach((button) => {
+    const film = button.closest("figure").querySelector("video");
+    const title = film.getAttribute("aria-label");
+    const toggle = () => (film.paused ? film.play() : film.pause());
+    const tell = () => {
+      button.textContent = film.paused ? "▶" : "❚❚";
+      button.setAttribute("aria-label", `${film.paused ? "Play" : "Pause"}: ${title}`);
+    };
+    for (const node of [button, film]) node.addEventListener("click", toggle);
+    for (const name of ["play", "pause"]) film.addEventListener(name, tell);
+  });
+
   // Start
 
   const present = [...new Set(report.clips.map((clip) => clip.label))].sort((a, b) => a - b);
