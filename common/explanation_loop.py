@@ -157,7 +157,7 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
             for number, indices in enumerate(parts.indices):
                 if not parts.path(number).exists():
                     columns = _explain_part(explainer, store, indices, settings)
-                    explanations.write(parts.path(number), Explanations(header, columns))
+                    explanations.write(parts.path(number), Explanations(parts.header, columns))
                 bar.n = min((number + 1) * parts.batch_size, len(chosen))
                 bar.refresh()
             whole = parts.join()
@@ -277,6 +277,8 @@ def _finished(out: pathlib.Path, header: dict[str, Any], store: ClipStore, chose
 
 
 def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]) -> None:
+    # A folder may be spelled in several ways.
+    header, found = ({**values, "clips": str(pathlib.Path(values["clips"]).resolve())} for values in (header, found))
     different = sorted(name for name in header.keys() | found.keys() if header.get(name) != found.get(name))
     if different:
         raise errors.UserError(
@@ -291,7 +293,7 @@ class _Parts:
     def __init__(
         self, out: pathlib.Path, header: dict[str, Any], store: ClipStore, chosen: np.ndarray, batch_size: int
     ) -> None:
-        self._out, self._header = out, header
+        self._out = out
         self.folder = out.with_name(f"{out.name}.parts")
         plan: dict[str, Any] = {
             "header": header,
@@ -305,13 +307,14 @@ class _Parts:
                 self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
             )
             # Free memory may differ now; what is computed together stays together, so that every bit stays.
-            plan["batch_size"] = found["batch_size"]
+            plan = found
         else:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise errors.UserError(f"--out is a file that can be made. Received: {out}: {error}") from None
             run_directory.write_json(record, plan)
+        self.header: dict[str, Any] = plan["header"]
         self.batch_size: int = plan["batch_size"]
         self.indices = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
 

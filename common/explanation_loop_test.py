@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import signal
 
 import h5py
@@ -264,6 +265,16 @@ def test_a_call_that_was_stopped_goes_on_to_the_very_same_file(run, tmp_path, fa
     assert explainer.calls == [2, 2, 2, 1][fail_at - 1 :]
     assert_same_file(out, tmp_path / "whole.h5")
     assert not parts.exists() and not (tmp_path / "whole.h5.parts").exists()
+
+
+def test_a_folder_may_be_spelled_in_another_way(run, monkeypatch):
+    clips = run.path.parent / "clips"
+    with pytest.raises(ZeroDivisionError):
+        explain(run, {"fail_at": 3}, batch_size=2, clips=clips)
+    monkeypatch.chdir(run.path.parent)
+    found, explainer = explain(run, batch_size=2, clips=pathlib.Path("clips"))
+    assert explainer.calls == [2, 1] and found.header["clips"] == str(clips)
+    assert len(explain(run, clips=clips / ".." / "clips")[0]) == len(found)
 
 
 def test_what_is_computed_together_stays_together_when_memory_changes(run):
