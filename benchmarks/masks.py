@@ -21,9 +21,7 @@ import dataclasses
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,25 +31,19 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
+from benchmarks import sizes, workers
 from common import architectures, configs, errors, masks, perturbations
 from parity_tests import twins
 
 FRAMEWORKS = ("torch", "tf")
 
 _FRAMEWORK = flags.DEFINE_enum("framework", "all", ["all", *FRAMEWORKS], "Which framework to time.")
-_MODEL = flags.DEFINE_enum("model", "all", ["all", "i3d", "conv_lstm"], "Which model to explain.")
-_THREADS = flags.DEFINE_integer("threads", 2, "Threads of each framework.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each, interleaved, after an untimed one.", lower_bound=1)
 _ITERATIONS = flags.DEFINE_integer("iterations", 5, "Iterations of a run.", lower_bound=3)
 _BATCH = flags.DEFINE_integer("batch", 4, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
-_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=8)
-_HEIGHT = flags.DEFINE_integer("height", 224, "Height in px.", lower_bound=32)
-_WIDTH = flags.DEFINE_integer("width", 224, "Width in px.", lower_bound=32)
-_MULTIPLIER = flags.DEFINE_float("multiplier", 1.0, "Channel multiplier of I3D; ConvLSTM has 32 filters times it.")
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", list(configs.PRECISIONS), "Of our model; the plain one, and both masks, are float32."
 )
-_WORKER = flags.DEFINE_string("worker", None, "Used by the command itself: be one framework, with JSON options.")
 
 # How many first losses must agree, and how far they may lie apart; bfloat16 leads the mask elsewhere within a step.
 _CHECKS = {"float32": (3, 1e-3), "float64": (3, 1e-3), "bfloat16": (1, 1e-1)}
@@ -275,87 +267,31 @@ def check_agreement(searches: Searches, precision: str) -> None:
         )
 
 
-def work(options: Options) -> None:
-    """Checks, then reads what to run from stdin and writes its seconds as JSON to stdout, until stdin ends."""
-    try:
-        searches = (torch_searches if options.framework == "torch" else tf_searches)(options)
-        check_agreement(searches, options.precision)
-    except errors.UserError as error:
-        _say({"error": str(error)})
-        return
-    _say({})
-    for line in sys.stdin:
-        start = time.perf_counter()
-        getattr(searches, line.strip())()
-        _say({"seconds": time.perf_counter() - start})
-
-
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
-class Worker:
-    """A process that is one framework; once made, it has checked that plain and ours agree, and runs what is asked."""
-
-    def __init__(self, options: Options) -> None:
-        self._framework = options.framework
-        values = json.dumps(dataclasses.asdict(options))
-        self._process = subprocess.Popen(
-            [sys.executable, str(pathlib.Path(__file__).resolve()), f"--worker={values}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._answer()
-
-    def seconds(self, what: str) -> float:
-        """Runs one of `Searches` once and returns how long it took."""
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        return self._answer()["seconds"]
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        if not line:
-            raise errors.UserError(
-                f"The process of {self._framework} must answer. Received: it ended with code {self._process.wait()}"
-            )
-        answer = json.loads(line)
-        if "error" in answer:
-            raise errors.UserError(f"{self._framework}: {answer['error']}")
-        return answer
-
-
-def model_config(name: str) -> configs.ModelConfig:
-    """Returns the config that the flags ask for."""
-    shape = (_FRAMES.value, _HEIGHT.value, _WIDTH.value)
-    if name == "i3d":
-        return configs.I3DConfig(174, shape, width=_MULTIPLIER.value)
-    return configs.ConvLSTMConfig(
-        174, shape, num_layers=3 if min(shape[1:]) >= 63 else 2, filters=max(1, round(32 * _MULTIPLIER.value))
-    )
+def checked_searches(options: Options) -> dict[str, Callable[[], object]]:
+    """Returns a worker's tasks, after checking that plain and ours agree."""
+    searches = (torch_searches if options.framework == "torch" else tf_searches)(options)
+    check_agreement(searches, options.precision)
+    return {field.name: getattr(searches, field.name) for field in dataclasses.fields(searches)}
 
 
 def compare(name: str, frameworks: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Returns framework -> name in `Searches` -> median seconds of a run."""
-    model = configs.to_dict(model_config(name))
+    model = configs.to_dict(sizes.model_config(name))
     names = [field.name for field in dataclasses.fields(Searches)]
-    options = (_PRECISION.value, _BATCH.value, _ITERATIONS.value, _THREADS.value)
+    options = (_PRECISION.value, _BATCH.value, _ITERATIONS.value, sizes.THREADS.value)
     times: dict[str, dict[str, list[float]]] = {framework: {what: [] for what in names} for framework in frameworks}
     with contextlib.ExitStack() as stack:
-        workers = {
-            framework: stack.enter_context(contextlib.closing(Worker(Options(framework, model, *options))))
+        processes = {
+            framework: stack.enter_context(
+                contextlib.closing(
+                    workers.Worker(__file__, framework, dataclasses.asdict(Options(framework, model, *options)))
+                )
+            )
             for framework in frameworks
         }
         for _ in range(_REPEATS.value):
             for what in names:
-                for framework, worker in workers.items():
+                for framework, worker in processes.items():
                     times[framework][what].append(worker.seconds(what))
     return {
         framework: {what: statistics.median(seconds) for what, seconds in runs.items()}
@@ -381,17 +317,17 @@ def rows(name: str, runs: dict[str, dict[str, float]]) -> list[str]:
 def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
-    if _WORKER.value:
-        work(Options(**json.loads(_WORKER.value)))
+    if workers.WORKER.value:
+        workers.serve(lambda: checked_searches(Options(**json.loads(workers.WORKER.value))))
         return
     sys.stdout.write(
-        f"{_BATCH.value} clip(s) of {_FRAMES.value}x{_HEIGHT.value}x{_WIDTH.value} at once in ours, "
-        f"{_THREADS.value} threads, {_PRECISION.value}; seconds for an iteration and clip\n"
+        f"{sizes.words(_BATCH.value)}, {_PRECISION.value}; plain takes one clip at a time\n"
+        "seconds for an iteration and clip\n"
         f"oracle: all intervals of a clip, as a share of {masks.MaskConfig.iterations} iterations of ours\n"
         f"{'':20}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>8}{'oracle':>10}{'tf / torch':>12}\n"
     )
     frameworks = FRAMEWORKS if _FRAMEWORK.value == "all" else (_FRAMEWORK.value,)
-    for name in ("i3d", "conv_lstm") if _MODEL.value == "all" else (_MODEL.value,):
+    for name in sizes.model_names():
         sys.stdout.writelines(rows(name, compare(name, frameworks)))
         sys.stdout.flush()
 

@@ -4,6 +4,7 @@ Prints median seconds of a training step (forward, cross-entropy, backward, Adam
 plain / ours; checks first that both give the same logits. Example: python benchmarks/torch_models.py --model=i3d
 """
 
+import dataclasses
 import pathlib
 import statistics
 import sys
@@ -17,31 +18,15 @@ import torch
 from absl import flags, logging
 from torch.nn import functional
 
-from benchmarks import plain_torch
+from benchmarks import plain_torch, sizes
 from common import configs, errors, initial_weights
 from torch_impl import layers, weights
 
-_MODEL = flags.DEFINE_enum("model", "all", ["all", "i3d", "conv_lstm"], "Which model to time.")
-_THREADS = flags.DEFINE_integer("threads", 2, "Threads of both builds.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each build, interleaved.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 1, "Clips a step.", lower_bound=1)
-_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=8)
-_HEIGHT = flags.DEFINE_integer("height", 224, "Height in px.", lower_bound=32)
-_WIDTH = flags.DEFINE_integer("width", 224, "Width in px.", lower_bound=32)
-_MULTIPLIER = flags.DEFINE_float("multiplier", 1.0, "Channel multiplier of I3D; ConvLSTM has 32 filters times it.")
 _PRECISION = flags.DEFINE_enum("precision", "float32", configs.PRECISIONS, "Of our build; plain bfloat16 is float32.")
 
 _LOGITS_LIMIT = {"float32": 1e-3, "float64": 1e-10, "bfloat16": 0.5}  # Largest difference accepted before timing.
-
-
-def model_config(name: str) -> configs.ModelConfig:
-    """Returns the config that the flags ask for, without dropout, so that both builds compute the same."""
-    shape = (_FRAMES.value, _HEIGHT.value, _WIDTH.value)
-    if name == "i3d":
-        return configs.I3DConfig(174, shape, dropout=0, width=_MULTIPLIER.value)
-    return configs.ConvLSTMConfig(
-        174, shape, num_layers=3 if min(shape[1:]) >= 63 else 2, filters=max(1, round(32 * _MULTIPLIER.value))
-    )
 
 
 def training_step(model: torch.nn.Module, clips: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
@@ -70,7 +55,7 @@ def evaluation(model: torch.nn.Module, clips: torch.Tensor) -> Callable[[], torc
 
 def compare(name: str, precision: str) -> list[tuple[str, float, float]]:
     """Returns rows (what, seconds of the plain build, seconds of ours) after checking that both agree."""
-    config = model_config(name)
+    config = dataclasses.replace(sizes.model_config(name), dropout=0.0)  # So that both builds compute the same.
     arrays = initial_weights.initial_weights(config, seed=0)
     ours = weights.build_model(config, precision)
     plain = plain_torch.build_model(config, arrays, layers.DTYPES[precision][0])
@@ -112,18 +97,10 @@ def interleaved(functions: list[Callable[[], object]], repeats: int) -> list[flo
 def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
-    torch.set_num_threads(_THREADS.value)
-    logging.info(
-        "%d clip(s) of %dx%dx%d, %d threads, %s",
-        _BATCH.value,
-        _FRAMES.value,
-        _HEIGHT.value,
-        _WIDTH.value,
-        _THREADS.value,
-        _PRECISION.value,
-    )
+    torch.set_num_threads(sizes.THREADS.value)
+    logging.info("%s, %s", sizes.words(_BATCH.value), _PRECISION.value)
     sys.stdout.write(f"{'':26}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>7}\n")
-    for name in ("i3d", "conv_lstm") if _MODEL.value == "all" else (_MODEL.value,):
+    for name in sizes.model_names():
         for what, plain_seconds, our_seconds in compare(name, _PRECISION.value):
             ratio = plain_seconds / our_seconds
             sys.stdout.write(f"{what:26}{plain_seconds:10.3f}{our_seconds:10.3f}{ratio:7.2f}\n")

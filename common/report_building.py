@@ -6,7 +6,6 @@ needs no server, no network and no library: see `report_gallery` for how.
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -32,6 +31,7 @@ from common import (
     report_figures,
     report_gallery,
     report_tables,
+    run_directory,
 )
 from common.clip_store import ClipStore
 from common.explanations import Explanations
@@ -123,14 +123,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
 
 def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
     """Returns what an `evaluation.json` says; refuses another schema version, and what lacks a part."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise errors.UserError(f"Evaluations are JSON files. Received: {path}: {error}") from None
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != evaluation_loop.SCHEMA_VERSION:
-        expected = evaluation_loop.SCHEMA_VERSION
-        raise errors.UserError(f"Schema version {expected} of an evaluation is read. Received: {version} in {path}")
+    values = run_directory.read_json(path, "an evaluation", evaluation_loop.SCHEMA_VERSION)
     if not _is_evaluation(values):
         raise errors.UserError(f"An evaluation has all that evaluate.py writes. Received: {path} without some of it")
     return values

@@ -230,7 +230,7 @@ def test_an_evaluation_that_is_none_is_refused(tmp_path, change, message):
 def test_what_is_no_json_is_refused(tmp_path):
     (tmp_path / "evaluation.json").write_text("{")
     for name in ("evaluation.json", "nowhere.json"):
-        with pytest.raises(errors.UserError, match="Evaluations are JSON files"):
+        with pytest.raises(errors.UserError, match="A JSON file of an evaluation is read"):
             report_building.read_evaluation(tmp_path / name)
 
 

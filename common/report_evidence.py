@@ -1,14 +1,13 @@
 """What `evidence.py` found, as tables and line charts of the report, each with a sentence on how to read it."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from common import errors, evidence, report_charts, report_comparison, report_tables
+from common import errors, evidence, report_charts, report_comparison, report_tables, run_directory
 from common.report_tables import Column, Estimate, Table
 
 _CURVES = {
@@ -19,15 +18,7 @@ _CURVES = {
 
 def read_evidence(path: pathlib.Path) -> dict[str, Any]:
     """Returns what an `evidence.json` says; refuses another schema version, and what lacks a part."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise errors.UserError(f"Evidence is a JSON file. Received: {path}: {error}") from None
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != evidence.SCHEMA_VERSION:
-        raise errors.UserError(
-            f"Schema version {evidence.SCHEMA_VERSION} of evidence is read. Received: {version} in {path}"
-        )
+    values = run_directory.read_json(path, "evidence", evidence.SCHEMA_VERSION)
     missing = {"run", "model", "framework", "video_ids", "curves", "randomization", "restarts"} - values.keys()
     if missing:
         raise errors.UserError(f"Evidence has all that evidence.py writes. Received: {path} without {sorted(missing)}")

@@ -148,6 +148,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}… ({len(value)} in all)"
 
 
+def read_json(path: pathlib.Path, what: str, schema_version: int) -> dict[str, Any]:
+    """Returns what a command wrote with `write_json`; refuses other files and another schema version.
+
+    Args:
+      path: of the file.
+      what: it holds, for messages.
+      schema_version: that is read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise errors.UserError(f"A JSON file of {what} is read. Received: {path}: {error}") from None
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != schema_version:
+        raise errors.UserError(f"Schema version {schema_version} of {what} is read. Received: {version} in {path}")
+    return values
+
+
 def write_json(path: pathlib.Path, values: Any) -> None:
     """Writes a JSON file whole or not at all. NaN is refused: it is no JSON."""
     write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
