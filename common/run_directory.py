@@ -111,6 +111,10 @@ def open_trained(
       What the run's `config.json` says, its canonical weights, and the clips.
     """
     stored = run.read_config()
+    if not run.weights.exists():
+        raise errors.UserError(
+            f"A run has weights from the end of its first epoch on. Received: {run.path} without {run.weights.name}"
+        )
     weights, model = canonical_weights.load(run.weights)
     if model != stored.train.model:
         raise errors.UserError(

@@ -27,6 +27,11 @@ def test_config_round_trip(run, info):
     run_directory.check_data(stored, info)
 
 
+def test_a_run_before_its_first_weights_cannot_be_used(run):
+    with pytest.raises(errors.UserError, match="from the end of its first epoch on. Received: .*/run without weights"):
+        run_directory.open_trained(run, None, "train")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

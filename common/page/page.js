@@ -250,7 +250,7 @@
   function mixText(row) {
     const parts = row.filter(([, weight]) => weight >= 0.05).sort((a, b) => b[1] - a[1]);
     if (!parts.length) return "black";
-    if (parts[0][1] >= 0.95) return `frame ${parts[0][0]}`;
+    if (parts.length === 1 || parts[0][1] >= 0.95) return `frame ${parts[0][0]}`;
     return `frames ${parts.slice(0, 2).map(([t]) => t).join(" + ")}${parts.length > 2 ? " + …" : ""}`;
   }
 
