@@ -206,7 +206,7 @@ def _number(value: Any) -> float | None:
 
 
 def _heat_colors() -> str:
-    """Returns the 256 colours of heat, from none to most, as hexadecimal RGB and weight, as `figures.overlay` has."""
+    """Returns the 256 colours of heat, from none to most, as hexadecimal RGB and weight, as `drawing.overlay` has."""
     levels = np.arange(256, dtype=np.uint8)[:, None]
     weights = np.rint(255 * drawing.heat_weight(levels / 255)).astype(np.uint8)
     return np.concatenate([drawing.heat_color(levels)[:, 0], weights], axis=1).tobytes().hex()

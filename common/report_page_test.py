@@ -302,3 +302,9 @@ def test_every_section_has_its_tables_and_charts(page, address):
         assert place.locator("table").count() >= tables, section
         assert place.locator("svg").count() >= charts, section
         assert place.locator("svg text").count() >= charts and not place.get_by_text("NaN").count()
+
+
+def test_links_to_files_are_not_printed(page, address):
+    show(page, address)
+    page.emulate_media(media="print")
+    assert page.locator(".files").count() > 8 and not page.locator(".files:visible").count()
