@@ -180,26 +180,19 @@ def _curves(explainer: explanation_loop.Explainer, frames: np.ndarray, some: Exp
     time = frames.shape[1]
     # Row k: the first k frames of an order.
     first = np.tri(time + 1, time, -1)
-    found: dict[tuple[str, str, str], np.ndarray] = {}
     orders = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(some["mask"])]
     flat = [(name, place) for name, several in orders[0].items() for place in range(len(several))]
     values = np.concatenate(
         [part for each in orders for name, place in flat for part in _masks_of_order(first, each[name][place])]
     )
-    # Clips take turns: the explainer's batches are of as many as there are clips.
-    turns = np.arange(len(values)).reshape(len(frames), -1).T.ravel()
+    clips = np.repeat(np.arange(len(frames)), len(values) // len(frames))
     for kind in tqdm.tqdm(KINDS, desc="curves", unit="kind", **prediction.BAR):
-        scores = np.empty(len(values))
-        scores[turns] = explainer.scores(
-            frames, some["target"], turns * len(frames) // len(values), values[turns], kind
-        )
+        scores = explainer.scores(frames, some["target"], clips, values, kind)
         by_order = scores.reshape(len(frames), len(flat), 2, time + 1)
         for name in ORDERS:
             mean = by_order[:, [i for i, (order_name, _) in enumerate(flat) if order_name == name]].mean(axis=1)
-            for place, what in enumerate(("deletion", "insertion")):
-                found[what, kind, name] = mean[:, place]
-    for (what, kind, name), curve in found.items():  # [n, T + 1]
-        curves[what][kind][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
+            for what, curve in zip(curves, mean.swapaxes(0, 1), strict=True):  # [n, T + 1]
+                curves[what][kind][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
     return curves
 
 
