@@ -9,6 +9,7 @@ but the mask is differentiated:
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -113,6 +114,15 @@ def best_interval(
     return MaskSearch(score_fn, config, batch_size).best_interval(clips, targets)
 
 
+class _Graphs(NamedTuple):
+    """The methods of a `MaskSearch` of these names, traced for clips of one shape."""
+
+    score: tf.types.experimental.PolymorphicFunction
+    prepare: tf.types.experimental.PolymorphicFunction
+    score_prepared: tf.types.experimental.PolymorphicFunction
+    step: tf.types.experimental.PolymorphicFunction
+
+
 class MaskSearch:
     """The search on one model, for any number of batches of clips; its graphs are traced once for a shape of clips.
 
@@ -132,7 +142,7 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
-        self._traced: dict[tuple, tuple[tf.types.experimental.PolymorphicFunction, ...]] = {}
+        self._traced: dict[tuple, _Graphs] = {}
 
     def initial_mask(self, clips: tf.Tensor, targets: np.ndarray) -> np.ndarray:
         """Returns the paper's first masks, float64 `[N, T]`."""
@@ -165,8 +175,8 @@ class MaskSearch:
         """Returns F_c, float64 `[M]`, of clips `numbers`, int `[M]`, under masks `values`, float `[M, T]`."""
         return _Scorer(self, clips, targets).scores(numbers, values, kind)
 
-    def traced(self, clips: tf.Tensor, dtype: tf.DType) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
-        """Returns `_score`, `_prepare`, `_score_prepared` and `_step` as graphs for clips of a shape, of any number."""
+    def traced(self, clips: tf.Tensor, dtype: tf.DType) -> _Graphs:
+        """Returns the search's graphs for clips of a shape, of any number."""
         time = clips.shape[1]
         key = (*clips.shape[1:], clips.dtype, dtype)
         if key not in self._traced:
@@ -177,7 +187,7 @@ class MaskSearch:
             prepared = prepare.get_concrete_function().structured_outputs
             prepared = tf.TensorSpec((None, *prepared.shape[1:]), prepared.dtype)
             step = (prepared, targets, (state,) * 3, (number,) * 2)
-            self._traced[key] = (
+            self._traced[key] = _Graphs(
                 tf.function(self._score, input_signature=(given, targets, matrix), autograph=False),
                 prepare,
                 tf.function(self._score_prepared, input_signature=(prepared, targets, matrix), autograph=False),
@@ -228,7 +238,7 @@ class _Scorer:
         self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
         self._targets = tf.constant(targets)
         self._batch_size = search.batch_size or self.num_clips
-        self._traced = search.traced(self._clips, self._dtype)
+        self._graphs = search.traced(self._clips, self._dtype)
         self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
         masks.check_probabilities(_numpy(search.score_fn(tf.cast(self._clips[:1], self._dtype))), targets)
 
@@ -243,19 +253,17 @@ class _Scorer:
         return found, masks.check_finite(losses, "Losses")
 
     def _score(self, clips: np.ndarray, matrices: tf.Tensor) -> tf.Tensor:
-        score, _, score_prepared, _ = self._traced
         targets = tf.gather(self._targets, clips)
         if (clips == clips[0]).all():  # Many masks of one clip, as the oracle tries them.
-            return score_prepared(self._prepared(clips[:1]), targets, matrices)
-        return score(tf.gather(self._clips, clips), targets, matrices)
+            return self._graphs.score_prepared(self._prepared(clips[:1]), targets, matrices)
+        return self._graphs.score(tf.gather(self._clips, clips), targets, matrices)
 
     def _descend(self, clips: np.ndarray, logits: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
         prepared, targets = self._prepared(clips), tf.gather(self._targets, clips)
-        *_, take_step = self._traced
         state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
         for step in range(self._search.config.iterations):
             corrections = tuple(self._tensor(value) for value in masks.adam_corrections(step + 1))
-            loss, state = take_step(prepared, targets, state, corrections)
+            loss, state = self._graphs.step(prepared, targets, state, corrections)
             losses.append(loss)
             self._search.on_step(len(logits))
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
@@ -264,10 +272,9 @@ class _Scorer:
         return [slice(start, start + self._batch_size) for start in range(0, total, self._batch_size)]
 
     def _prepared(self, clips: np.ndarray) -> tf.Tensor:
-        _, prepare, *_ = self._traced
         if self._kept is None or not np.array_equal(self._kept[0], clips):
             self._kept = None  # Two at a time may not fit.
-            self._kept = clips, prepare(tf.gather(self._clips, clips))
+            self._kept = clips, self._graphs.prepare(tf.gather(self._clips, clips))
         return self._kept[1]
 
     def _tensor(self, values: np.ndarray | float) -> tf.Tensor:
