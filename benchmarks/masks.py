@@ -16,7 +16,6 @@ clip must agree. The oracle, `best_interval`, stands as a share of 300 iteration
 Example: python benchmarks/masks.py --model=i3d --batch=4
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -278,17 +277,10 @@ def compare(name: str, frameworks: tuple[str, ...]) -> dict[str, dict[str, float
     """Returns framework -> name in `Searches` -> median seconds of a run."""
     model = configs.to_dict(sizes.model_config(name))
     names = [field.name for field in dataclasses.fields(Searches)]
-    options = (_PRECISION.value, _BATCH.value, _ITERATIONS.value, sizes.THREADS.value)
+    settings = (_PRECISION.value, _BATCH.value, _ITERATIONS.value, sizes.THREADS.value)
+    options = {framework: dataclasses.asdict(Options(framework, model, *settings)) for framework in frameworks}
     times: dict[str, dict[str, list[float]]] = {framework: {what: [] for what in names} for framework in frameworks}
-    with contextlib.ExitStack() as stack:
-        processes = {
-            framework: stack.enter_context(
-                contextlib.closing(
-                    workers.Worker(__file__, framework, dataclasses.asdict(Options(framework, model, *options)))
-                )
-            )
-            for framework in frameworks
-        }
+    with workers.started(__file__, options) as processes:
         for _ in range(_REPEATS.value):
             for what in names:
                 for framework, worker in processes.items():

@@ -70,18 +70,16 @@ def compare(name: str) -> list[tuple[str, list[float]]]:
         "clock": _CLOCK.value,
         "config": configs.to_dict(config),
     }
-    processes = [workers.Worker(__file__, framework, {"framework": framework, **options}) for framework in FRAMEWORKS]
     rows = []
-    for task, what in (("train", "training step"), ("evaluate", "evaluation")):
-        seconds: list[list[float]] = [[] for _ in processes]
-        for repeat in range(_REPEATS.value + 2):
-            for worker, times in zip(processes, seconds, strict=True):
-                value = worker.seconds(task)
-                if repeat > 1:  # The first turns build and warm up.
-                    times.append(value)
-        rows.append((f"{name}, {what}", [statistics.median(times) for times in seconds]))
-    for worker in processes:
-        worker.close()
+    with workers.started(__file__, {each: {"framework": each, **options} for each in FRAMEWORKS}) as processes:
+        for task, what in (("train", "training step"), ("evaluate", "evaluation")):
+            seconds: dict[str, list[float]] = {framework: [] for framework in processes}
+            for repeat in range(_REPEATS.value + 2):
+                for framework, worker in processes.items():
+                    value = worker.seconds(task)
+                    if repeat > 1:  # The first turns build and warm up.
+                        seconds[framework].append(value)
+            rows.append((f"{name}, {what}", [statistics.median(times) for times in seconds.values()]))
     return rows
 
 

@@ -4,12 +4,13 @@ A worker is the benchmark's own script with --worker and its options as JSON. It
 and runs the task named on each line of its input; what it answers are lines of JSON.
 """
 
+import contextlib
 import json
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -62,6 +63,16 @@ class Worker:
         if "error" in answer:
             raise errors.UserError(f"{self._framework}: {answer['error']}")
         return answer
+
+
+@contextlib.contextmanager
+def started(script: str, options: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Worker]]:
+    """Yields framework -> its worker, from framework -> its options; ends them all, whatever happens."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            framework: stack.enter_context(contextlib.closing(Worker(script, framework, values)))
+            for framework, values in options.items()
+        }
 
 
 def serve(
