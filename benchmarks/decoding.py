@@ -28,7 +28,8 @@ import av
 import numpy as np
 from absl import flags
 
-from common import errors, shards
+from common import errors
+from common.clips import shards
 from data_prep import encoding, plans, sampling, shard_jobs, videos, workers
 
 _VIDEOS = flags.DEFINE_integer("videos", 6, "Videos per process and kind.", lower_bound=1)

@@ -3,7 +3,7 @@
     python benchmarks/loader.py --clips=64 --height=224 --width=224
 
 Every row is measured in the same run, in turn, and the median of the rounds is printed: clips a second through
-`common.batches` with one and with two threads, and the ratio to the row's baseline.
+`common.clips.batches` with one and with two threads, and the ratio to the row's baseline.
 """
 
 import pathlib
@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from absl import flags
 
-from common import batches, clip_store, errors, shards
+from common import errors
+from common.clips import batches, clip_store, shards
 
 _CLIPS = flags.DEFINE_integer("clips", 64, "Clips in the store.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 16, "Frames a clip.", lower_bound=1)

@@ -16,9 +16,10 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import errors, explanation_statistics, explanations, masks, text_table
-from common.clip_store import ClipStore
-from common.explanations import Explanations
+from common import errors, text_table
+from common.clips.clip_store import ClipStore
+from common.explaining import explanation_statistics, explanations, masks
+from common.explaining.explanations import Explanations
 
 _EXPLANATIONS = flags.DEFINE_list("explanations", [], "Explanations files, separated by commas.")
 _REFERENCE = flags.DEFINE_string("reference", None, "File of the same clips to compare each with.")

@@ -31,7 +31,9 @@ import numpy as np
 from absl import flags
 
 from benchmarks import sizes, workers
-from common import architectures, configs, errors, masks, perturbations
+from common import errors
+from common.explaining import masks, perturbations
+from common.models import architectures, configs
 from parity_tests import twins
 
 FRAMEWORKS = ("torch", "tf")

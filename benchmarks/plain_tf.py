@@ -15,7 +15,7 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 import keras
 from keras import layers
 
-from common import architectures, configs
+from common.models import architectures, configs
 
 # A layer, and the canonical names of its weights in Keras' order.
 _Named = tuple[keras.Layer, list[str]]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from common import architectures, configs, padding
+from common.models import architectures, configs, padding
 
 
 def build_model(config: configs.ModelConfig, arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> nn.Module:

@@ -18,7 +18,10 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import canonical_weights, clip_store, configs, errors, prediction, shards, training_loop
+from common import errors
+from common.clips import clip_store, shards
+from common.models import canonical_weights, configs
+from common.runs import prediction, training_loop
 from data_prep import building, synthetic
 from torch_impl import evaluation, training
 

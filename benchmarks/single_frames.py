@@ -17,7 +17,8 @@ import numpy as np
 from absl import flags
 from sklearn.linear_model import RidgeClassifierCV
 
-from common import clip_store, errors
+from common import errors
+from common.clips import clip_store
 from data_prep import synthetic
 
 _CLIPS = flags.DEFINE_string("clips", "data/synthetic", "Clip store of the synthetic set.")

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from common import configs
+from common.models import configs
 
 THREADS = flags.DEFINE_integer("threads", 2, "Threads of each framework.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=8)

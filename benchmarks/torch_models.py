@@ -19,7 +19,8 @@ from absl import flags, logging
 from torch.nn import functional
 
 from benchmarks import plain_torch, sizes
-from common import configs, errors, initial_weights
+from common import errors
+from common.models import configs, initial_weights
 from torch_impl import layers, weights
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each build, interleaved.", lower_bound=1)

@@ -19,7 +19,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks import sizes, workers
-from common import configs, errors
+from common import errors
+from common.models import configs
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each build, interleaved.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 1, "Clips a step.", lower_bound=1)

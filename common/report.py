@@ -8,14 +8,16 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors, report_building, report_flags
+from common import errors
+from common.command_line import report_flags
+from common.reporting import building
 
 flags.adopt_module_key_flags(report_flags)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
     """Builds the report and prints where it is."""
-    page = report_building.build(report_flags.settings())
+    page = building.build(report_flags.settings())
     sys.stdout.write(f"{page}\n")
 
 

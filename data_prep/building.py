@@ -1,6 +1,6 @@
 """Makes a clip store from a data set: plans it, makes the shards in worker processes, then writes `dataset.json`.
 
-    OUT/SPLIT-00000-of-00004.h5  the shards (`common/shards.py`)
+    OUT/SPLIT-00000-of-00004.h5  the shards (`common/clips/shards.py`)
     OUT/dataset.json             written last: a folder that has it is finished
     OUT/failures.csv             video_id, path, reason: clips that could not be made
     OUT/notes.csv                video_id, path, note: clips that were made but are odd (truncated files, cut ranges)
@@ -21,7 +21,9 @@ from collections.abc import Mapping, Sequence
 import tqdm
 from absl import logging
 
-from common import clip_store, configs, errors, files, locks, shards
+from common import errors, files, locks
+from common.clips import clip_store, shards
+from common.models import configs
 from data_prep import folder, kth, plans, sampling, shard_jobs, something, synthetic, synthetic_scenes, videos, workers
 
 DATASETS = ("synthetic", "something", "kth", "folder")

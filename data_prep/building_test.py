@@ -6,12 +6,15 @@ import pathlib
 import numpy as np
 import pytest
 
-from common import clip_store, errors, locks
-from data_prep import building, shard_jobs, synthetic, testing, verification
+from common import errors, locks
+from common.clips import clip_store
+from data_prep import building, shard_jobs, synthetic, verification, videos_for_tests
 
 
 def test_a_folder_of_videos_becomes_a_store(tmp_path, capfd):
-    config = testing.folder_config(tmp_path, {"train/up/a.avi": 5, "train/down/b.avi": 2, "validation/up/c.avi": 9})
+    config = videos_for_tests.folder_config(
+        tmp_path, {"train/up/a.avi": 5, "train/down/b.avi": 2, "validation/up/c.avi": 9}
+    )
     assert building.prepare(config) == 0
     store = clip_store.ClipStore(config.out, "train")
     assert store.info.class_names == ("down", "up") and store.info.splits() == ("train", "validation")
@@ -28,7 +31,7 @@ def test_a_folder_of_videos_becomes_a_store(tmp_path, capfd):
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path):
-    config = testing.folder_config(tmp_path, {"a/0.avi": 0, "a/1.avi": 4, "a/2.avi": 4, "a/3.avi": 20})
+    config = videos_for_tests.folder_config(tmp_path, {"a/0.avi": 0, "a/1.avi": 4, "a/2.avi": 4, "a/3.avi": 20})
     truncated = tmp_path / "videos" / "a" / "3.avi"
     data = truncated.read_bytes()
     truncated.write_bytes(data[: data.rindex(b"\xff\xd8\xff")])  # Where its last picture begins.
@@ -42,7 +45,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path):
 
 
 def test_a_video_is_decoded_once_for_all_of_its_sequences_and_ranges_are_cut_to_what_decodes(tmp_path, monkeypatch):
-    testing.film(tmp_path / "videos" / "person01_boxing_d1_uncomp.avi", 20)
+    videos_for_tests.film(tmp_path / "videos" / "person01_boxing_d1_uncomp.avi", 20)
     (tmp_path / "00sequences.txt").write_text("person01_boxing_d1 frames 1-3, 11-30, 2-6, 21-40\n")
     decoded = []
     monkeypatch.setattr(
@@ -95,22 +98,27 @@ def test_synthetic_videos_bring_their_ground_truth(tmp_path):
 
 @pytest.mark.parametrize("encoding_name", ["jpeg", "raw"])
 def test_the_number_of_workers_does_not_show(tmp_path, encoding_name):
-    config = testing.folder_config(
+    config = videos_for_tests.folder_config(
         tmp_path, {f"a/{n}.avi": 3 + n for n in range(5)} | {"a/broken.avi": 0}, encoding=encoding_name
     )
     one = dataclasses.replace(config, out=tmp_path / "one")
     two = dataclasses.replace(config, out=tmp_path / "two", workers=2)
     assert building.prepare(one) == building.prepare(two) == 1
-    assert testing.contents(one.out) == testing.contents(two.out) and len(testing.contents(one.out)) == 9
+    assert (
+        videos_for_tests.contents(one.out) == videos_for_tests.contents(two.out)
+        and len(videos_for_tests.contents(one.out)) == 9
+    )
 
 
 def test_leftovers_of_killed_runs_are_removed_and_other_files_are_not(tmp_path):
-    config = testing.folder_config(tmp_path, {"a/1.avi": 4})
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
     config.out.mkdir()
     for name in ("train-00000-of-00001.h5.77.tmp", "dataset.json.9.tmp", "mine.tmp", "notes.txt"):
         (config.out / name).touch()
     assert building.prepare(config) == 0
-    assert {"mine.tmp", "notes.txt"} < set(testing.contents(config.out)) and len(testing.contents(config.out)) == 6
+    assert {"mine.tmp", "notes.txt"} < set(videos_for_tests.contents(config.out)) and len(
+        videos_for_tests.contents(config.out)
+    ) == 6
 
 
 @pytest.mark.parametrize(
@@ -124,16 +132,16 @@ def test_leftovers_of_killed_runs_are_removed_and_other_files_are_not(tmp_path):
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, change):
-    config = testing.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
     building.prepare(config)
-    before = testing.contents(config.out)
+    before = videos_for_tests.contents(config.out)
     with pytest.raises(errors.UserError, match="--out must be empty or hold shards of the same.*Received: .*train-0"):
         building.prepare(dataclasses.replace(config, **change))
-    assert testing.contents(config.out) == before
+    assert videos_for_tests.contents(config.out) == before
 
 
 def test_other_videos_in_the_same_folder_are_refused(tmp_path):
-    config = testing.folder_config(tmp_path, {"a/1.avi": 4})
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
     building.prepare(config)
     (tmp_path / "videos" / "a" / "1.avi").rename(tmp_path / "videos" / "a" / "2.avi")
     with pytest.raises(errors.UserError, match="of another job"):
@@ -141,19 +149,19 @@ def test_other_videos_in_the_same_folder_are_refused(tmp_path):
 
 
 def test_a_finished_store_stays_as_it_is(tmp_path):
-    config = testing.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
     building.prepare(config)
-    before = testing.contents(config.out)
+    before = videos_for_tests.contents(config.out)
     times = {path: path.stat().st_mtime_ns for path in config.out.glob("*.h5")}
     assert building.prepare(config) == 0
-    assert testing.contents(config.out) == before
+    assert videos_for_tests.contents(config.out) == before
     assert times == {path: path.stat().st_mtime_ns for path in config.out.glob("*.h5")}
 
 
 def test_a_store_that_lost_a_shard_counts_as_unfinished_until_it_is_made_again(tmp_path, monkeypatch):
-    config = testing.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
     building.prepare(config)
-    before = testing.contents(config.out)
+    before = videos_for_tests.contents(config.out)
     (config.out / "train-00001-of-00002.h5").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(shard_jobs, "make_shard", _interrupt)
@@ -161,11 +169,11 @@ def test_a_store_that_lost_a_shard_counts_as_unfinished_until_it_is_made_again(t
             building.prepare(config)
     assert not (config.out / "dataset.json").exists()
     building.prepare(config)
-    assert testing.contents(config.out) == before
+    assert videos_for_tests.contents(config.out) == before
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
-    config = testing.folder_config(tmp_path, {"a/1.avi": 4})
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
     config.out.mkdir()
     with locks.exclusive(config.out), pytest.raises(errors.UserError, match="One run at a time"):
         building.prepare(config)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from data_prep import building, testing
+from data_prep import building, videos_for_tests
 
 needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
     """Kills the whole command without warning, with one shard finished and with four, then lets it go through."""
     sizes = {f"{split}/a/{n}.avi": 4 + n for split in ("train", "validation") for n in range(4)}
-    config = testing.folder_config(tmp_path, sizes, workers=2)
+    config = videos_for_tests.folder_config(tmp_path, sizes, workers=2)
     assert building.prepare(config) == 0
     killed = dataclasses.replace(config, out=tmp_path / "killed")
     for num_shards in (1, 4):
@@ -30,12 +30,12 @@ def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
         assert num_shards <= len(list(killed.out.glob("*.h5"))) < 8
         assert not (killed.out / "dataset.json").exists()
     assert building.prepare(killed) == 0
-    assert testing.contents(killed.out) == testing.contents(config.out)
+    assert videos_for_tests.contents(killed.out) == videos_for_tests.contents(config.out)
 
 
 @needs_proc
 def test_workers_end_with_the_command_that_started_them(tmp_path):
-    config = testing.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
+    config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
     with _started(config) as process:
         _wait(lambda: len(_workers_of(process)) == 2, process)
         workers = _workers_of(process)
@@ -45,7 +45,9 @@ def test_workers_end_with_the_command_that_started_them(tmp_path):
 
 
 def test_ctrl_c_stops_in_the_middle_of_a_shard_and_leaves_only_whole_ones(tmp_path):
-    config = testing.folder_config(tmp_path, {f"a/{n}.avi": 2 for n in range(201)}, workers=2, clips_per_shard=100)
+    config = videos_for_tests.folder_config(
+        tmp_path, {f"a/{n}.avi": 2 for n in range(201)}, workers=2, clips_per_shard=100
+    )
     with _started(config) as process:  # Two shards of 20 s at least, and one of a single clip.
         _wait(lambda: len(list(config.out.glob("*.tmp"))) == 2, process)
         os.killpg(process.pid, signal.SIGINT)
@@ -57,7 +59,7 @@ def test_ctrl_c_stops_in_the_middle_of_a_shard_and_leaves_only_whole_ones(tmp_pa
 
 @needs_proc
 def test_a_killed_worker_is_reported(tmp_path):
-    config = testing.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
+    config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
     with _started(config) as process:
         _wait(lambda: list(config.out.glob("*.h5")), process)
         os.kill(_workers_of(process)[-1], signal.SIGKILL)

@@ -12,7 +12,8 @@ import dataclasses
 import pathlib
 import re
 
-from common import classes, errors
+from common import errors
+from common.clips import classes
 from data_prep import plans
 
 TRAIN_SUBJECTS = range(1, 17)

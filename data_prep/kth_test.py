@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import classes, errors
+from common import errors
+from common.clips import classes
 from data_prep import kth, plans
 
 SEQUENCES = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "annotations" / "00sequences.txt"

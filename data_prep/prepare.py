@@ -8,7 +8,8 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors, shards
+from common import errors
+from common.clips import shards
 from data_prep import building, plans, sampling
 
 _DATASET = flags.DEFINE_enum(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from common import clip_store, shards
+from common.clips import clip_store, shards
 from data_prep import plans, sampling, synthetic, videos
 
 

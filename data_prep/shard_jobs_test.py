@@ -1,6 +1,6 @@
 import dataclasses
 
-from common import shards
+from common.clips import shards
 from data_prep import plans, shard_jobs
 
 SETTINGS = shard_jobs.Settings("folder", ("a",), shards.Layout(3, 8, 8), "linspace", "stretch", {"av": "1"})

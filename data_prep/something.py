@@ -11,7 +11,8 @@ import os
 import pathlib
 from typing import Any
 
-from common import classes, errors
+from common import errors
+from common.clips import classes
 from data_prep import plans
 
 _PREFIXES = ("", "something-something-v2-")  # The files of the first release carry the name of the data set.

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import classes, errors
+from common import errors
+from common.clips import classes
 from data_prep import plans, something
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"

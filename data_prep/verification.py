@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from common import clip_store, errors, shards
+from common import errors
+from common.clips import clip_store, shards
 from data_prep import plans
 
 

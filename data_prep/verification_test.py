@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common import clip_store, shards
+from common.clips import clip_store, shards
 from data_prep import verification
 
 LAYOUT = shards.Layout(frames=2, height=8, width=8, object_mask_shape=(2, 2))

@@ -22,8 +22,10 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import canonical_weights, errors, run_directory
-from common.run_directory import RunDirectory
+from common import errors
+from common.models import canonical_weights
+from common.runs import run_directory
+from common.runs.run_directory import RunDirectory
 from parity_tests import check_explanations, compare, tolerances
 
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, explanations, masks, text_table
-from common.explanations import Explanations
+from common import errors, text_table
+from common.explaining import explanations, masks
+from common.explaining.explanations import Explanations
 from parity_tests import compare, tolerances
 
 # Column -> the limit it is held to; None: equal.

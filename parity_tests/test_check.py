@@ -9,8 +9,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import canonical_weights as files
-from common import configs, errors, initial_weights, run_directory, testing
+from common import errors
+from common.clips import tiny_store_for_tests
+from common.models import canonical_weights as files
+from common.models import configs, initial_weights
+from common.runs import run_directory
 from parity_tests import check
 
 _SCRIPT = pathlib.Path(check.__file__)
@@ -18,7 +21,7 @@ _SCRIPT = pathlib.Path(check.__file__)
 
 @pytest.fixture
 def run(tmp_path):
-    info = testing.write_tiny_store(tmp_path / "clips", clips={"validation": 3})
+    info = tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"validation": 3})
     model = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=2, filters=4)
     run = run_directory.RunDirectory(tmp_path / "run")
     train = configs.TrainConfig(model, "adam", 1)

@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import errors, explanations
+from common import errors
+from common.explaining import explanations
 from parity_tests import check, check_explanations
 
 _HEADER = {

@@ -5,7 +5,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import configs, testing, training_loop
+from common.clips import tiny_store_for_tests
+from common.models import configs
+from common.runs import training_loop
 from parity_tests import twins  # noqa: F401  (imports PyTorch before TensorFlow)
 from tf_impl import training as tf_training
 from torch_impl import training as torch_training
@@ -29,7 +31,7 @@ def recorded(trainer_class, seen):
 
 
 def test_same_batches_rates_and_seeds_in_the_same_order(tmp_path):
-    testing.write_tiny_store(tmp_path / "clips", clips={"train": 10, "validation": 5})
+    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"train": 10, "validation": 5})
     config = configs.TrainConfig(_MODEL, "sgd", epochs=2, batch_size=4, seed=3)
     calls = {}
     for trainer in (torch_training.Trainer, tf_training.Trainer):

@@ -4,8 +4,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import configs
-from common.gradcam_maps import NORMALIZATIONS, GradCamConfig, normalize, upsample
+from common.explaining.gradcam_maps import NORMALIZATIONS, GradCamConfig, normalize, upsample
+from common.models import configs
 from parity_tests import compare, tolerances, twins
 from tf_impl import gradcam as tf_gradcam
 from tf_impl import weights as tf_weights

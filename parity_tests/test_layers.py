@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import architectures, padding
+from common.models import architectures, padding
 from parity_tests import compare, tolerances, twins
 from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 

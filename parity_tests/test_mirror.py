@@ -133,10 +133,11 @@ _PRINT_FRAMEWORKS = "import sys; print(sorted({'torch', 'tensorflow', 'keras', '
 def test_importing_a_folder_loads_no_other_framework(folder, loaded):
     # absl refuses to define a flag twice, so what defines flags is imported alone.
     together, alone = [], []
-    for path in sorted((_ROOT / folder).glob("*.py")):
+    for path in sorted((_ROOT / folder).rglob("*.py")):
         if not path.stem.endswith("_test") and path.stem != "__init__":
+            module = ".".join(path.relative_to(_ROOT).with_suffix("").parts)
             defines_flags = re.search(r"^from absl import .*flags", path.read_text(encoding="utf-8"), re.MULTILINE)
-            (alone if defines_flags else together).append(f"{folder}.{path.stem}")
+            (alone if defines_flags else together).append(module)
     assert together
     groups = [together, *([name] for name in alone)]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -160,7 +161,7 @@ class Absent(importlib.machinery.PathFinder):
 
 sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Absent
 import numpy as np
-from common import configs
+from common.models import configs
 from {framework}_impl import evaluation, training
 model = configs.ConvLSTMConfig(3, (4, 16, 16), num_layers=1, filters=2)
 trainer = training.Trainer(configs.TrainConfig(model, "adam", 1), "cpu")

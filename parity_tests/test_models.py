@@ -3,7 +3,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import configs
+from common.models import configs
 from parity_tests import compare, tf_side, tolerances, torch_side, twins
 
 # Odd and even sizes, at least 8 frames for I3D, both stride rules, every option that changes a layer.

@@ -7,7 +7,9 @@ pytest.importorskip("tensorflow")
 import tensorflow as tf
 import torch
 
-from common import configs, errors, masks, perturbations
+from common import errors
+from common.explaining import masks, perturbations
+from common.models import configs
 from parity_tests import tolerances, twins
 from parity_tests.compare import assert_close
 from tf_impl import temporal_mask as tf_mask

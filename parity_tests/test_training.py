@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import canonical_weights, configs, evaluation_loop, testing, training_loop
-from common.run_directory import RunDirectory
-from common.schedules import PlateauSchedule
+from common.clips import tiny_store_for_tests
+from common.models import canonical_weights, configs
+from common.runs import evaluation_loop, training_loop
+from common.runs.run_directory import RunDirectory
+from common.runs.schedules import PlateauSchedule
 from parity_tests import compare, tolerances, twins
 from tf_impl import evaluation as tf_evaluation
 from tf_impl import training as tf_training
@@ -77,7 +79,7 @@ def test_steps_of_i3d():
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     path = tmp_path_factory.mktemp("store") / "clips"
-    testing.write_tiny_store(path, clips={"train": 13, "validation": 7})
+    tiny_store_for_tests.write_tiny_store(path, clips={"train": 13, "validation": 7})
     return path
 
 

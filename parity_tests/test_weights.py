@@ -4,7 +4,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common import architectures, canonical_weights, configs, errors
+from common import errors
+from common.models import architectures, canonical_weights, configs
 from parity_tests import twins
 from tf_impl import weights as tf_weights
 from torch_impl import weights as torch_weights

@@ -7,7 +7,7 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 # isort: split
 import tensorflow as tf
 
-from common import configs
+from common.models import configs
 from parity_tests.twins import Outcome
 from tf_impl import weights
 

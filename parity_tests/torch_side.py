@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from common import configs
+from common.models import configs
 from parity_tests.twins import Outcome
 from torch_impl import weights
 

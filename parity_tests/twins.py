@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from common import configs, initial_weights
+from common.models import configs, initial_weights
 
 PRECISIONS = ("float64", "float32")
 

@@ -19,7 +19,7 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 import keras
 import tensorflow as tf
 
-from common import architectures, configs
+from common.models import architectures, configs
 from tf_impl import layers
 
 _STRIDES = (2, 2)

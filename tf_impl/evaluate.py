@@ -8,7 +8,9 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors, evaluate_flags, evaluation_loop
+from common import errors
+from common.command_line import evaluate_flags
+from common.runs import evaluation_loop
 from tf_impl import evaluation
 
 flags.adopt_module_key_flags(evaluate_flags)  # So that --help lists them.

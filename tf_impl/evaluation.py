@@ -1,4 +1,4 @@
-"""Evaluation in TensorFlow: predictions; all the rest is `common.evaluation_loop`."""
+"""Evaluation in TensorFlow: predictions; all the rest is `common.runs.evaluation_loop`."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 # isort: split
 import tensorflow as tf
 
-from common import configs, evaluation_loop
+from common.models import configs
+from common.runs import evaluation_loop
 from tf_impl import devices, weights
 
 

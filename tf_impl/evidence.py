@@ -8,7 +8,9 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors, evidence, evidence_flags
+from common import errors
+from common.command_line import evidence_flags
+from common.explaining import evidence
 from tf_impl import explanation
 
 flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.

@@ -1,6 +1,6 @@
 """Explanations in TensorFlow: temporal masks, their oracle, and Grad-CAM of a trained model.
 
-Which clips, in which parts, and the file are `common.explanation_loop`.
+Which clips, in which parts, and the file are `common.explaining.explanation_loop`.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,12 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 # isort: split
 import tensorflow as tf
 
-from common import configs, evidence, explanation_loop
-from common.clip_store import ClipStore
-from common.explanations import Explanations
-from common.gradcam_maps import GradCamConfig
-from common.masks import BestIntervals, LearntMasks, MaskConfig
+from common.clips.clip_store import ClipStore
+from common.explaining import evidence, explanation_loop
+from common.explaining.explanations import Explanations
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.models import configs
 from tf_impl import devices, evaluation, gradcam, temporal_mask, training, weights
 
 

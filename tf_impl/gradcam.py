@@ -1,7 +1,7 @@
 """Grad-CAM in TensorFlow (section 3.2, Eq. 2): where in the activations of an endpoint a class score comes from.
 
 Here are the forward pass to endpoint and logits, and the gradient between the two; Eq. 2 itself, up-sampling and
-normalisation are `common/gradcam_maps.py`. Works on any callable from clips to logits and activations.
+normalisation are `common/explaining/gradcam_maps.py`. Works on any callable from clips to logits and activations.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 import keras
 import tensorflow as tf
 
-from common import errors, gradcam_maps
-from common.gradcam_maps import GradCamConfig
+from common import errors
+from common.explaining import gradcam_maps
+from common.explaining.gradcam_maps import GradCamConfig
 from tf_impl import weights
 
 # Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C], from which the logits were

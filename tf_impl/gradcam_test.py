@@ -5,8 +5,10 @@ import functools
 import numpy as np
 import pytest
 
-from common import configs, errors, gradcam_maps
-from common.gradcam_maps import GradCamConfig
+from common import errors
+from common.explaining import gradcam_maps
+from common.explaining.gradcam_maps import GradCamConfig
+from common.models import configs
 from tf_impl import gradcam, weights
 
 # isort: split

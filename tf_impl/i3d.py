@@ -1,7 +1,7 @@
 """I3D, the inflated Inception-v1 (Carreira & Zisserman 2017, arXiv:1705.07750), as section 4.2 of the paper uses it.
 
-The layers come from the table in `common/architectures.py`; endpoints bear DeepMind's names. The paper's change: the
-temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames give 8 activations at Mixed_5c.
+The layers come from the table in `common/models/architectures.py`; endpoints bear DeepMind's names. The paper's change:
+the temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames give 8 activations at Mixed_5c.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 import keras
 import tensorflow as tf
 
-from common import architectures, configs, padding
+from common.models import architectures, configs, padding
 from tf_impl import layers
 
 

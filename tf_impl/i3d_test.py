@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common import architectures, configs
+from common.models import architectures, configs
 from tf_impl import i3d, layers, weights
 
 # isort: split

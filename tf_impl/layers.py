@@ -2,7 +2,7 @@
 
 Inside, tensors are `[N, T, H, W, C]` as on the border: channels last is what oneDNN and Keras compute fastest in. Every
 number that the two frameworks set differently is stated here: SAME padding (TensorFlow's own), max-pool padding of
--inf, batch norm's epsilon, momentum and unbiased running variance (`common/architectures.py`).
+-inf, batch norm's epsilon, momentum and unbiased running variance (`common/models/architectures.py`).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 import keras
 import tensorflow as tf
 
-from common import architectures, errors
+from common import errors
+from common.models import architectures
 
 # Precision -> Keras' policy: `variable_dtype` of weights, statistics and logits, `compute_dtype` of convolutions and
 # activations (bfloat16: float32 and bfloat16).

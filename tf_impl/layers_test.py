@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from common import architectures, errors
+from common import errors
+from common.models import architectures
 from tf_impl import layers
 
 # isort: split

@@ -18,7 +18,7 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 import keras
 import tensorflow as tf
 
-from common import configs
+from common.models import configs
 from tf_impl import weights
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from common import configs
+from common.models import configs
 from tf_impl import optimizers
 
 # isort: split

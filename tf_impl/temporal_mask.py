@@ -1,8 +1,8 @@
 """Temporal masks in TensorFlow (section 3.1): perturb clips over time, and learn which frames a model needs.
 
-The perturbations are `common/perturbations.py`, Eq. 1 and the search around the descent `common/masks.py`; here they
-meet tensors, for N clips at a time. Any callable from clips to class probabilities will do as a model, and nothing
-but the mask is differentiated:
+The perturbations are `common/explaining/perturbations.py`, Eq. 1 and the search around the descent
+`common/explaining/masks.py`; here they meet tensors, for N clips at a time. Any callable from clips to class
+probabilities will do as a model, and nothing but the mask is differentiated:
 
     probabilities = lambda clips: tf.nn.softmax(model(clips))
     learnt = learn_masks(probabilities, clips, targets, masks.MaskConfig(kind="freeze"))
@@ -18,8 +18,8 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 # isort: split
 import tensorflow as tf
 
-from common import masks, perturbations
-from common.masks import BestIntervals, LearntMasks, MaskConfig
+from common.explaining import masks, perturbations
+from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[tf.Tensor], tf.Tensor]

@@ -7,8 +7,10 @@ import weakref
 import numpy as np
 import pytest
 
-from common import configs, errors, masks, perturbations
-from common.masks import MaskConfig
+from common import errors
+from common.explaining import masks, perturbations
+from common.explaining.masks import MaskConfig
+from common.models import configs
 from tf_impl import temporal_mask, weights
 
 # isort: split

@@ -1,4 +1,4 @@
-"""Training in TensorFlow: one step and one prediction; all the rest is `common.training_loop`."""
+"""Training in TensorFlow: one step and one prediction; all the rest is `common.runs.training_loop`."""
 
 import platform
 
@@ -10,7 +10,8 @@ from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
 import keras
 import tensorflow as tf
 
-from common import configs, training_loop
+from common.models import configs
+from common.runs import training_loop
 from tf_impl import devices, evaluation, layers, optimizers, weights
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from common import architectures, configs, errors, initial_weights
+from common import errors
+from common.models import architectures, configs, initial_weights
 from tf_impl import weights
 
 _CONFIGS = {

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from common import architectures, configs
+from common.models import architectures, configs
 from torch_impl import layers
 
 _STRIDES = (2, 2)

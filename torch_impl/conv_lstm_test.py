@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import plain_torch
-from common import architectures, configs, initial_weights
+from common.models import architectures, configs, initial_weights
 from torch_impl import conv_lstm, layers, weights
 
 _CONFIGS = {

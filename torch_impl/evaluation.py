@@ -1,11 +1,12 @@
-"""Evaluation in PyTorch: predictions; all the rest is `common.evaluation_loop`."""
+"""Evaluation in PyTorch: predictions; all the rest is `common.runs.evaluation_loop`."""
 
 from typing import Any
 
 import numpy as np
 import torch
 
-from common import configs, evaluation_loop
+from common.models import configs
+from common.runs import evaluation_loop
 from torch_impl import devices, weights
 
 

@@ -8,7 +8,9 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors, explain_flags, explanation_statistics
+from common import errors
+from common.command_line import explain_flags
+from common.explaining import explanation_statistics
 from torch_impl import explanation
 
 flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.

@@ -1,6 +1,6 @@
 """Explanations in PyTorch: temporal masks, their oracle, and Grad-CAM of a trained model.
 
-Which clips, in which parts, and the file are `common.explanation_loop`.
+Which clips, in which parts, and the file are `common.explaining.explanation_loop`.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import configs, evidence, explanation_loop
-from common.clip_store import ClipStore
-from common.explanations import Explanations
-from common.gradcam_maps import GradCamConfig
-from common.masks import BestIntervals, LearntMasks, MaskConfig
+from common.clips.clip_store import ClipStore
+from common.explaining import evidence, explanation_loop
+from common.explaining.explanations import Explanations
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.models import configs
 from torch_impl import devices, gradcam, temporal_mask, training, weights
 
 

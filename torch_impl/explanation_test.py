@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from common import canonical_weights, configs, explanations, initial_weights, masks, perturbations, testing
-from common.explanation_loop import ExplainSettings
-from common.gradcam_maps import GradCamConfig
-from common.masks import MaskConfig
-from common.run_directory import RunConfig, RunDirectory, data_record
+from common.clips import tiny_store_for_tests
+from common.explaining import explanations, masks, perturbations
+from common.explaining.explanation_loop import ExplainSettings
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import MaskConfig
+from common.models import canonical_weights, configs, initial_weights
+from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from torch_impl import explanation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -122,7 +124,7 @@ def test_in_float64_masks_are_float64(frames):
 def runs(tmp_path_factory):
     """A folder with five clips, `clips`, and a run of either model, by its name."""
     folder = tmp_path_factory.mktemp("explanation")
-    info = testing.write_tiny_store(folder / "clips", clips={"validation": 5}, object_mask_shape=(4, 4))
+    info = tiny_store_for_tests.write_tiny_store(folder / "clips", clips={"validation": 5}, object_mask_shape=(4, 4))
     for name, config in _MODELS.items():
         run = RunDirectory(folder / name)
         train = configs.TrainConfig(config, "adam", 1)

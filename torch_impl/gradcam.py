@@ -1,7 +1,7 @@
 """Grad-CAM in PyTorch (section 3.2, Eq. 2): where in the activations of an endpoint a class score comes from.
 
 Here are the forward pass to endpoint and logits, and the gradient between the two; Eq. 2 itself, up-sampling and
-normalisation are `common/gradcam_maps.py`. Works on any callable from clips to logits and activations.
+normalisation are `common/explaining/gradcam_maps.py`. Works on any callable from clips to logits and activations.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import errors, gradcam_maps
-from common.gradcam_maps import GradCamConfig
+from common import errors
+from common.explaining import gradcam_maps
+from common.explaining.gradcam_maps import GradCamConfig
 from torch_impl import layers, weights
 
 # Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C], from which the logits were

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from common import architectures, configs, errors, gradcam_maps
-from common.gradcam_maps import GradCamConfig
+from common import errors
+from common.explaining import gradcam_maps
+from common.explaining.gradcam_maps import GradCamConfig
+from common.models import architectures, configs
 from torch_impl import gradcam, weights
 
 _I3D = configs.I3DConfig(5, (8, 33, 46), dropout=0.5, width=0.0625)

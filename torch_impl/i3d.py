@@ -1,14 +1,14 @@
 """I3D, the inflated Inception-v1 (Carreira & Zisserman 2017, arXiv:1705.07750), as section 4.2 of the paper uses it.
 
-The layers come from the table in `common/architectures.py`; endpoints bear DeepMind's names. The paper's change: the
-temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames give 8 activations at Mixed_5c.
+The layers come from the table in `common/models/architectures.py`; endpoints bear DeepMind's names. The paper's change:
+the temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames give 8 activations at Mixed_5c.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from common import architectures, configs, padding
+from common.models import architectures, configs, padding
 from torch_impl import layers
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import plain_torch
-from common import architectures, configs, initial_weights
+from common.models import architectures, configs, initial_weights
 from torch_impl import i3d, layers, weights
 
 _SMALL = configs.I3DConfig(5, (9, 33, 46), dropout=0, width=0.125)

@@ -2,8 +2,8 @@
 
 Inside, tensors are `[N, C, T, H, W]` in channels-last memory, so that the border's `[N, T, H, W, C]` is a view of the
 same bytes, a 1x1x1 convolution is a matrix product, and oneDNN's convolutions need no reordering. Every number that
-the two frameworks set differently is stated here: SAME padding (`common/padding.py`), max-pool padding of -inf, batch
-norm's epsilon, momentum and unbiased running variance (`common/architectures.py`).
+the two frameworks set differently is stated here: SAME padding (`common/models/padding.py`), max-pool padding of -inf,
+batch norm's epsilon, momentum and unbiased running variance (`common/models/architectures.py`).
 """
 
 import contextlib
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from common import architectures, errors, padding
+from common import errors
+from common.models import architectures, padding
 
 # Precision -> (dtype of weights, statistics and logits, dtype of convolutions and activations).
 DTYPES = {

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common import architectures, errors
+from common import errors
+from common.models import architectures
 from torch_impl import layers
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import configs
+from common.models import configs
 from torch_impl import weights
 
 # Canonical name of a slot -> PyTorch's, per optimiser.

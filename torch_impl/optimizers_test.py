@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import configs
+from common.models import configs
 from torch_impl import optimizers
 
 CONFIG = configs.PRESETS["conv_lstm_synthetic"]

@@ -1,8 +1,8 @@
 """Temporal masks in PyTorch (section 3.1): perturb clips over time, and learn which frames a model needs.
 
-The perturbations are `common/perturbations.py`, Eq. 1 and the search around the descent `common/masks.py`; here they
-meet tensors, for N clips at a time. Any callable from clips to class probabilities will do as a model, and nothing
-but the mask is differentiated:
+The perturbations are `common/explaining/perturbations.py`, Eq. 1 and the search around the descent
+`common/explaining/masks.py`; here they meet tensors, for N clips at a time. Any callable from clips to class
+probabilities will do as a model, and nothing but the mask is differentiated:
 
     probabilities = lambda clips: model(clips).softmax(dim=1)
     learnt = learn_masks(probabilities, clips, targets, masks.MaskConfig(kind="freeze"))
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import masks, perturbations
-from common.masks import BestIntervals, LearntMasks, MaskConfig
+from common.explaining import masks, perturbations
+from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
 from torch_impl import layers
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from common import configs, errors, masks, perturbations
-from common.masks import MaskConfig
+from common import errors
+from common.explaining import masks, perturbations
+from common.explaining.masks import MaskConfig
+from common.models import configs
 from torch_impl import temporal_mask, weights
 
 _TIME = 8

@@ -8,7 +8,10 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import architectures, clip_store, errors, train_flags
+from common import errors
+from common.clips import clip_store
+from common.command_line import train_flags
+from common.models import architectures
 from torch_impl import training
 
 flags.adopt_module_key_flags(train_flags)  # So that --help lists them.

@@ -1,4 +1,4 @@
-"""Training in PyTorch: one step and one prediction; all the rest is `common.training_loop`."""
+"""Training in PyTorch: one step and one prediction; all the rest is `common.runs.training_loop`."""
 
 import platform
 
@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from common import configs, training_loop
+from common.models import configs
+from common.runs import training_loop
 from torch_impl import devices, layers, optimizers, weights
 
 

@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from common import canonical_weights, configs, testing, training_loop
-from common.run_directory import RunDirectory
+from common.clips import tiny_store_for_tests
+from common.models import canonical_weights, configs
+from common.runs import training_loop
+from common.runs.run_directory import RunDirectory
 from torch_impl import training
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,7 +22,7 @@ SMALL = {"i3d": ["--width=0.0625"], "conv_lstm": ["--filters=2"]}
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     path = tmp_path_factory.mktemp("training") / "clips"
-    testing.write_tiny_store(path, clips={"train": 12, "validation": 3})
+    tiny_store_for_tests.write_tiny_store(path, clips={"train": 12, "validation": 3})
     return path
 
 

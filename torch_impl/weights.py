@@ -2,7 +2,7 @@
 
 The canonical name of a tensor is its path in the module tree, with "/" for ".": modules whose name starts with a small
 letter are how this build is cut and drop out (`Mixed_3b.Branch_0.Conv3d_0a_1x1.batch_norm.gamma` is
-`Mixed_3b/Branch_0/Conv3d_0a_1x1/gamma`). What a model holds is checked against `common/architectures.py`.
+`Mixed_3b/Branch_0/Conv3d_0a_1x1/gamma`). What a model holds is checked against `common/models/architectures.py`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import architectures, canonical_weights, configs, errors, initial_weights
+from common import errors
+from common.models import architectures, canonical_weights, configs, initial_weights
 from torch_impl import conv_lstm, i3d, layers
 
 Model = i3d.I3D | conv_lstm.ConvLSTM

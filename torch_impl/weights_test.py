@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common import architectures, configs, errors, initial_weights
+from common import errors
+from common.models import architectures, configs, initial_weights
 from torch_impl import weights
 
 _CONFIGS = {

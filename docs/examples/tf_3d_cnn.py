@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import gradcam_maps, masks
+from common.explaining import gradcam_maps, masks
 from tf_impl import gradcam, temporal_mask
 
 CLASSES = ("left", "right", "still")

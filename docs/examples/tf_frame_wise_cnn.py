@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import gradcam_maps, masks, perturbations
+from common.explaining import gradcam_maps, masks, perturbations
 from tf_impl import gradcam, temporal_mask
 
 CLASSES = ("red", "green", "none")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import gradcam_maps, masks
+from common.explaining import gradcam_maps, masks
 from torch_impl import gradcam, layers, temporal_mask
 
 CLASSES = ("left", "right", "still")

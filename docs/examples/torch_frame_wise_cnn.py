@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import gradcam_maps, masks, perturbations
+from common.explaining import gradcam_maps, masks, perturbations
 from torch_impl import gradcam, temporal_mask
 
 CLASSES = ("red", "green", "none")

@@ -1,0 +1,99 @@
+"""Batches of clips in an order that a seed decides, read ahead by threads: the same arrays for both frameworks.
+
+The order is a value (`batch_indices`), apart from the reading (`batches`), so training can go on in the middle of an
+epoch and several processes can share one.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from common import errors
+from common.clips.clip_store import ClipStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """N clips.
+
+    Attributes:
+      frames: uint8 [N, T, H, W, 3], RGB.
+      labels: int64 [N], class indices (-1: unknown).
+      indices: int64 [N], places of the clips in their `ClipStore`.
+    """
+
+    frames: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def batch_indices(
+    num_clips: int,
+    batch_size: int,
+    *,
+    shuffle_seed: tuple[int, int] | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> list[np.ndarray]:
+    """Returns which clips make up each batch of one epoch: every clip once, the last batch perhaps smaller.
+
+    Args:
+      num_clips: number of clips to go through.
+      batch_size: clips a batch, over all ranks.
+      shuffle_seed: (seed, epoch) of a shuffled order, or None for the order of the store.
+      rank: number of this process among `num_ranks` that share every batch.
+      num_ranks: number of processes.
+    """
+    if batch_size < 1 or not 0 <= rank < num_ranks:
+        raise errors.UserError(
+            "batch_size must be at least 1 and rank in 0…num_ranks-1. "
+            f"Received: batch_size={batch_size}, rank={rank}, num_ranks={num_ranks}"
+        )
+    order = np.arange(num_clips)
+    if shuffle_seed is not None:
+        order = np.random.default_rng(shuffle_seed).permutation(num_clips)
+    return [order[start : start + batch_size][rank::num_ranks] for start in range(0, num_clips, batch_size)]
+
+
+def batches(
+    store: ClipStore, order: Sequence[np.ndarray], *, num_threads: int = 2, read_ahead: int = 3
+) -> Iterator[Batch]:
+    """Yields the batches of `order`, reading the next ones meanwhile.
+
+    Args:
+      store: where the clips are.
+      order: indices of each batch, as `batch_indices` returns them.
+      num_threads: threads that read and decode.
+      read_ahead: batches that are being read or wait to be taken; memory is bounded by `read_ahead + 1` batches.
+    """
+    if num_threads < 1 or read_ahead < 1:
+        raise errors.UserError(
+            f"num_threads and read_ahead must be at least 1. Received: {num_threads} and {read_ahead}"
+        )
+    pool = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="clips")
+    waiting: collections.deque[tuple[Batch, list[concurrent.futures.Future[None]]]] = collections.deque()
+    upcoming = iter(order)
+
+    def start_next() -> None:
+        indices = next(upcoming, None)
+        if indices is not None:
+            frames = np.empty((len(indices), *store.info.layout.clip_shape), np.uint8)
+            batch = Batch(frames, store.labels[indices].astype(np.int64), np.asarray(indices, np.int64))
+            # One task a clip: the threads share the work of a batch evenly, however few batches there are.
+            tasks = [pool.submit(store.read_into, int(i), clip) for i, clip in zip(indices, frames, strict=True)]
+            waiting.append((batch, tasks))
+
+    try:
+        for _ in range(read_ahead):
+            start_next()
+        while waiting:
+            batch, tasks = waiting.popleft()
+            for task in tasks:
+                task.result()
+            start_next()
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

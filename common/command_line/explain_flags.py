@@ -1,0 +1,83 @@
+"""Flags of `explain.py` in both builds, and the values they make."""
+
+import pathlib
+
+from absl import flags
+
+from common import errors
+from common.explaining import gradcam_maps, masks, perturbations
+from common.explaining.explanation_loop import TARGETS, ExplainSettings
+from common.models import configs
+
+_MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
+
+DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+_RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
+_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
+_SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
+_LIMIT = flags.DEFINE_integer("limit", 0, "Of the chosen clips the first so many; 0: all.", lower_bound=0)
+_PER_CLASS = flags.DEFINE_integer("limit_per_class", 0, "Of each class the first so many; 0: all.", lower_bound=0)
+_VIDEO_IDS = flags.DEFINE_list("video_ids", [], "Only these clips, separated by commas.")
+_CLASSES = flags.DEFINE_list("classes", [], "Only clips of these classes: names or numbers, separated by commas.")
+_TARGET = flags.DEFINE_enum("target", "guess", list(TARGETS), "Class to explain: the model's guess, or the label.")
+_KIND = flags.DEFINE_enum("kind", _MASK.kind, list(perturbations.KINDS), "Perturbation that the mask is learnt with.")
+_ITERATIONS = flags.DEFINE_integer("iterations", _MASK.iterations, "Steps of Adam for each mask.", lower_bound=1)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", _MASK.learning_rate, "Of Adam, for the mask's logits.")
+_LAMBDA_1 = flags.DEFINE_float("lambda_1", _MASK.lambda_1, "Weight of the mask's length (Eq. 1).")
+_LAMBDA_2 = flags.DEFINE_float("lambda_2", _MASK.lambda_2, "Weight of the mask's total variation (Eq. 1).")
+_BETA = flags.DEFINE_float("beta", _MASK.beta, "Power of the total variation, at least 1.")
+_START = flags.DEFINE_enum(
+    "start",
+    _MASK.start,
+    list(masks.STARTS),
+    "Where the search starts: the paper's centred window, the best single interval (oracle), or both (multi).",
+)
+_COMPAT = flags.DEFINE_enum(
+    "compat", _MASK.compat, list(masks.COMPATS), "released: total variation and first window as the released code's."
+)
+_CAM_ENDPOINT = flags.DEFINE_string("cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2).")
+_CAM_WEIGHTS = flags.DEFINE_enum(
+    "cam_weights", _CAM.weights, list(gradcam_maps.WEIGHTS), "Mean of the gradient over each frame (Eq. 2) or the clip."
+)
+_CAM_SCORE = flags.DEFINE_enum("cam_score", _CAM.score, list(gradcam_maps.SCORES), "What Grad-CAM differentiates.")
+_CAM_TIME = flags.DEFINE_enum("cam_time", _CAM.time, list(gradcam_maps.TIMES), "How coarse maps become T frames.")
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    list(configs.PRECISIONS),
+    "Of the model's computation. bfloat16 is faster on hardware that has it, and not the same computation.",
+)
+_BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
+_OUT = flags.DEFINE_string("out", None, "File to write. Unset: explanations.h5 in the run directory.")
+
+
+def settings() -> ExplainSettings:
+    """Returns what to explain."""
+    if not _RUN.value:
+        raise errors.UserError("--run names a run directory. Received: none")
+    return ExplainSettings(
+        run=pathlib.Path(_RUN.value),
+        clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
+        split=_SPLIT.value,
+        limit=_LIMIT.value,
+        limit_per_class=_PER_CLASS.value,
+        video_ids=tuple(_VIDEO_IDS.value),
+        classes=tuple(_CLASSES.value),
+        target=_TARGET.value,
+        mask=masks.MaskConfig(
+            kind=_KIND.value,
+            lambda_1=_LAMBDA_1.value,
+            lambda_2=_LAMBDA_2.value,
+            beta=_BETA.value,
+            iterations=_ITERATIONS.value,
+            learning_rate=_LEARNING_RATE.value,
+            start=_START.value,
+            compat=_COMPAT.value,
+        ),
+        gradcam=gradcam_maps.GradCamConfig(
+            endpoint=_CAM_ENDPOINT.value, weights=_CAM_WEIGHTS.value, score=_CAM_SCORE.value, time=_CAM_TIME.value
+        ),
+        precision=_PRECISION.value,
+        batch_size=_BATCH.value,
+        out=pathlib.Path(_OUT.value) if _OUT.value else None,
+    )

@@ -1,0 +1,32 @@
+"""Flags of `report.py`, and the values they make."""
+
+import pathlib
+
+from absl import flags
+
+from common.reporting.building import ReportSettings
+
+_EXPLANATIONS = flags.DEFINE_list("explanations", [], "Files that explain.py wrote, separated by commas.")
+_EVALUATIONS = flags.DEFINE_list("evaluations", [], "Files that evaluate.py wrote, separated by commas.")
+_EVIDENCE = flags.DEFINE_list("evidence", [], "Files that evidence.py wrote, separated by commas.")
+_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one that was explained.")
+_OUT = flags.DEFINE_string("out", "report", "Folder to make, or an earlier report to replace.")
+_GALLERY = flags.DEFINE_integer(
+    "gallery_clips", 240, "Clips to show at most, spread over the classes; the statistics are of all.", lower_bound=1
+)
+_FIGURES = flags.DEFINE_integer(
+    "figures", 6, "Clips to draw as the paper's figures (GIF, MP4, PNG), spread over the classes.", lower_bound=0
+)
+
+
+def settings() -> ReportSettings:
+    """Returns what to report on."""
+    return ReportSettings(
+        out=pathlib.Path(_OUT.value),
+        explanations=tuple(pathlib.Path(name) for name in _EXPLANATIONS.value),
+        evaluations=tuple(pathlib.Path(name) for name in _EVALUATIONS.value),
+        evidence=tuple(pathlib.Path(name) for name in _EVIDENCE.value),
+        clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
+        gallery_clips=_GALLERY.value,
+        figures=_FIGURES.value,
+    )

@@ -1,0 +1,116 @@
+"""Flags of `train.py` in both builds, and the values they make. Unset means: the preset's value (Table 2)."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from common import errors
+from common.clips.clip_store import DatasetInfo
+from common.models import configs
+from common.runs.training_loop import TrainSettings
+
+PRESET = flags.DEFINE_enum(
+    "preset", "i3d_synthetic", sorted(configs.PRESETS), "Model, data and training to start from."
+)
+DESCRIBE = flags.DEFINE_bool("describe", False, "Print the preset's layers, shapes, parameters and FLOPs, and end.")
+DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+_CLIPS = flags.DEFINE_string(
+    "clips",
+    None,
+    "Folder of the clip store. Unset: data/synthetic, made if it is not there, with the synthetic presets.",
+)
+_RUN = flags.DEFINE_string("run", None, "Run directory to write. Unset: runs/PRESET.")
+_RESUME = flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --run, if there is one.")
+_THREADS = flags.DEFINE_integer("loader_threads", 2, "Threads that read and decode clips.", lower_bound=1)
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes",
+    10.0,
+    "Minutes between checkpoints inside an epoch; each epoch ends with one.",
+    lower_bound=0.0,
+)
+_MAX_STEPS = flags.DEFINE_integer("max_steps", 0, "Stop, with a checkpoint, after so many steps; 0: no.", lower_bound=0)
+
+_TRAIN_FLAGS = {
+    "epochs": flags.DEFINE_integer("epochs", None, "Passes over the training split.", lower_bound=0),
+    "batch_size": flags.DEFINE_integer("batch_size", None, "Clips a step.", lower_bound=1),
+    "optimizer": flags.DEFINE_enum("optimizer", None, ["adam", "sgd"], "Optimiser."),
+    "learning_rate": flags.DEFINE_float("learning_rate", None, "Learning rate at the start."),
+    "momentum": flags.DEFINE_float("momentum", None, "Momentum of SGD, in [0, 1)."),
+    "weight_decay": flags.DEFINE_float("weight_decay", None, "L2, added to the gradient of every trainable weight."),
+    "plateau_patience": flags.DEFINE_integer(
+        "plateau_patience", None, "Epochs without a better validation loss before the rate falls.", lower_bound=1
+    ),
+    "plateau_factor": flags.DEFINE_float("plateau_factor", None, "What the rate is multiplied by then."),
+    "seed": flags.DEFINE_integer("seed", None, "Of weights, order and dropout.", lower_bound=0),
+    "precision": flags.DEFINE_enum("precision", None, list(configs.PRECISIONS), "Precision of the computation."),
+}
+_MODEL_FLAGS = {
+    "dropout": flags.DEFINE_float("dropout", None, "Probability of dropping a value, in [0, 1)."),
+    "normalization": flags.DEFINE_enum(
+        "normalization", None, list(configs.NORMALIZATIONS), "Pixels in 0…255 become x/127.5-1, or stay as they are."
+    ),
+    "temporal_strides": flags.DEFINE_enum(
+        "temporal_strides", None, ["paper", "original"], "I3D: strides in time (section 4.2)."
+    ),
+    "width": flags.DEFINE_float("width", None, "I3D: channel multiplier."),
+    "num_layers": flags.DEFINE_integer("num_layers", None, "ConvLSTM: number of layers.", lower_bound=1),
+    "filters": flags.DEFINE_integer("filters", None, "ConvLSTM: channels of each layer.", lower_bound=1),
+    "head": flags.DEFINE_enum("head", None, ["all_frames", "last_frame"], "ConvLSTM: what feeds the dense layer."),
+    "share_batch_norm": flags.DEFINE_bool("share_batch_norm", None, "ConvLSTM: one gamma and beta for all layers."),
+}
+
+
+def wants_synthetic() -> bool:
+    """Returns whether the clips are the default synthetic set, which is made where it is missing."""
+    return not _CLIPS.value and PRESET.value.endswith("_synthetic")
+
+
+def _clips() -> pathlib.Path:
+    if _CLIPS.value:
+        return pathlib.Path(_CLIPS.value)
+    if not wants_synthetic():
+        raise errors.UserError(
+            f"--preset={PRESET.value} needs --clips=DIR, made by data_prep/prepare.py. Received: none"
+        )
+    return pathlib.Path("data/synthetic")
+
+
+def settings() -> TrainSettings:
+    """Returns where and how to train."""
+    return TrainSettings(
+        clips=_clips(),
+        run=pathlib.Path(_RUN.value or f"runs/{PRESET.value}"),
+        resume=_RESUME.value,
+        num_threads=_THREADS.value,
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
+        max_steps=_MAX_STEPS.value,
+    )
+
+
+def train_config(info: DatasetInfo | None = None) -> configs.TrainConfig:
+    """Returns the preset with the flags that are set; classes and clip shape are those of the data.
+
+    Args:
+      info: of the clips, or None for the preset's own.
+
+    Raises:
+      errors.UserError: for a flag that the preset's model does not have, or a value that a rule forbids.
+    """
+    preset = configs.PRESETS[PRESET.value]
+    model_values = _set_flags(_MODEL_FLAGS)
+    unknown = model_values.keys() - {field.name for field in dataclasses.fields(preset.model)}
+    if unknown:
+        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        raise errors.UserError(
+            f"Model flags must be those of the preset's model, {preset.model.model}. Received: {names}"
+        )
+    if info is not None:
+        model_values |= {"num_classes": len(info.class_names), "input_shape": info.layout.clip_shape[:3]}
+    model = dataclasses.replace(preset.model, **model_values)
+    return dataclasses.replace(preset, model=model, **_set_flags(_TRAIN_FLAGS))
+
+
+def _set_flags(holders: dict[str, flags.FlagHolder]) -> dict[str, Any]:
+    return {name: holder.value for name, holder in holders.items() if holder.value is not None}

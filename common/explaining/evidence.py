@@ -1,0 +1,272 @@
+"""Evidence on explanations, beyond the paper: do the masked frames matter, and does the model?
+
+- Deletion and insertion curves over frames (Petsiuk et al. 2018, arXiv:1806.07421, there over pixels): frames are
+  perturbed from the most masked to the least, and the target's score should fall early; or all are, and they are
+  restored in the same order, and it should rise early. Beside it the same number of frames from the middle outwards,
+  and in random order. The area under a curve is its mean.
+- Randomisation (Adebayo et al. 2018, arXiv:1810.03292): the explanations of the same clips and classes when the
+  model's layers are drawn anew, from the last to the first. What stays the same did not come from what was learnt.
+- Restarts: the masks that the search finds from other starts.
+
+All of it starts from an explanations file, and works with any framework's explainer.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from common import errors, text_table
+from common.clips.clip_store import ClipStore
+from common.explaining import explanation_loop, explanations, masks
+from common.explaining.explanations import Explanations
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import MaskConfig
+from common.models import architectures, canonical_weights, configs, initial_weights
+from common.runs import prediction, run_directory
+from common.runs.run_directory import RunDirectory
+
+SCHEMA_VERSION = 1
+KINDS = ("freeze", "blank", "blur")
+ORDERS = ("mask", "centred", "random")
+_LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
+_RANDOM_ORDERS = 2
+_RESTARTS = 3
+
+MakeExplainer = Callable[
+    [configs.ModelConfig, dict[str, np.ndarray], MaskConfig, GradCamConfig, str], explanation_loop.Explainer
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceSettings:
+    """What to gather evidence about.
+
+    Attributes:
+      run: run directory.
+      explanations: file of that run, or None for explanations.h5 in it.
+      clips: folder of the clip store, or None for the one that was explained.
+      limit: number of clips for the curves and for Grad-CAM, spread over the file; 0 for all.
+      mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
+      seed: of random orders, weights and starts.
+      out: file to write, or None for evidence.json beside the explanations.
+    """
+
+    run: pathlib.Path
+    explanations: pathlib.Path | None = None
+    clips: pathlib.Path | None = None
+    limit: int = 12
+    mask_limit: int = 4
+    seed: int = 0
+    out: pathlib.Path | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.limit, self.mask_limit) < 0:
+            raise errors.UserError(
+                f"limit and mask_limit must be at least 0. Received: {self.limit}, {self.mask_limit}"
+            )
+
+
+def gather(settings: EvidenceSettings, make_explainer: MakeExplainer) -> dict[str, Any]:
+    """Computes the evidence; writes and returns what `evidence.json` holds.
+
+    Args:
+      settings: about what.
+      make_explainer: (model, canonical weights, mask config, Grad-CAM config, precision) -> explainer.
+
+    Returns:
+      schema_version, run, model, framework, clips (ids), curves (see `_curves`), randomization and restarts.
+
+    Raises:
+      errors.UserError: for explanations of another run.
+    """
+    run = RunDirectory(settings.run)
+    path = settings.explanations or run.path / "explanations.h5"
+    explained = explanations.read(path)
+    weights, model = canonical_weights.load(run.weights)
+    explanation_loop.check_weights(run, explained.header)
+    store = ClipStore(settings.clips or explained.header["clips"], explained.header["split"])
+    chosen = _spread(len(explained), settings.limit)
+    some = explained.take(chosen)
+    frames = store.read(store.places(some["video_id"]))
+    mask_config = MaskConfig(**explained.header["mask"])
+    cam_config = GradCamConfig(**explained.header["gradcam"])
+
+    def make(arrays: dict[str, np.ndarray]) -> explanation_loop.Explainer:
+        return make_explainer(model, arrays, mask_config, cam_config, explained.header["precision"])
+
+    explainer = make(weights)
+    few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "run": explained.header["run"],
+        "model": model.model,
+        "framework": explainer.framework,
+        "explanations": path.name,
+        "video_ids": list(some["video_id"]),
+        "curves": _curves(explainer, frames, some, settings.seed),
+        "randomization": _randomization(make, model, weights, frames, some, few, settings.seed),
+        "restarts": _restarts(explainer, frames, some, few, settings.seed),
+    }
+    run_directory.write_json(settings.out or path.with_name("evidence.json"), result)
+    return result
+
+
+def table(gathered: dict[str, Any]) -> str:
+    """Returns the evidence as text."""
+    rows: list[tuple[str, ...]] = [(f"{gathered['run']}: area under the curve", "deletion", "insertion")]
+    for kind in KINDS:
+        for order in ORDERS:
+            areas = (np.mean(gathered["curves"][what][kind][order]["areas"]) for what in ("deletion", "insertion"))
+            rows.append((f"  {kind}, frames in the order of {order}", *(f"{area:.3f}" for area in areas)))
+    blocks = [text_table.text_table(rows)]
+    rows = [("layers drawn anew", "Grad-CAM, rank correlation", "mask, IoU")]
+    rows += [
+        (f"  {row['layers']}, from {row['from']} on", _mean(row["gradcam"]), _mean(row["mask"]))
+        for row in gathered["randomization"]
+    ]
+    blocks.append(text_table.text_table(rows))
+    restarts = gathered["restarts"]
+    if restarts["mask"]:
+        blocks.append(
+            f"masks from {restarts['starts']} random starts: IoU with the explained mask {_mean(restarts['mask'])}, "
+            f"loss over its loss {_mean(restarts['loss'])}"
+        )
+    return "\n\n".join(blocks)
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.3f}" if known else "-"
+
+
+def _spread(total: int, limit: int) -> np.ndarray:
+    """Returns `limit` places evenly over 0…total - 1, or all."""
+    return np.arange(total) if not limit or limit >= total else np.arange(limit) * total // limit
+
+
+def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
+    """Returns the orders in which frames are perturbed: name -> orders, each int [T].
+
+    Args:
+      mask: soft mask [T]; equals stay in the order of time.
+      seed: of the random orders.
+    """
+    time = len(mask)
+    stream = np.random.default_rng(seed)
+    outwards = np.argsort(np.abs(np.arange(time) - (time - 1) / 2), kind="stable")
+    return {
+        "mask": [np.argsort(-mask, kind="stable")],
+        "centred": [outwards],
+        "random": [stream.permutation(time) for _ in range(_RANDOM_ORDERS)],
+    }
+
+
+def _curves(explainer: explanation_loop.Explainer, frames: np.ndarray, some: Explanations, seed: int) -> dict[str, Any]:
+    """Returns "deletion" and "insertion": kind -> order -> mean curve [T + 1] and each clip's area under its curve."""
+    curves: dict[str, Any] = {name: {kind: {} for kind in KINDS} for name in ("deletion", "insertion")}
+    time = frames.shape[1]
+    # Row k: the first k frames of an order.
+    first = np.tri(time + 1, time, -1)
+    orders = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(some["mask"])]
+    flat = [(name, place) for name, several in orders[0].items() for place in range(len(several))]
+    values = np.concatenate(
+        [part for each in orders for name, place in flat for part in _masks_of_order(first, each[name][place])]
+    )
+    clips = np.repeat(np.arange(len(frames)), len(values) // len(frames))
+    for kind in tqdm.tqdm(KINDS, desc="curves", unit="kind", **prediction.BAR):
+        scores = explainer.scores(frames, some["target"], clips, values, kind)
+        by_order = scores.reshape(len(frames), len(flat), 2, time + 1)
+        for name in ORDERS:
+            mean = by_order[:, [i for i, (order_name, _) in enumerate(flat) if order_name == name]].mean(axis=1)
+            for what, curve in zip(curves, mean.swapaxes(0, 1), strict=True):  # [n, T + 1]
+                curves[what][kind][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
+    return curves
+
+
+def _masks_of_order(first: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the masks [T + 1, T] of deletion, none to all, and of insertion, all to none, along an order."""
+    deletion = np.zeros_like(first)
+    deletion[:, order] = first
+    return deletion, 1 - deletion
+
+
+def _randomization(
+    make: Callable[[dict[str, np.ndarray]], explanation_loop.Explainer],
+    model: configs.ModelConfig,
+    weights: dict[str, np.ndarray],
+    frames: np.ndarray,
+    some: Explanations,
+    few: np.ndarray,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Returns a row a level: "layers" drawn anew, "from" which on, and how like the explanations are to the model's.
+
+    "gradcam": rank correlation of the coarse maps, "mask": IoU of the snapped masks; a value a clip, None where one
+    map is constant.
+    """
+    layers = [layer for layer in architectures.layers(model) if layer.weights]
+    fresh = initial_weights.initial_weights(model, seed + 1)
+    counts = [1, *(max(1, round(share * len(layers))) for share in _LEVELS)]
+    rows = []
+    for count in tqdm.tqdm(counts, desc="randomisation", unit="level", **prediction.BAR):
+        drawn = layers[len(layers) - count :]
+        names = {name for layer in drawn for name in layer.weights}
+        explainer = make({name: fresh[name] if name in names else array for name, array in weights.items()})
+        maps = explainer.gradcam(frames, some["target"])
+        row = {
+            "layers": count,
+            "from": drawn[0].name,
+            "gradcam": [_rank_correlation(*pair) for pair in zip(some["gradcam"], maps, strict=True)],
+            "mask": [],
+        }
+        if len(few):
+            learnt = explainer.learn(frames[few], some["target"][few])
+            row["mask"] = _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
+        rows.append(row)
+    return rows
+
+
+def _restarts(
+    explainer: explanation_loop.Explainer, frames: np.ndarray, some: Explanations, few: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """Returns how like the masks are that the search finds from random windows: "mask" (IoU) and "loss" (ratio)."""
+    result: dict[str, Any] = {"starts": _RESTARTS, "mask": [], "loss": []}
+    if not len(few):
+        return result
+    time, stream = frames.shape[1], np.random.default_rng(seed)
+    windows = masks.intervals(time)
+    for _ in tqdm.trange(_RESTARTS, desc="restarts", unit="start", **prediction.BAR):
+        first = np.stack(
+            [
+                masks.interval_mask(windows[i][0], windows[i][1], time)
+                for i in stream.integers(0, len(windows), len(few))
+            ]
+        )
+        learnt = explainer.learn(frames[few], some["target"][few], first=first)
+        result["mask"] += _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
+        result["loss"] += (learnt.final_loss / some["final_loss"][few]).tolist()
+    return result
+
+
+def _ious(first: np.ndarray, second: np.ndarray) -> list[float]:
+    """Returns the IoU of snapped masks [N, T]; two empty ones are the same."""
+    shared, either = (first & second).sum(axis=1), (first | second).sum(axis=1)
+    return np.where(either > 0, shared / np.maximum(either, 1), 1.0).tolist()
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Returns Spearman's rank correlation of two maps, equals sharing a rank; None where one is constant."""
+    ours, theirs = _ranks(first.ravel()), _ranks(second.ravel())
+    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
+        return None
+    return float(np.corrcoef(ours, theirs)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[which]

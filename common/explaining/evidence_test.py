@@ -1,0 +1,142 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from common import errors
+from common.clips import tiny_store_for_tests
+from common.explaining import evidence, explanation_loop
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.models import canonical_weights, configs, initial_weights
+from common.runs import run_directory
+
+_MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=2, filters=2)
+_EVENT = slice(2, 5)
+
+
+class Fake:
+    """Its score is the share of the event's frames that are not masked, so frames 2 to 4 are the right mask."""
+
+    framework = "torch"
+
+    def __init__(self, arrays):
+        self.fresh = not np.array_equal(
+            arrays["Logits/kernel"], initial_weights.initial_weights(_MODEL, 0)["Logits/kernel"]
+        )
+
+    def versions(self):
+        return {"fake": "1"}
+
+    def free_memory(self):
+        return 1 << 30, False
+
+    def probabilities(self, frames):
+        return np.tile([0.5, 0.25, 0.25], (len(frames), 1))
+
+    def best_interval(self, frames, targets):
+        return BestIntervals(np.tile([2, 5], (len(frames), 1)), np.full(len(frames), 0.1), np.zeros((len(frames), 36)))
+
+    def learn(self, frames, targets, oracle=None, first=None):
+        mask = np.zeros((len(frames), 8))
+        mask[:, slice(0, 3) if self.fresh else _EVENT] = 0.9
+        scores = {name: np.zeros(len(frames)) for name in ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")}
+        return LearntMasks(mask, np.ones((len(frames), 2)), np.full(len(frames), 0.2), scores)
+
+    def scores(self, frames, targets, numbers, masks, kind):
+        assert masks.shape == (len(numbers), 8)
+        return 1 - masks[:, _EVENT].mean(axis=1)
+
+    def gradcam(self, frames, targets):
+        maps = np.arange(8.0).reshape(1, 2, 2, 2).repeat(len(frames), axis=0)
+        return -maps + 8 if self.fresh else maps
+
+
+@pytest.fixture
+def run(tmp_path):
+    info = tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"validation": 4})
+    run = run_directory.RunDirectory(tmp_path / "run")
+    record = run_directory.data_record(info)
+    train = configs.TrainConfig(_MODEL, "adam", 1)
+    run.create(run_directory.RunConfig(train, record, str(tmp_path / "clips"), "torch", {}))
+    canonical_weights.save(run.weights, initial_weights.initial_weights(_MODEL, 0), _MODEL)
+    settings = explanation_loop.ExplainSettings(run.path, batch_size=2)
+    explanation_loop.explain(settings, lambda model, arrays, on_step: Fake(arrays))
+    return run
+
+
+def gather(run, **values):
+    settings = evidence.EvidenceSettings(pathlib.Path(run.path), **values)
+    return evidence.gather(settings, lambda model, arrays, mask, cam, precision: Fake(arrays))
+
+
+def test_orders_of_frames():
+    orders = evidence.frame_orders(np.array([0.1, 0.9, 0.1, 0.5]), (0, 0))
+    assert orders["mask"][0].tolist() == [1, 3, 0, 2]
+    assert orders["centred"][0].tolist() == [1, 2, 0, 3]
+    assert len(orders["random"]) == 2
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders["random"])
+
+
+def test_curves_of_a_mask_that_is_right(run):
+    gathered = gather(run)
+    assert json.loads((run.path / "evidence.json").read_text()) == gathered
+    deletion = gathered["curves"]["deletion"]["freeze"]
+    # The three frames of the event go first: 1, 2/3, 1/3, and then nothing is left.
+    np.testing.assert_allclose(deletion["mask"]["mean"], [1, 2 / 3, 1 / 3, 0, 0, 0, 0, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(deletion["mask"]["areas"], [2 / 9] * 4)
+    insertion = gathered["curves"]["insertion"]["freeze"]["mask"]
+    np.testing.assert_allclose(insertion["mean"], [0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1], atol=1e-12)
+    assert np.mean(deletion["random"]["areas"]) > 0.3
+    assert deletion["centred"]["mean"] == deletion["mask"]["mean"]  # The event lies in the middle.
+
+
+def test_randomisation_draws_the_layers_anew_from_the_last(run):
+    rows = gather(run, mask_limit=2)["randomization"]
+    assert [(row["layers"], row["from"]) for row in rows] == [
+        (1, "Logits"),
+        (2, "BatchNorm_2"),
+        (3, "ConvLSTM_2"),
+        (5, "ConvLSTM_1"),
+    ]
+    assert rows[0]["gradcam"] == pytest.approx([-1] * 4)
+    assert rows[0]["mask"] == pytest.approx([1 / 5] * 2)  # Frames 0 to 2 and 2 to 4 share one of five.
+
+
+def test_restarts(run):
+    assert gather(run, mask_limit=2)["restarts"] == {"starts": 3, "mask": [1.0] * 6, "loss": pytest.approx([1.0] * 6)}
+
+
+def test_the_table_shows_all_of_it(run):
+    text = evidence.table(gather(run, limit=2))
+    assert "freeze, frames in the order of mask        0.222      0.778" in text
+    assert "1, from Logits on" in text
+    assert "masks from 3 random starts: IoU with the explained mask 1.000" in text
+
+
+def test_a_constant_map_has_no_rank_correlation():
+    assert evidence._rank_correlation(np.ones((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)) is None
+    assert evidence._rank_correlation(np.array([1, 2, 2, 3.0]), np.array([0, 5, 5, 9.0])) == pytest.approx(1)
+
+
+def test_explanations_of_other_weights_are_refused(run):
+    canonical_weights.save(run.weights, initial_weights.initial_weights(_MODEL, 7), _MODEL)
+    with pytest.raises(errors.UserError, match="made with other weights"):
+        gather(run)
+
+
+def test_negative_limits_are_refused():
+    with pytest.raises(errors.UserError, match="at least 0"):
+        evidence.EvidenceSettings(pathlib.Path("run"), limit=-1)
+
+
+def test_configs_come_from_the_file(run):
+    seen = []
+
+    def make(model, arrays, mask, cam, precision):
+        seen.append((model, mask, cam, precision))
+        return Fake(arrays)
+
+    evidence.gather(evidence.EvidenceSettings(run.path, mask_limit=1), make)
+    assert set(seen) == {(_MODEL, MaskConfig(), GradCamConfig(), "float32")}

@@ -1,0 +1,341 @@
+"""The explanation loop, once for both frameworks: which clips, in which parts, resumed where it stopped.
+
+The clips are cut into parts. A part is a pure function of run, clips and settings that ends in one finished file under
+`OUT.parts/`; a killed command keeps the parts it finished, and the next one makes the rest and joins them to the file
+that one run would have written. What a framework adds is an `Explainer`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import tqdm
+from absl import logging
+
+from common import errors, locks
+from common.clips.clip_store import ClipStore
+from common.explaining import explanations, masks
+from common.explaining.explanations import Explanations
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.models import architectures, configs
+from common.reporting import event_images
+from common.runs import prediction, run_directory
+from common.runs.run_directory import RunDirectory
+
+TARGETS = ("guess", "label")
+# An activation is kept for the backward pass, with its gradient and a copy that some layer makes of either.
+_BYTES_PER_ACTIVATION = 4 * 4
+_BYTES_PER_PREPARED = 4 * 2  # And as much again while it is brought into order.
+_SHARE_OF_MEMORY = 0.5
+# More at a time gains nothing: two cores leave their caches, a GPU is busy (docs/performance.md).
+_MOST_BYTES_ON_CPU = 192 << 20
+_MOST_CLIPS = 64
+
+
+class Explainer(Protocol):
+    """What a framework brings: a trained model, and how it is explained. Frames are uint8 [n, T, H, W, 3]."""
+
+    framework: str
+
+    def versions(self) -> dict[str, str]:
+        """Returns name -> version of what runs."""
+
+    def free_memory(self) -> tuple[int, bool]:
+        """Returns the bytes that are free where it computes, and whether that is a GPU."""
+
+    def probabilities(self, frames: np.ndarray) -> np.ndarray:
+        """Returns the softmax, float64 [n, K]."""
+
+    def best_interval(self, frames: np.ndarray, targets: np.ndarray) -> BestIntervals:
+        """Returns the oracle of target classes, int [n]."""
+
+    def learn(
+        self,
+        frames: np.ndarray,
+        targets: np.ndarray,
+        oracle: BestIntervals | None = None,
+        first: np.ndarray | None = None,
+    ) -> LearntMasks:
+        """Returns learnt masks; the start is found from `oracle` where it is given, or is the masks `first`, [n, T]."""
+
+    def scores(
+        self, frames: np.ndarray, targets: np.ndarray, numbers: np.ndarray, masks: np.ndarray, kind: str
+    ) -> np.ndarray:
+        """Returns the score, float64 [M], of clips `numbers`, int [M], under masks, float [M, T]."""
+
+    def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Returns coarse maps [n, T', H', W']."""
+
+
+# (model, canonical weights, what to call after each step with its number of clips).
+MakeExplainer = Callable[[configs.ModelConfig, dict[str, np.ndarray], Callable[[int], object]], Explainer]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainSettings:
+    """What to explain, and how.
+
+    Attributes:
+      run: run directory, of either framework.
+      clips: folder of the clip store, or None for the one the run was trained on.
+      split: of the clips.
+      limit: of the clips chosen by what follows, the first so many; 0 for all.
+      limit_per_class: of each class the first so many; 0 for all.
+      video_ids: only these clips, or () for all.
+      classes: only clips of these classes (names, or numbers as text), or () for all.
+      target: class whose score is explained: "guess" (the model's, on the clean clip) or "label".
+      mask: how masks are learnt.
+      gradcam: how Grad-CAM is computed.
+      precision: of the model's computation; mask, Adam and Eq. 1 stay float32 in bfloat16.
+      batch_size: clips at a time, 0 for what fits the memory.
+      out: file to write, or None for explanations.h5 in the run directory.
+    """
+
+    run: pathlib.Path
+    clips: pathlib.Path | None = None
+    split: str = "validation"
+    limit: int = 0
+    limit_per_class: int = 0
+    video_ids: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    target: str = "guess"
+    mask: MaskConfig = MaskConfig()
+    gradcam: GradCamConfig = GradCamConfig()
+    precision: str = "float32"
+    batch_size: int = 0
+    out: pathlib.Path | None = None
+
+    def __post_init__(self) -> None:
+        errors.check_choice("target", self.target, TARGETS)
+        if min(self.limit, self.limit_per_class, self.batch_size) < 0:
+            raise errors.UserError(
+                "limit, limit_per_class and batch_size must be at least 0. "
+                f"Received: {self.limit}, {self.limit_per_class}, {self.batch_size}"
+            )
+
+
+def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[Explanations, ClipStore]:
+    """Explains clips of a run and writes `explanations.h5`; goes on where an earlier, killed call stopped.
+
+    Args:
+      settings: what and how.
+      make_explainer: builds the framework's explainer.
+
+    Returns:
+      The explanations, and the clips they are of.
+
+    Raises:
+      errors.UserError: for clips that do not fit the run, an empty choice, or an `out` of other settings.
+    """
+    run = RunDirectory(settings.run)
+    stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
+    model = stored.train.model
+    chosen = choose_clips(store, settings)
+    out = settings.out or run.path / "explanations.h5"
+    with tqdm.tqdm(
+        total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR, **prediction.BAR
+    ) as bar:
+        steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
+        explainer = make_explainer(model, weights, lambda clips: bar.update(clips / steps))
+        header = _header(settings, run, model, store, explainer)
+        if out.exists():
+            return _finished(out, header, store, chosen), store
+        parts = _Parts(out, header, store, chosen, settings.batch_size or _batch_size(model, explainer))
+        with locks.exclusive(parts.folder):
+            for number, indices in enumerate(parts.indices):
+                if not parts.path(number).exists():
+                    columns = _explain_part(explainer, store, indices, settings)
+                    explanations.write(parts.path(number), Explanations(parts.header, columns))
+                bar.n = min((number + 1) * parts.batch_size, len(chosen))
+                bar.refresh()
+            whole = parts.join()
+        if out.parent == run.path:
+            event_images.write_explanations(run.events, whole, store)
+        return whole, store
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}, {rate_fmt}]"
+
+
+def choose_clips(store: ClipStore, settings: ExplainSettings) -> np.ndarray:
+    """Returns the indices of the chosen clips in the store's order; refuses unknown names and an empty choice."""
+    keep = np.ones(len(store), bool)
+    if settings.video_ids:
+        unknown = sorted(set(settings.video_ids) - set(store.video_ids))
+        if unknown:
+            raise errors.UserError(f"video_ids are of clips in {store.split}. Received: {', '.join(unknown)}")
+        keep &= np.isin(np.array(store.video_ids), settings.video_ids)
+    if settings.classes:
+        keep &= np.isin(store.labels, [_class_index(name, store.info.class_names) for name in settings.classes])
+    if settings.limit_per_class:
+        for label in np.unique(store.labels):
+            keep[np.flatnonzero(keep & (store.labels == label))[settings.limit_per_class :]] = False
+    chosen = np.flatnonzero(keep)
+    chosen = chosen[: settings.limit] if settings.limit else chosen
+    if not len(chosen):
+        raise errors.UserError(f"At least one clip must be chosen. Received: none of {len(store)} in {store.split}")
+    if settings.target == "label" and store.labels[chosen].min() < 0:
+        raise errors.UserError("target=label needs clips that are labelled. Received: one that is not")
+    return chosen
+
+
+def _class_index(name: str, class_names: tuple[str, ...]) -> int:
+    if name in class_names:
+        return class_names.index(name)
+    if name.isdecimal() and int(name) < len(class_names):
+        return int(name)
+    raise errors.UserError(f"classes are names, or numbers below {len(class_names)}. Received: {name!r}")
+
+
+def _explain_part(
+    explainer: Explainer, store: ClipStore, indices: np.ndarray, settings: ExplainSettings
+) -> dict[str, np.ndarray]:
+    """Returns the columns of the clips at `indices`."""
+    frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
+    probabilities = explainer.probabilities(frames)
+    predictions = probabilities.argmax(axis=1)
+    targets = predictions if settings.target == "guess" else labels
+    oracle = explainer.best_interval(frames, targets)
+    learnt = explainer.learn(frames, targets, oracle)
+    rows = np.arange(len(indices))
+    wrong = (labels >= 0) & (labels != predictions)
+    columns: dict[str, Any] = {
+        "video_id": np.array([store.video_ids[index] for index in indices], dtype=object),
+        "label": labels,
+        "prediction": predictions,
+        "target": targets,
+        "probabilities": probabilities,
+        "mask": learnt.masks,
+        "mask_snapped": masks.snap(learnt.masks),
+        "loss": learnt.losses,
+        "final_loss": learnt.final_loss,
+        **learnt.scores,
+        "CS": np.where(wrong, probabilities[rows, labels], np.nan),
+        "oracle_interval": oracle.intervals,
+        "oracle_loss": oracle.losses,
+        "gradcam": explainer.gradcam(frames, targets),
+    }
+    return {name: np.asarray(columns[name], dtype) for name, (dtype, _) in explanations.COLUMNS.items()}
+
+
+def check_weights(run: RunDirectory, header: dict[str, Any]) -> None:
+    """Refuses explanations of other weights than the run's."""
+    if _weights_sha256(run) != header["weights_sha256"]:
+        raise errors.UserError(
+            f"Explanations are those of the run's weights. Received: explanations of {header['run']!r}, "
+            f"made with other weights than those in {run.path}"
+        )
+
+
+def _weights_sha256(run: RunDirectory) -> str:
+    return hashlib.sha256(run.weights.read_bytes()).hexdigest()
+
+
+def _header(
+    settings: ExplainSettings, run: RunDirectory, model: configs.ModelConfig, store: ClipStore, explainer: Explainer
+) -> dict[str, Any]:
+    """Returns what decides every number in the file, and what a report needs to know."""
+    return {
+        "schema_version": explanations.SCHEMA_VERSION,
+        "run": run.path.resolve().name,
+        "weights_sha256": _weights_sha256(run),
+        "model": model.model,
+        "dataset": store.info.dataset,
+        "clips": str(store.directory),
+        "split": settings.split,
+        "class_names": list(store.info.class_names),
+        "clip_shape": list(store.info.layout.clip_shape[:3]),
+        "target": settings.target,
+        "mask": dataclasses.asdict(settings.mask),
+        "gradcam": dataclasses.asdict(settings.gradcam),
+        "precision": settings.precision,
+        "framework": explainer.framework,
+        "versions": explainer.versions(),
+    }
+
+
+def _finished(out: pathlib.Path, header: dict[str, Any], store: ClipStore, chosen: np.ndarray) -> Explanations:
+    """Returns the file that is there already, if it is what was asked for."""
+    found = explanations.read(out)
+    _check_same(out, header, found.header)
+    if list(found["video_id"]) != [store.video_ids[index] for index in chosen]:
+        raise errors.UserError(f"--out is a new file, or one of the same clips. Received: {out} with other clips")
+    logging.info("%s is there already, with these settings.", out)
+    return found
+
+
+def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]) -> None:
+    # A folder may be spelled in several ways.
+    header, found = ({**values, "clips": str(pathlib.Path(values["clips"]).resolve())} for values in (header, found))
+    different = sorted(name for name in header.keys() | found.keys() if header.get(name) != found.get(name))
+    if different:
+        raise errors.UserError(
+            f"--out is a new file, or one of the same settings. Received: {out}, which differs in "
+            f"{', '.join(different)}; give another --out or remove it"
+        )
+
+
+class _Parts:
+    """The finished parts of one explanations file."""
+
+    def __init__(
+        self, out: pathlib.Path, header: dict[str, Any], store: ClipStore, chosen: np.ndarray, batch_size: int
+    ) -> None:
+        self._out = out
+        self.folder = out.with_name(f"{out.name}.parts")
+        plan: dict[str, Any] = {
+            "header": header,
+            "video_ids": [store.video_ids[index] for index in chosen],
+            "batch_size": batch_size,
+        }
+        record = self.folder / "plan.json"
+        if record.exists():
+            found = json.loads(record.read_text(encoding="utf-8"))
+            _check_same(
+                self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
+            )
+            # Free memory may differ now; what is computed together stays together, so that every bit stays.
+            plan = found
+        else:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise errors.UserError(f"--out is a file that can be made. Received: {out}: {error}") from None
+            run_directory.write_json(record, plan)
+        self.header: dict[str, Any] = plan["header"]
+        self.batch_size: int = plan["batch_size"]
+        self.indices = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
+
+    def path(self, number: int) -> pathlib.Path:
+        """Returns the file of a part."""
+        return self.folder / f"{number:06d}.h5"
+
+    def join(self) -> Explanations:
+        """Writes the whole file from its parts, and removes them."""
+        whole = explanations.concatenate([explanations.read(self.path(number)) for number in range(len(self.indices))])
+        explanations.write(self._out, whole)
+        for number in range(len(self.indices)):  # The plan goes last: without it nobody knows of what a part is.
+            self.path(number).unlink()
+        shutil.rmtree(self.folder)
+        return whole
+
+
+def _batch_size(model: configs.ModelConfig, explainer: Explainer) -> int:
+    """Returns how many clips to learn masks for at a time."""
+    layers = architectures.layers(model)
+    activations = sum(int(np.prod(layer.output_shape)) for layer in layers)
+    # What the first convolution makes of each frame, once for a tap in time (I3D, 7) or a gate (ConvLSTM, 4).
+    parts = 7 if isinstance(model, configs.I3DConfig) else 4
+    prepared = parts * (model.input_shape[0] + 1) * int(np.prod(layers[0].output_shape[1:]))
+    bytes_per_clip = _BYTES_PER_ACTIVATION * activations + _BYTES_PER_PREPARED * prepared
+    free, is_gpu = explainer.free_memory()
+    most = free * _SHARE_OF_MEMORY if is_gpu else min(free * _SHARE_OF_MEMORY, _MOST_BYTES_ON_CPU)
+    size = int(min(max(most // bytes_per_clip, 1), _MOST_CLIPS))
+    logging.info("%d clip(s) at a time (--batch).", size)
+    return size

@@ -1,0 +1,88 @@
+import dataclasses
+import json
+
+import pytest
+
+from common import errors
+from common.models import configs
+
+I3D = configs.I3DConfig(num_classes=3)
+CONV_LSTM = configs.ConvLSTMConfig(num_classes=3)
+
+
+def test_the_presets_are_table_2_of_the_paper():
+    rows = {
+        name: (p.model.dropout, p.weight_decay, p.optimizer, p.epochs, p.momentum)
+        for name, p in configs.PRESETS.items()
+        if not name.endswith("synthetic")
+    }
+    assert rows == {
+        "i3d_something": (0.5, 0, "adam", 13, 0),
+        "i3d_kth": (0.7, 5e-5, "adam", 30, 0),
+        "conv_lstm_something": (0.0, 0, "sgd", 105, 0.2),
+        "conv_lstm_kth": (0.5, 1e-4, "sgd", 21, 0.2),
+    }
+    for name in rows:
+        preset = configs.PRESETS[name]
+        assert (preset.learning_rate, preset.batch_size, preset.plateau_patience) == (1e-3, 16, 2)
+
+
+@pytest.mark.parametrize("name", configs.PRESETS)
+def test_json_round_trip(name):
+    preset = configs.PRESETS[name]
+    assert configs.train_config_from_dict(json.loads(json.dumps(configs.to_dict(preset)))) == preset
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        (I3D, {"num_classes": 0}, "num_classes must be at least 1. Received: 0"),
+        (I3D, {"dropout": 1.0}, r"in \[0, 1\). Received: 1.0"),
+        (I3D, {"input_shape": (7, 224, 224)}, r"frames >= 8, height >= 32, width >= 32\). Received: \(7, 224, 224\)"),
+        (I3D, {"input_shape": (8, 31, 32)}, r"Received: \(8, 31, 32\)"),
+        (I3D, {"temporal_strides": "mine"}, "temporal_strides must be one of paper, original. Received: 'mine'"),
+        (I3D, {"width": 0.0}, r"width must be in \(0, 8\]. Received: 0.0"),
+        (I3D, {"normalization": "zscore"}, "normalization must be one of minus_one_to_one, raw"),
+        (CONV_LSTM, {"input_shape": (1, 62, 63)}, r"height >= 63, width >= 63\). Received: \(1, 62, 63\)"),
+        (CONV_LSTM, {"head": "mean"}, "head must be one of all_frames, last_frame. Received: 'mean'"),
+        (CONV_LSTM, {"num_layers": 0}, "num_layers must be at least 1. Received: 0"),
+        (CONV_LSTM, {"kernel_size": (5,)}, "kernel_size must be two positive numbers"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(config, change, message):
+    with pytest.raises(errors.UserError, match=message):
+        dataclasses.replace(config, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "lamb"}, "optimizer must be one of adam, sgd. Received: 'lamb'"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16, float64"),
+        ({"batch_size": 0}, "batch_size must be at least 1. Received: 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive"),
+        ({"weight_decay": -1.0}, "weight_decay not negative"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        ({"plateau_factor": 0.0}, r"plateau_factor in \(0, 1\]"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(change, message):
+    with pytest.raises(errors.UserError, match=message):
+        dataclasses.replace(configs.PRESETS["i3d_kth"], **change)
+
+
+def test_unknown_and_missing_fields_are_all_listed():
+    values = configs.to_dict(I3D)
+    del values["dropout"]
+    with pytest.raises(errors.UserError, match=r"Missing: \['dropout'\], unexpected: \['drop'\]"):
+        configs.model_config_from_dict({**values, "drop": 0.5})
+    with pytest.raises(errors.UserError, match=r"one of \['conv_lstm', 'i3d'\] as `model`"):
+        configs.model_config_from_dict({"model": "c3d"})
+
+
+def test_the_least_conv_lstm_frame_leaves_one_pixel():
+    from common.models import architectures
+
+    rows = {layer.name: layer.output_shape for layer in architectures.layers(configs.ConvLSTMConfig(2, (1, 63, 63)))}
+    assert rows["MaxPool_3"] == (1, 1, 1, 32)

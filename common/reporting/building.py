@@ -1,0 +1,309 @@
+"""Builds the report: one folder with a page that opens from disk, its pictures and numbers, and all tables as files.
+
+Inputs are what `explain.py` and `evaluate.py` of either framework wrote, of any number of runs. The page
+needs no server, no network and no library: see `gallery` for how.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+import tqdm
+
+from common import errors, locks
+from common.clips.clip_store import ClipStore
+from common.explaining import explanation_statistics, explanations
+from common.explaining.explanations import Explanations
+from common.reporting import charts, clip_figures, comparison, evidence_tables, gallery, paper_tables
+from common.reporting.clip_figures import FigureFiles
+from common.reporting.comparison import Run
+from common.reporting.paper_tables import Table
+from common.runs import evaluation_loop, prediction, run_directory
+
+PAGE = pathlib.Path(__file__).with_name("page")
+_OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSettings:
+    """What to report on.
+
+    Attributes:
+      out: folder to make; an earlier report in it is replaced.
+      explanations: `explanations.h5` files, of clips of one split of one store.
+      evaluations: `evaluation.json` files, of any data sets.
+      evidence: `evidence.json` files.
+      clips: folder of the clip store, or None for the one that the first explanations were made from.
+      gallery_clips: show at most so many clips, spread over the classes; statistics are of all clips.
+      figures: of so many of them, spread over the classes, draw the paper's figures.
+    """
+
+    out: pathlib.Path
+    explanations: tuple[pathlib.Path, ...] = ()
+    evaluations: tuple[pathlib.Path, ...] = ()
+    evidence: tuple[pathlib.Path, ...] = ()
+    clips: pathlib.Path | None = None
+    gallery_clips: int = 240
+    figures: int = 6
+
+    def __post_init__(self) -> None:
+        if not self.explanations and not self.evaluations:
+            raise errors.UserError("A report is of --explanations or --evaluations. Received: neither")
+        if self.gallery_clips < 1 or self.figures < 0:
+            raise errors.UserError(
+                f"gallery_clips must be at least 1, figures at least 0. Received: {self.gallery_clips}, {self.figures}"
+            )
+
+
+def build(settings: ReportSettings) -> pathlib.Path:
+    """Builds a report and returns its `index.html`.
+
+    Everything is made in a temporary folder beside `out`, then moved, `index.html` last.
+
+    Args:
+      settings: what to report on.
+
+    Raises:
+      errors.UserError: for files that are not what they should be, explanations of different clips, or an `out` that
+        holds something else than a report.
+    """
+    _check_out(settings.out)
+    evaluations = [read_evaluation(path) for path in settings.evaluations]
+    evidence = [evidence_tables.read_evidence(path) for path in settings.evidence]
+    runs, store = _read_runs(settings)
+    with _temporary_folder(settings.out) as temporary:
+        figures = _write_figures(temporary / "figures", runs, store, settings.figures)
+        if store:
+            _write_gallery(temporary / "clips", runs, store, settings.gallery_clips, figures)
+        scores = [paper_tables.table_1(evaluations)] if evaluations else []
+        classes = paper_tables.classes_tables(evaluations)
+        compared = comparison.comparison_tables(runs) if runs else []
+        training = [paper_tables.table_2()]
+        gathered = evidence_tables.tables(evidence)
+        _write_tables(temporary / "tables", [*scores, *classes, *compared, *gathered, *training])
+        for name in ("style.css", "page.js"):
+            shutil.copyfile(PAGE / name, temporary / name)
+        html = _template().render(
+            facts=_facts(evaluations, runs, store),
+            runs=runs,
+            store=store,
+            scores=scores,
+            classes=classes,
+            charts=_charts(runs),
+            comparison=compared,
+            evidence=gathered,
+            curves=[(title, markupsafe.Markup(svg)) for title, svg in evidence_tables.line_charts(evidence)],
+            training=training,
+            figures=figures,
+            views=gallery.views(runs),
+        )
+        (temporary / "index.html").write_text(html, encoding="utf-8")
+        _publish(temporary, settings.out)
+    return settings.out / "index.html"
+
+
+def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what an `evaluation.json` says; refuses another schema version, and what lacks a part."""
+    values = run_directory.read_json(path, "an evaluation", evaluation_loop.SCHEMA_VERSION)
+    if not _is_evaluation(values):
+        raise errors.UserError(f"An evaluation has all that evaluate.py writes. Received: {path} without some of it")
+    return values
+
+
+def _is_evaluation(values: dict[str, Any]) -> bool:
+    """Returns whether the parts that tables are made of are there, of the right type."""
+    numbers = ("f1_weighted", "f1_top_5_weighted", "top_1", "top_5")
+    try:
+        names = list(values["forward"]["per_class"])
+        passes = [values[shown] for shown in ("forward", "reversed")]
+        found = [one[name] for one in passes for name in numbers]
+        found += [one["per_class"][name][key] for one in passes for name in names for key in ("f1", "accuracy")]
+        counts = [one["per_class"][name]["clips"] for one in passes for name in names]
+        counts += [count for one in passes for row in one["confusion"] for count in row]
+        drops = [values["drop"][name] for name in numbers]
+        drops += [values["drop"]["per_class"].get(name) for name in names]
+        texts = [values[name] for name in ("run", "model", "dataset", "framework")]
+        square = all(
+            len(one["confusion"]) == len(names) and all(len(row) == len(names) for row in one["confusion"])
+            for one in passes
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+    found += [drop for drop in drops if drop is not None]
+    real = all(isinstance(number, int | float) and math.isfinite(number) for number in found)
+    whole = all(isinstance(count, int) for count in counts)
+    return bool(names) and square and real and whole and all(isinstance(text, str) for text in texts)
+
+
+def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
+    """Returns the explained runs and the clips that they all are of; nothing and None where there are none."""
+    if not settings.explanations:
+        return [], None
+    read = [explanations.read(path) for path in settings.explanations]
+    for path, found in zip(settings.explanations, read, strict=True):
+        _check_header(found.header, path)
+    first = read[0].header
+    store = ClipStore(settings.clips or pathlib.Path(first["clips"]), first["split"])
+    for path, found in zip(settings.explanations, read, strict=True):
+        _check_clips(found, store, path)
+    labels = paper_tables.labels([found.header for found in read])
+    return [_run(label, found, store) for label, found in zip(labels, read, strict=True)], store
+
+
+def _run(label: str, found: Explanations, store: ClipStore) -> Run:
+    statistics = explanation_statistics.clip_statistics(found, store)
+    return Run(label, found, statistics | {"onset": comparison.mask_onsets(found, store)})
+
+
+def _check_header(header: dict[str, Any], path: pathlib.Path) -> None:
+    texts = ("run", "model", "framework", "dataset", "clips", "split")
+    parts = (("mask", "kind"), ("gradcam", "time"))
+    whole = all(isinstance(header.get(name), str) for name in texts) and all(
+        isinstance(header.get(name), dict) and isinstance(header[name].get(key), str) for name, key in parts
+    )
+    if not whole or not isinstance(header.get("class_names"), list) or not isinstance(header.get("clip_shape"), list):
+        raise errors.UserError(
+            f"Explanations say in their header what they are of. Received: {path} without some of it"
+        )
+
+
+def _check_clips(found: Explanations, store: ClipStore, path: pathlib.Path) -> None:
+    """Refuses explanations that are not of clips of this store."""
+    info = store.info
+    expected = {
+        "class_names": list(info.class_names),
+        "clip_shape": list(info.layout.clip_shape[:3]),
+        "split": store.split,
+    }
+    for name, value in expected.items():
+        if found.header[name] != value:
+            raise errors.UserError(
+                f"All explanations are of one split of {store.directory}, {name} {str(value)[:200]}. "
+                f"Received: {str(found.header[name])[:200]} in {path}"
+            )
+    missing = sorted(set(found["video_id"]) - set(store.video_ids))
+    if missing:
+        raise errors.UserError(
+            f"Explained clips are clips of {store.directory}. Received: {len(missing)} others in {path}, "
+            f"first {missing[0]!r}"
+        )
+    ids, frames = found["video_id"], info.layout.frames
+    if not len(ids) or len(set(ids)) < len(ids):
+        raise errors.UserError(
+            f"Explanations are of at least one clip, of each once. Received: {len(ids)}, {len(set(ids))} of them "
+            f"different, in {path}"
+        )
+    ranges = {"mask": (0, 1), "gradcam": (0, np.inf), "oracle_interval": (0, frames)}
+    for name, (low, high) in ranges.items():
+        values = found[name]
+        if not (np.isfinite(values) & (values >= low) & (values <= high)).all():
+            raise errors.UserError(f"{name} is finite, {low}…{high}. Received: other values in {path}")
+
+
+def _write_gallery(
+    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore, most: int, figures: Sequence[FigureFiles]
+) -> None:
+    directory.mkdir()
+    places = gallery.choose_clips(runs, store, most)
+    anchors = {figure.video_id: figure.anchor for figure in reversed(figures)}  # Of a clip's figures the first.
+    common = gallery.script_json(gallery.index(runs, store, places, anchors))
+    (directory / "index.js").write_text(f"window.REPORT = {common};\n", encoding="utf-8")
+    for number, place in enumerate(tqdm.tqdm(places, unit="clip", desc="report", **prediction.BAR)):
+        gallery.write_clip(directory, number, runs, store, place)
+
+
+def _write_figures(
+    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore | None, most: int
+) -> list[FigureFiles]:
+    directory.mkdir()
+    if store is None or not most:
+        return []
+    return clip_figures.write_figures(directory, runs, store, gallery.choose_clips(runs, store, most))
+
+
+def _write_tables(directory: pathlib.Path, tables: Sequence[Table]) -> None:
+    directory.mkdir()
+    for table in tables:
+        (directory / f"{table.name}.csv").write_text(paper_tables.write_csv(table), encoding="utf-8")
+        (directory / f"{table.name}.tex").write_text(paper_tables.write_latex(table), encoding="utf-8")
+
+
+def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: ClipStore | None) -> list[str]:
+    """Returns what the report is of, in a few words each."""
+    facts = []
+    if store:
+        explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
+        facts.append(f"{len(explained)} explained clips of {store.info.dataset}, {store.split} split")
+        facts.append(", ".join(run.label for run in runs))
+    datasets = list(dict.fromkeys(result["dataset"] for result in evaluations))
+    if datasets:
+        facts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''} on {', '.join(datasets)}")
+    return facts
+
+
+def _charts(runs: Sequence[Run]) -> list[tuple[str, markupsafe.Markup]]:
+    """Returns titles and pictures of the distributions; what a baseline would reach needs none."""
+    drawn = []
+    for quantity in comparison.known_quantities(runs):
+        if not quantity.name.endswith("_random"):
+            rows = [(run.label, run.statistics[quantity.name], comparison.run_estimate(run, quantity)) for run in runs]
+            svg = charts.distribution(quantity.title, quantity.form, rows, quantity.ratio_of is not None)
+            drawn.append((quantity.title, markupsafe.Markup(svg)))  # ElementTree has escaped it.
+    return drawn
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("index.html.jinja")
+
+
+def _check_out(out: pathlib.Path) -> None:
+    """Refuses a folder that holds something else than a report."""
+    if out.exists() and not out.is_dir():
+        raise errors.UserError(f"--out is a folder. Received: {out}, a file")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if names and not {"index.html", "page.js", "style.css"} <= names:
+        raise errors.UserError(f"--out is a new folder or an earlier report. Received: {out} with other files")
+
+
+@contextlib.contextmanager
+def _temporary_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes an empty folder beside `out`, on the same disk, and removes what is left of it."""
+    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise errors.UserError(f"--out is a folder that can be made. Received: {out}: {error}") from None
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: pathlib.Path, out: pathlib.Path) -> None:
+    """Moves every file to its place, the page last, and removes what an earlier report had and this one has not."""
+    files = [path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()]
+    out.mkdir(exist_ok=True)
+    with locks.exclusive(out):
+        for file in sorted(files, key=lambda file: file.name == "index.html"):
+            (out / file).parent.mkdir(exist_ok=True)
+            (temporary / file).replace(out / file)
+        for folder in _OURS:
+            for path in (out / folder).glob("*"):
+                if path.relative_to(out) not in files:
+                    path.unlink()

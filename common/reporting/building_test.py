@@ -1,0 +1,262 @@
+import html.parser
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from common import errors
+from common.explaining import explanations
+from common.reporting import building, report_for_tests
+from common.reporting.building import ReportSettings
+
+NAMES = ("left <script>alert(1)</script>", "right & wrong", "wave")
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Paths of two runs' explanations and one's evaluation, of six clips in `clips`."""
+    store = report_for_tests.write_store(tmp_path / "clips", NAMES)
+    explanations.write(tmp_path / "a.h5", report_for_tests.explain(store, "mine", "i3d"))
+    explanations.write(tmp_path / "b.h5", report_for_tests.explain(store, "mine", "conv_lstm", "tf", wrong=(1, 4)))
+    (tmp_path / "evaluation.json").write_text(json.dumps(report_for_tests.evaluation(NAMES)), encoding="utf-8")
+    return tmp_path
+
+
+def settings(folder, **changes):
+    values = {
+        "out": folder / "report",
+        "explanations": (folder / "a.h5", folder / "b.h5"),
+        "evaluations": (folder / "evaluation.json",),
+    }
+    return ReportSettings(**{**values, "figures": 0, **changes})
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags, text, and what the page refers to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.references = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.references += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def test_a_report_is_one_folder(inputs):
+    page = building.build(settings(inputs))
+    assert page == inputs / "report" / "index.html"
+    tables = ("classes_1", "comparison", "differences", "table_1", "table_2")
+    assert files(inputs / "report") == sorted(
+        [
+            *("index.html", "page.js", "style.css", "clips/index.js"),
+            *(f"clips/{number:04d}.{kind}" for number in range(6) for kind in ("js", "png")),
+            *(f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")),
+        ]
+    )
+    assert not [path for path in inputs.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_all_that_the_page_refers_to_is_in_the_folder(inputs):
+    page = Page(building.build(settings(inputs)).read_text(encoding="utf-8"))
+    for reference in page.references:
+        assert reference.startswith(("#", "data:")) or (inputs / "report" / reference).is_file(), reference
+
+
+def test_a_class_name_with_markup_is_text(inputs):
+    page = Page(building.build(settings(inputs)).read_text(encoding="utf-8"))
+    assert page.tags.count("script") == 2  # Those of the page itself.
+    assert NAMES[0] in page.texts
+    assert "<script" not in (inputs / "report" / "clips" / "index.js").read_text(encoding="utf-8")
+
+
+def test_numbers_are_those_of_the_inputs(inputs):
+    building.build(settings(inputs))
+    rows = (inputs / "report" / "tables" / "comparison.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("Quantity,I3D (PyTorch),I3D (PyTorch): low,")
+    scores = {row.split(",")[0]: float(row.split(",")[1]) for row in rows[1:]}
+    assert scores["Original score OS"] == pytest.approx(0.875)  # 0.9, 0.89 … 0.85.
+    assert scores["RS/FS"] == pytest.approx(0.5 / 0.125)
+    assert scores["Mask length (frames)"] == 3 and scores["Coherent runs of the mask"] == 1
+    assert scores["Mask onset after the event's (frames)"] == pytest.approx((1 + 2 + 3 + 4 + 1 + 2) / 6)
+    assert scores["Loss above the best interval (share)"] == pytest.approx(0.25)
+
+
+def test_a_second_report_replaces_the_first(inputs):
+    building.build(settings(inputs, figures=2))
+    before = files(inputs / "report")
+    # Two clips, each by two runs that stand alone: a GIF, an MP4, its poster and a still.
+    assert len([name for name in before if name.startswith("figures/")]) == 2 * 2 * 4
+    page = building.build(settings(inputs, gallery_clips=2, evaluations=(), figures=1))
+    kept = files(inputs / "report")
+    assert "clips/0001.js" in kept and "clips/0002.js" not in kept
+    assert "tables/table_1.csv" not in kept
+    figures = {name for name in kept if name.startswith("figures/")}
+    assert figures and all(name.startswith("figures/000-") for name in figures)
+    references = Page(page.read_text(encoding="utf-8")).references
+    linked = {reference for reference in references if reference.startswith("figures/")}
+    assert figures - linked == {"figures/000-i3d-pytorch.png", "figures/000-c-lstm-tensorflow.png"}  # Posters.
+    assert linked < figures
+
+
+def test_evaluations_alone_make_a_report_without_clips(inputs):
+    page = building.build(settings(inputs, explanations=()))
+    assert files(inputs / "report") == sorted(
+        [*("index.html", "page.js", "style.css")]
+        + [f"tables/{name}.{kind}" for name in ("classes_1", "table_1", "table_2") for kind in ("csv", "tex")]
+    )
+    assert "page.js" not in Page(page.read_text(encoding="utf-8")).references
+
+
+def test_explanations_alone_make_a_report_without_scores(inputs):
+    page = Page(building.build(settings(inputs, evaluations=())).read_text(encoding="utf-8"))
+    assert "Comparison" in page.texts and "Scores" not in page.texts
+
+
+def test_a_report_that_fails_leaves_the_old_one_as_it_was(inputs, monkeypatch):
+    page = building.build(settings(inputs))
+    before = {name: (inputs / "report" / name).read_bytes() for name in files(inputs / "report")}
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(building, "_write_tables", fail)
+    with pytest.raises(OSError, match="disk full"):
+        building.build(settings(inputs, gallery_clips=1))
+    assert {name: (page.parent / name).read_bytes() for name in files(page.parent)} == before
+    assert not [path for path in inputs.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_folder_of_something_else_is_refused(inputs):
+    (inputs / "mine").mkdir()
+    (inputs / "mine" / "index.html").write_text("my own page")
+    with pytest.raises(errors.UserError, match="a new folder or an earlier report"):
+        building.build(settings(inputs, out=inputs / "mine"))
+    assert (inputs / "mine" / "index.html").read_text() == "my own page"
+    with pytest.raises(errors.UserError, match="--out is a folder"):
+        building.build(settings(inputs, out=inputs / "a.h5"))
+    with pytest.raises(errors.UserError, match="a folder that can be made"):
+        building.build(settings(inputs, out=inputs / "a.h5" / "report"))
+
+
+def test_explanations_of_other_clips_are_refused(inputs):
+    store = report_for_tests.write_store(inputs / "other", NAMES, 9)
+    explanations.write(inputs / "c.h5", report_for_tests.explain(store, "mine", "i3d"))
+    both = (inputs / "a.h5", inputs / "c.h5")
+    with pytest.raises(errors.UserError, match=r"Received: 3 others in .*c\.h5, first 'validation6'"):
+        building.build(settings(inputs, explanations=both))
+    building.build(settings(inputs, explanations=both, clips=inputs / "other"))
+
+
+def test_explanations_of_other_classes_are_refused(inputs):
+    store = report_for_tests.write_store(inputs / "other", ("a", "b"))
+    with pytest.raises(errors.UserError, match="class_names"):
+        building.build(settings(inputs, clips=store.directory))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mask", np.nan), ("mask", 1.5), ("gradcam", -1), ("gradcam", np.inf), ("oracle_interval", 9)],
+)
+def test_values_out_of_range_are_refused(inputs, name, value):
+    found = explanations.read(inputs / "a.h5")
+    found[name][3] = value
+    explanations.write(inputs / "a.h5", found)
+    with pytest.raises(errors.UserError, match=rf"{name} is finite, 0…(1|inf|8)\. Received: other values in .*a\.h5"):
+        building.build(settings(inputs))
+
+
+def test_a_clip_that_is_explained_twice_is_refused(inputs):
+    found = explanations.read(inputs / "a.h5")
+    found["video_id"][3] = found["video_id"][2]
+    explanations.write(inputs / "a.h5", found)
+    with pytest.raises(errors.UserError, match="of each once. Received: 6, 5 of them different"):
+        building.build(settings(inputs))
+
+
+@pytest.mark.parametrize("name", ["mask", "clip_shape", "split"])
+def test_a_header_of_other_types_is_refused(inputs, name):
+    found = explanations.read(inputs / "a.h5")
+    found.header[name] = {"mask": "freeze", "clip_shape": {"0": 8}, "split": 3}[name]
+    with pytest.raises(errors.UserError, match="say in their header what they are of"):
+        building._check_header(found.header, inputs / "a.h5")
+
+
+def test_nothing_to_report_on_is_refused(tmp_path):
+    with pytest.raises(errors.UserError, match="Received: neither"):
+        ReportSettings(out=tmp_path)
+
+
+def change_clips(values):
+    values["forward"]["per_class"]["wave"]["clips"] = 1.5
+
+
+def change_confusion(values):
+    values["reversed"]["confusion"].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.update(schema_version=2), "Schema version 1 of an evaluation is read. Received: 2"),
+        (lambda values: values.pop("drop"), "without some of it"),
+        (lambda values: values.update(dataset=3), "without some of it"),
+        (lambda values: values["forward"].update(top_1=float("nan")), "without some of it"),
+        (lambda values: values["forward"].update(per_class=[]), "without some of it"),
+        (change_clips, "without some of it"),
+        (change_confusion, "without some of it"),
+    ],
+)
+def test_an_evaluation_that_is_none_is_refused(tmp_path, change, message):
+    values = report_for_tests.evaluation(NAMES)
+    change(values)
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(errors.UserError, match=message):
+        building.read_evaluation(path)
+
+
+def test_what_is_no_json_is_refused(tmp_path):
+    (tmp_path / "evaluation.json").write_text("{")
+    for name in ("evaluation.json", "nowhere.json"):
+        with pytest.raises(errors.UserError, match="A JSON file of an evaluation is read"):
+            building.read_evaluation(tmp_path / name)
+
+
+def command(folder, *flags):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "common" / "report.py"), *flags],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_works_from_any_folder(inputs):
+    done = command(inputs, "--explanations=a.h5,b.h5", "--evaluations=evaluation.json", f"--clips={inputs / 'clips'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{pathlib.Path('report') / 'index.html'}\n"
+    assert (inputs / "report" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("flags", [(), ("--explanations=evaluation.json",), ("--gallery_clips=0",), ("extra",)])
+def test_bad_input_ends_in_one_line_and_code_2(inputs, flags):
+    done = command(inputs, *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (inputs / "report").exists()

@@ -1,0 +1,152 @@
+"""The paper's Figures 2 and 3 for some clips of a report: looping GIF, MP4, and a still for print, of each clip.
+
+I3D stands left and C-LSTM right, as in the paper, where both of one framework explained the clip; any other run stands
+alone. The frames are those under the snapped mask, with the kind the mask was learnt with.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from common.clips.clip_store import ClipStore
+from common.explaining import gradcam_maps, perturbations
+from common.explaining.explanations import Explanations
+from common.reporting import figure_files, figures
+from common.reporting.comparison import Run
+from common.runs import prediction
+
+_FRAMES_PER_SECOND = 4
+_PAIR = ("i3d", "conv_lstm")  # Left and right.
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureFiles:
+    """One figure's files.
+
+    Attributes:
+      video_id: of the clip.
+      title: the clip's class and id, and whose figure it is.
+      film: names of the GIF, the MP4, and a PNG of its middle frame.
+      stills: names of the PNGs, one a run.
+    """
+
+    video_id: str
+    title: str
+    film: tuple[str, str, str]
+    stills: tuple[str, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Name of the figure's place in a page."""
+        return f"figure-{pathlib.PurePath(self.film[0]).stem}"
+
+
+def write_figures(
+    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore, places: Sequence[int]
+) -> list[FigureFiles]:
+    """Draws clips, and returns what was written, in order.
+
+    Args:
+      directory: exists.
+      runs: explained runs.
+      store: the split.
+      places: of the clips in the store.
+    """
+    written = []
+    with tqdm.tqdm(total=len(places), unit="clip", desc="figures", **prediction.BAR) as bar:
+        for number, place in enumerate(places):
+            frames = store.read([place])[0]
+            for group in _groups([run for run in runs if store.video_ids[place] in run.rows]):
+                drawn = [
+                    clip_figure(run.explanations, run.rows[store.video_ids[place]], frames, store, place)
+                    for run in group
+                ]
+                written.append(_write(directory, number, group, drawn, store, place))
+            bar.update()
+    return written
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Returns runs as they stand in a figure: two models of one framework together, others alone."""
+    pairs: list[list[Run]] = []
+    left = list(runs)
+    for first in [run for run in runs if _model(run) == _PAIR[0]]:
+        framework = first.explanations.header["framework"]
+        second = next(
+            (run for run in left if _model(run) == _PAIR[1] and run.explanations.header["framework"] == framework), None
+        )
+        if second:
+            pairs.append([first, second])
+            left = [run for run in left if run is not first and run is not second]
+    return pairs + [[run] for run in left]
+
+
+def _model(run: Run) -> str:
+    return run.explanations.header["model"]
+
+
+def _class_name(store: ClipStore, place: int) -> str:
+    label = int(store.labels[place])
+    return store.info.class_names[label] if label >= 0 else "class unknown"
+
+
+def clip_figure(
+    explained: Explanations, row: int, frames: np.ndarray, store: ClipStore, place: int
+) -> figures.ClipFigure:
+    """Returns what is drawn of a clip.
+
+    Args:
+      explained: of a run.
+      row: of the clip in it.
+      frames: uint8 [T, H, W, 3].
+      store: the split.
+      place: of the clip in the store.
+    """
+    header = explained.header
+    kind = header["mask"]["kind"]
+    maps = gradcam_maps.upsample(explained["gradcam"][row : row + 1], frames.shape[:3], header["gradcam"]["time"])
+    snapped = explained["mask_snapped"][row]
+    perturbed = perturbations.perturb(frames[None], snapped[None].astype(np.float32), kind)[0]
+    scores: dict[str, Any] = {name: float(explained[name][row]) for name in ("OS", "FS", "RS", "CS")}
+    return figures.ClipFigure(
+        frames=frames,
+        heat=gradcam_maps.normalize(maps, "clip")[0],
+        perturbed=np.rint(perturbed).astype(np.uint8),
+        mask=snapped,
+        title=figures.title(_class_name(store, place), header["model"], header["framework"]),
+        caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}),
+        kind=kind,
+    )
+
+
+def _write(
+    directory: pathlib.Path,
+    number: int,
+    group: Sequence[Run],
+    drawn: Sequence[figures.ClipFigure],
+    store: ClipStore,
+    place: int,
+) -> FigureFiles:
+    # The clip's number, not its id: an id may hold what a file name must not.
+    names = [f"{number:03d}-{_slug(run.label)}" for run in group]
+    film = f"{number:03d}-{_slug(' and '.join(run.label for run in group))}"
+    frames = figures.pair(*drawn) if len(drawn) == 2 else figures.triptych(drawn[0])
+    figure_files.write_gif(directory / f"{film}.gif", frames, _FRAMES_PER_SECOND)
+    figure_files.write_mp4(directory / f"{film}.mp4", frames, _FRAMES_PER_SECOND)
+    figure_files.write_png(directory / f"{film}.png", frames[len(frames) // 2])
+    for name, clip in zip(names, drawn, strict=True):
+        figure_files.write_png(directory / f"{name}-still.png", figures.still_strip(clip))
+    video_id = store.video_ids[place]
+    title = f"{_class_name(store, place)} ({video_id}): {' and '.join(run.label for run in group)}"
+    return FigureFiles(
+        video_id, title, (f"{film}.gif", f"{film}.mp4", f"{film}.png"), tuple(f"{name}-still.png" for name in names)
+    )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,199 @@
+"""Section 5.2 of the paper as numbers: what two models look at, compared on the same clips.
+
+The paper tells from eight sequences that I3D "often focuses on coherent, centered blobs", that its salient frames are
+"often fewer", and that its ratio of reverse to freeze score is "considerably higher". Here each of these is a mean over
+all clips with a 95 % interval, and a difference between two runs paired by clip. Intervals are percentiles of the
+bootstrap over clips (Efron & Tibshirani 1993). RS/FS is the ratio of the two means, for a mean of ratios is decided by
+the clips whose FS is almost 0.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from common.clips.clip_store import ClipStore
+from common.explaining.explanation_statistics import Statistics
+from common.explaining.explanations import Explanations
+from common.reporting.paper_tables import Cell, Column, Estimate, Table
+
+RESAMPLES = 2000
+_CHUNK = 1 << 22  # Resampled clips held at a time.
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A number of a clip that models are compared by.
+
+    Attributes:
+      name: in `explanation_statistics.clip_statistics`, or "onset".
+      title: with the unit in brackets.
+      form: format spec of its values.
+      ratio_of: two statistics whose means' ratio is reported in place of a mean.
+    """
+
+    name: str
+    title: str
+    form: str
+    ratio_of: tuple[str, str] | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the statistics that the estimate is made of."""
+        return self.ratio_of or (self.name,)
+
+
+QUANTITIES = (
+    Quantity("OS", "Original score OS", ".3f"),
+    Quantity("FS", "Freeze score FS", ".3f"),
+    Quantity("RS", "Reverse score RS", ".3f"),
+    Quantity("RS/FS", "RS/FS", ".2f", ("RS", "FS")),
+    Quantity("freeze_drop", "Drop by freezing (share of OS)", ".3f"),
+    Quantity("reverse_drop", "Drop by reversing (share of OS)", ".3f"),
+    Quantity("mask_length", "Mask length (frames)", ".2f"),
+    Quantity("runs", "Coherent runs of the mask", ".2f"),
+    Quantity("oracle_gap", "Loss above the best interval (share)", ".3f"),
+    Quantity("blobs_per_frame", "Grad-CAM blobs per frame", ".2f"),
+    Quantity("blob_area", "Blob area (share of the frame)", ".3f"),
+    Quantity("center_distance", "Grad-CAM from the image centre (half diagonals)", ".3f"),
+    Quantity("onset", "Mask onset after the event's (frames)", ".2f"),
+    Quantity("temporal_iou", "Temporal IoU of mask and event", ".3f"),
+    Quantity("temporal_iou_random", "Temporal IoU of a random interval", ".3f"),
+    Quantity("average_precision", "Average precision of the mask", ".3f"),
+    Quantity("average_precision_random", "Average precision of a random order", ".3f"),
+    Quantity("pointing_game", "Pointing game of Grad-CAM", ".3f"),
+    Quantity("pointing_game_random", "Pointing game of a random pixel", ".3f"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One explained run: its short name, its explanations, and what they say of each clip."""
+
+    label: str
+    explanations: Explanations
+    statistics: Statistics
+
+    @functools.cached_property
+    def rows(self) -> dict[str, int]:
+        """Video id -> row of the explanations."""
+        return {video_id: row for row, video_id in enumerate(self.explanations["video_id"])}
+
+
+def mask_onsets(explanations: Explanations, store: ClipStore) -> np.ndarray:
+    """Returns by how many frames each mask begins after the event, float64 [N]; negative: before.
+
+    NaN where the snapped mask is off everywhere, where no frame is salient, and where the store has no ground truth.
+
+    Args:
+      explanations: of N clips of `store`.
+      store: the split that was explained.
+    """
+    onsets = np.full(len(explanations), np.nan)
+    if store.info.layout.object_mask_shape is None:
+        return onsets
+    places = {video_id: place for place, video_id in enumerate(store.video_ids)}
+    salient = store.column("salient")[[places[video_id] for video_id in explanations["video_id"]]] != 0
+    on = explanations["mask_snapped"] != 0
+    known = on.any(axis=1) & salient.any(axis=1)
+    onsets[known] = on[known].argmax(axis=1) - salient[known].argmax(axis=1).astype(float)
+    return onsets
+
+
+def estimate(
+    values: np.ndarray, of_means: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate | None:
+    """Returns a function of means over clips, with its bootstrap interval; None where it is defined for no clip.
+
+    Args:
+      values: float64 [n, k], k numbers of each clip; clips with a NaN are left out.
+      of_means: means [..., k] -> [...].
+      seed: of the resampling.
+      resamples: number of bootstrap samples.
+    """
+    values = values[np.isfinite(values).all(axis=1)]
+    clips = len(values)
+    if not clips:
+        return None
+    value = float(of_means(values.mean(axis=0)))
+    if clips == 1 or not np.isfinite(value):
+        return Estimate(value, np.nan, np.nan, clips)
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // clips)
+    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
+    found = np.concatenate([of_means(values[rng.integers(clips, size=(size, clips))].mean(axis=1)) for size in sizes])
+    found = found[np.isfinite(found)]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return Estimate(value, float(low), float(high), clips)
+
+
+def run_estimate(run: Run, quantity: Quantity) -> Estimate | None:
+    """Returns the estimate of a quantity over all clips of a run."""
+    return estimate(_values(run, quantity), _one)
+
+
+def difference(first: Run, second: Run, quantity: Quantity) -> Estimate | None:
+    """Returns the estimate of first less second over the clips that both explain, resampled together."""
+    pairs = [(here, second.rows[video_id]) for video_id, here in first.rows.items() if video_id in second.rows]
+    if not pairs:
+        return None
+    here, there = np.array(pairs).T
+    both = np.concatenate([_values(first, quantity)[here], _values(second, quantity)[there]], axis=1)
+    half = len(quantity.sources)
+    return estimate(both, lambda means: _one(means[..., :half]) - _one(means[..., half:]))
+
+
+def _values(run: Run, quantity: Quantity) -> np.ndarray:
+    return np.stack([run.statistics[name] for name in quantity.sources], axis=1)
+
+
+def _one(means: np.ndarray) -> np.ndarray:
+    """Returns the mean, or of two means the ratio (NaN where the second is not positive)."""
+    if means.shape[-1] == 1:
+        return means[..., 0]
+    return np.divide(means[..., 0], means[..., 1], out=np.full(means.shape[:-1], np.nan), where=means[..., 1] > 0)
+
+
+def known_quantities(runs: Sequence[Run]) -> list[Quantity]:
+    """Returns the quantities that at least one clip of one run has."""
+
+    def has(run: Run, quantity: Quantity) -> bool:
+        return all(name in run.statistics and np.isfinite(run.statistics[name]).any() for name in quantity.sources)
+
+    return [quantity for quantity in QUANTITIES if any(has(run, quantity) for run in runs)]
+
+
+def comparison_tables(runs: Sequence[Run]) -> list[Table]:
+    """Returns the comparison: a column a run; and with several runs their paired differences, a column a pair."""
+    quantities = known_quantities(runs)
+    forms = tuple(quantity.form for quantity in quantities)
+
+    def rows(cells: Callable[[Quantity], list[Cell]]) -> tuple[tuple[Cell, ...], ...]:
+        return tuple((quantity.title, *cells(quantity)) for quantity in quantities)
+
+    tables = [
+        Table(
+            "comparison",
+            "What the models look at",
+            "Mean over clips, and in brackets the 95 % bootstrap interval. RS/FS is the ratio of means.",
+            (Column("Quantity"), *(Column(run.label) for run in runs)),
+            rows(lambda quantity: [run_estimate(run, quantity) for run in runs]),
+            forms,
+        )
+    ]
+    pairs = list(itertools.combinations(runs, 2))
+    if pairs:
+        tables.append(
+            Table(
+                "differences",
+                "How the models differ",
+                "First less second, on the clips that both have, and in brackets the 95 % bootstrap interval of the "
+                "difference, of each quantity by itself.",
+                (Column("Quantity"), *(Column(f"{first.label} − {second.label}") for first, second in pairs)),
+                rows(lambda quantity: [difference(first, second, quantity) for first, second in pairs]),
+                forms,
+            )
+        )
+    return tables

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from common import errors
+from common.explaining import evidence
+from common.reporting import evidence_tables, report_for_tests
+
+
+def write(tmp_path, values):
+    path = tmp_path / "evidence.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_tables_hold_means_of_what_is_defined(tmp_path):
+    found = evidence_tables.read_evidence(write(tmp_path, report_for_tests.gathered()))
+    areas, randomization, restarts = evidence_tables.tables([found])
+    assert areas.rows[0][:2] == ("I3D (PyTorch)", "deletion, freeze")
+    assert areas.rows[0][2].value == pytest.approx(0.5) and areas.rows[0][2].clips == 2
+    assert len(areas.rows) == 2 * len(evidence.KINDS)
+    assert randomization.rows[0][2].value == 0.5 and randomization.rows[0][2].clips == 1
+    assert len(randomization.columns) == len(randomization.rows[0]) == 3  # No mask was searched.
+    assert [cell.value for cell in restarts.rows[0][1:]] == pytest.approx([0.75, 1.05])
+
+
+def test_what_was_not_gathered_has_no_table():
+    found = report_for_tests.gathered(restarts={"starts": 3, "mask": [], "loss": []})
+    assert [table.name for table in evidence_tables.tables([found])] == ["evidence_curves", "evidence_randomization"]
+
+
+def test_charts_name_every_order():
+    charts = evidence_tables.line_charts([report_for_tests.gathered()])
+    assert [title for title, _ in charts][0] == "Deletion by freeze: I3D (PyTorch)"
+    assert len(charts) == 2 * len(evidence.KINDS)
+    svg = charts[0][1]
+    assert all(f">{order}</text>" in svg for order in evidence.ORDERS)
+    assert "mask: area 0.500" in svg
+
+
+def test_no_evidence_is_no_table():
+    assert evidence_tables.tables([]) == [] and evidence_tables.line_charts([]) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"schema_version": 9}, "Schema version 1 of evidence is read. Received: 9"),
+        ({"schema_version": 1, "run": "x"}, "without \\['curves', 'framework', 'model'"),
+        ([], "Schema version 1 of evidence is read. Received: None"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, values, message):
+    with pytest.raises(errors.UserError, match=message):
+        evidence_tables.read_evidence(write(tmp_path, values))

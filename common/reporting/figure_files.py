@@ -1,0 +1,120 @@
+"""Films and pictures as files: GIF, MP4, PNG, each written whole or not at all."""
+
+import io
+import math
+import pathlib
+from fractions import Fraction
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from PIL import Image
+
+from common import errors, files
+from common.reporting import drawing
+
+GIF_BYTES = 2_500_000
+
+# One less than a power of two: the last place is for transparent, which stands for what did not change.
+_GIF_COLORS = (255, 127)
+_BT709, _NARROW_RANGE = 1, 1  # FFmpeg's numbers. Declared, because players guess where a file does not say.
+
+
+def write_gif(path: pathlib.Path, frames: np.ndarray, frames_per_second: float, max_bytes: int = GIF_BYTES) -> None:
+    """Writes a GIF that loops for ever, whole or not at all.
+
+    All frames share one palette without dithering, so that nothing flickers. It has 255 colours; where the file would
+    be larger than `max_bytes`, 127; where that is still too large, the frames are made smaller, too. GIF counts time
+    in 1/100 s. A frame that equals the one before is stored as a longer showing of that one.
+
+    Args:
+      path: of the file; replaced if it exists.
+      frames: uint8 [T, h, w, 3].
+      frames_per_second: 0.1…50, where browsers stop following.
+      max_bytes: size of the file, at most.
+
+    Raises:
+      errors.UserError: for other frames or rates, and where a GIF 64 px wide would still be too large.
+    """
+    _check_film(frames, frames_per_second)
+    milliseconds = round(100 / frames_per_second) * 10
+    for colors in _GIF_COLORS:
+        data = _gif(frames, milliseconds, colors)
+        if len(data) <= max_bytes:
+            break
+    width = frames.shape[2]
+    while len(data) > max_bytes:
+        # Bytes grow with the area, and a little more is taken off because smaller pictures have less that repeats.
+        width = int(width * 0.95 * math.sqrt(max_bytes / len(data)))
+        if width < 64:
+            raise errors.UserError(f"A GIF of {len(frames)} frames needs more than {max_bytes} bytes at 64 px width")
+        size = (width, max(1, round(frames.shape[1] * width / frames.shape[2])))
+        smaller = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+        data = _gif(smaller, milliseconds, _GIF_COLORS[-1])
+    with files.written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_mp4(path: pathlib.Path, frames: np.ndarray, frames_per_second: float) -> None:
+    """Writes an MP4 that browsers play (H.264, yuv420p, index first), whole or not at all.
+
+    An odd height or width gets one white row or column more, because H.264 halves the resolution of colour.
+
+    Args:
+      path: of the file; replaced if it exists.
+      frames: uint8 [T, h, w, 3].
+      frames_per_second: 0.1…50.
+    """
+    _check_film(frames, frames_per_second)
+    even = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
+    frames = np.pad(frames, even, constant_values=255)
+    rate = Fraction(frames_per_second).limit_denominator(1000)
+    container: Any
+    with (
+        files.written_whole(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container,
+    ):
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.thread_count = 1  # With more, the bytes would depend on the machine.
+        context.time_base = 1 / rate
+        context.colorspace, context.color_range = _BT709, _NARROW_RANGE
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_NARROW_RANGE)
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_png(path: pathlib.Path, image: np.ndarray) -> None:
+    """Writes an image, uint8 [h, w, 3], as PNG, whole or not at all."""
+    drawing.check_frames(image[None])
+    with files.written_whole(path) as temporary:
+        Image.fromarray(image).save(temporary, "PNG")
+
+
+def _gif(frames: np.ndarray, milliseconds: int, colors: int) -> bytes:
+    """Returns a GIF of frames [T, h, w, 3] in `colors` colours, those of the bar and text among them."""
+    fixed = (*drawing.ON_COLOR, *drawing.OFF_COLOR, *drawing.INK, *drawing.PAPER)
+    sample = frames[:, ::2, ::2].reshape(-1, 3) & 0xFC  # 6 bits a channel are enough to choose by.
+    found, counts = np.unique(sample.astype(np.int32) @ (1 << 16, 1 << 8, 1), return_counts=True)
+    # Chosen by plain counts, a small hot spot would take the colours of what is large.
+    found = np.repeat(found, np.ceil(counts**0.25).astype(int))
+    sample = np.stack([found >> 16, found >> 8 & 0xFF, found & 0xFF], axis=-1)[None].astype(np.uint8)
+    chosen = Image.fromarray(sample).quantize(colors - len(fixed) // 3, Image.Quantize.MEDIANCUT)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*fixed, *(chosen.getpalette() or [])])
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=True)
+    return file.getvalue()
+
+
+def _check_film(frames: np.ndarray, frames_per_second: float) -> None:
+    drawing.check_frames(frames)
+    if not 0.1 <= frames_per_second <= 50:
+        raise errors.UserError(f"frames_per_second must be in 0.1…50. Received: {frames_per_second}")

@@ -1,0 +1,251 @@
+"""The figures of the paper (Figures 2 and 3): original, Grad-CAM and perturbed frames of a clip above its mask.
+
+Two things differ from the paper's figures, so that they read without colour vision and in grey: cells of the mask bar
+that are on are dark and carry a white dot, cells that are off are light; and heat has a colour map of steadily rising
+lightness in place of a rainbow. The bar is as wide as all three panels. Frames are numbered from 0, as in the
+explanations file.
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from common import errors
+from common.reporting import drawing
+from common.reporting.names import FRAMEWORK_NAMES, MODEL_NAMES
+
+_PANEL_WIDTH = 160  # px, at least
+_GAP = 6  # px between the panels of a triptych, and around them
+_MIN_CELL = 4  # px of a frame in the bar
+_PAGE_INCHES = 7  # which a still fills on paper
+_TEXT_INCHES = 8 / 72  # Letters of 8 points.
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipFigure:
+    """What is drawn of one clip and one model.
+
+    Attributes:
+      frames: uint8 [T, H, W, 3], RGB, the original.
+      heat: float [T, H, W] in 0…1, Grad-CAM at the size of the frames.
+      perturbed: uint8 [T, H, W, 3], the frames under the mask, soft or snapped.
+      mask: uint8 [T] of 0 and 1, the snapped mask, 1 means perturbed.
+      title: first lines, e.g. what `title` returns; a line break starts a new line.
+      caption: scores, e.g. what `caption` returns.
+      kind: the perturbation's name, for the third panel's label.
+    """
+
+    frames: np.ndarray
+    heat: np.ndarray
+    perturbed: np.ndarray
+    mask: np.ndarray
+    title: str
+    caption: str
+    kind: str = "freeze"
+
+    def __post_init__(self) -> None:
+        drawing.check_heat(self.frames, self.heat)
+        if self.perturbed.shape != self.frames.shape or self.perturbed.dtype != np.uint8:
+            raise errors.UserError(
+                f"perturbed must be uint8 {list(self.frames.shape)} as the frames are. "
+                f"Received: {self.perturbed.dtype} {list(self.perturbed.shape)}"
+            )
+        _check_mask(self.mask)
+        if len(self.mask) != len(self.frames):
+            raise errors.UserError(f"mask must have {len(self.frames)} values, one a frame. Received: {len(self.mask)}")
+
+
+def title(class_name: str, model: str, framework: str) -> str:
+    """Returns a figure's title: the class, and under it the model and framework in words.
+
+    Args:
+      class_name: of the clip's true class.
+      model: "i3d" or "conv_lstm"; any other name is printed as it is.
+      framework: "torch" or "tf"; any other name is printed as it is.
+    """
+    return f"{class_name}\n{MODEL_NAMES.get(model, model)} ({FRAMEWORK_NAMES.get(framework, framework)})"
+
+
+def caption(row: Mapping[str, Any]) -> str:
+    """Returns the scores as the paper prints them: "OS: 0.994 FS: 0.083 RS: 0.856".
+
+    Args:
+      row: a clip's "OS", "FS" and "RS"; where its guess is wrong also "CS", the true class's score, and "prediction",
+        the guessed class's number, printed as P. A missing "CS" and NaN mean that the guess is not known to be wrong.
+    """
+    text = " ".join(f"{name}: {row[name]:.3f}" for name in ("OS", "FS", "RS"))
+    if math.isnan(row.get("CS", math.nan)):
+        return text
+    return f"{text} CS: {row['CS']:.3f} P: {int(row['prediction'])}"
+
+
+def mask_bar(mask: np.ndarray, current: int | None, width: int, height: int) -> np.ndarray:
+    """Returns a mask as a row of cells, uint8 [height, width, 3]: red with a white dot is on, plain green is off.
+
+    Args:
+      mask: uint8 [T] of 0 and 1.
+      current: frame whose cell is highlighted: framed in black and higher than the others. None highlights none.
+      width: px, at least 4 a frame.
+      height: px, at least 8.
+    """
+    return _bar(mask, () if current is None else (current,), width, height)
+
+
+def triptych(clip: ClipFigure) -> np.ndarray:
+    """Returns Figure 2's frames for one model, uint8 [T, h, w, 3]: original, Grad-CAM, perturbed, and the mask below.
+
+    Clips narrower than 160 px are enlarged by a whole number, pixel by pixel. Above the panels stand title and scores.
+
+    Args:
+      clip: what is drawn.
+    """
+    return drawing.with_margin(drawing.join(_header_and_body(clip), drawing.DOWN, _GAP), _GAP)
+
+
+def pair(left: ClipFigure, right: ClipFigure) -> np.ndarray:
+    """Returns two models' triptychs side by side, uint8 [T, h, w, 3], as in Figure 2 (I3D left, C-LSTM right).
+
+    Args:
+      left: what one model did to a clip.
+      right: what the other did to the same clip.
+
+    Raises:
+      errors.UserError: where one has more frames than the other.
+    """
+    if len(left.frames) != len(right.frames):
+        raise errors.UserError(f"A pair has one number of frames. Received: {len(left.frames)} and {len(right.frames)}")
+    # Headers first and bodies under them, so that the panels of both stand in one line.
+    sides = [_header_and_body(clip) for clip in (left, right)]
+    rows = [drawing.join(row, drawing.ACROSS, 4 * _GAP) for row in zip(*sides, strict=True)]
+    return drawing.with_margin(drawing.join(rows, drawing.DOWN, _GAP), _GAP)
+
+
+def still_strip(clip: ClipFigure, frames_shown: int = 8, dpi: int = 300) -> np.ndarray:
+    """Returns a clip as one picture for print, uint8 [h, w, 3]: rows original, Grad-CAM, perturbed; the mask below.
+
+    Args:
+      clip: what is drawn.
+      frames_shown: columns, at least 2: frames spread evenly over the clip, first and last included; all frames where
+        there are fewer. The mask has a cell for each frame of the clip; those of the frames shown are highlighted and
+        numbered.
+      dpi: pixels per inch, at least, on a page of 7 inches, where text is 8 points high. Frames are enlarged by a whole
+        number, pixel by pixel.
+    """
+    if frames_shown < 2 or dpi < 50:
+        raise errors.UserError(f"frames_shown must be at least 2, dpi at least 50. Received: {frames_shown}, {dpi}")
+    time = len(clip.frames)
+    chosen = np.unique(np.rint(np.linspace(0, time - 1, min(frames_shown, time))).astype(int))
+    least_width = max(dpi * _PAGE_INCHES, _MIN_CELL * time)
+    factor = math.ceil(least_width / (len(chosen) * clip.frames.shape[2]))
+    gap = max(2, factor * clip.frames.shape[2] // 50)
+    rows = [
+        drawing.join(list(drawing.enlarge(frames[chosen], factor)), drawing.ACROSS, gap) for frames in _panels(clip)
+    ]
+    width = rows[0].shape[1]
+    size = round(width * _TEXT_INCHES / _PAGE_INCHES)
+    labels = [np.rot90(drawing.text(text, len(rows[0]), size, drawing.INK, centered=True)) for text in _labels(clip)]
+    bar = _bar(clip.mask, chosen, width, 2 * size)
+    foot = drawing.join([bar, _numbers(chosen, time, width, size), _legend(width, size)], drawing.DOWN)
+    blank = np.full((len(foot), labels[0].shape[1], 3), 255, np.uint8)
+    grid = [drawing.join(row, drawing.ACROSS, gap) for row in zip([*labels, blank], [*rows, foot], strict=True)]
+    return drawing.with_margin(drawing.join([_header(clip, grid[0].shape[1], size), *grid], drawing.DOWN, gap), 2 * gap)
+
+
+def _header_and_body(clip: ClipFigure) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a triptych's text, uint8 [h, w, 3], and what is below it, uint8 [T, h, w, 3]."""
+    factor = math.ceil(max(_PANEL_WIDTH, _MIN_CELL * len(clip.mask) / 3) / clip.frames.shape[2])
+    panels = [drawing.enlarge(frames, factor) for frames in _panels(clip)]
+    row = drawing.join(panels, drawing.ACROSS, _GAP)
+    width = row.shape[2]
+    size = max(13, width // 42)
+    labels = drawing.join(
+        [drawing.text(text, panels[0].shape[2], size, drawing.GRAY) for text in _labels(clip)], drawing.ACROSS, _GAP
+    )
+    bars = np.stack([mask_bar(clip.mask, t, width, round(1.5 * size)) for t in range(len(row))])
+    body = drawing.join([drawing.join([labels, row], drawing.DOWN), bars, _legend(width, size)], drawing.DOWN, _GAP)
+    return _header(clip, width, size), body
+
+
+def _panels(clip: ClipFigure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return clip.frames, drawing.overlay(clip.frames, clip.heat), clip.perturbed
+
+
+def _labels(clip: ClipFigure) -> tuple[str, str, str]:
+    return "Original", "Grad-CAM", f"{clip.kind.capitalize()} mask"
+
+
+def _bar(mask: np.ndarray, highlighted: Collection[int] | np.ndarray, width: int, height: int) -> np.ndarray:
+    """Returns `mask_bar` with any number of cells highlighted."""
+    _check_mask(mask)
+    time = len(mask)
+    if width < _MIN_CELL * time or height < 8:
+        raise errors.UserError(
+            f"A bar of {time} frames is at least {_MIN_CELL * time} x 8 px. Received: {width} x {height}"
+        )
+    if not all(0 <= t < time for t in highlighted):
+        raise errors.UserError(f"Highlighted frames must be in 0…{time - 1}. Received: {list(highlighted)}")
+    image = np.full((height, width, 3), 255, np.uint8)
+    edges = np.rint(np.linspace(0, width, time + 1)).astype(int)
+    inset = height // 5
+    shorter = min(width // time, height - 2 * inset)
+    border = max(1, shorter // 6)
+    gap = max(1, border // 4)
+    for t, (left, right) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        color = drawing.ON_COLOR if mask[t] else drawing.OFF_COLOR
+        if t in highlighted:
+            image[:, left:right] = drawing.INK
+            image[border:-border, left + border : right - border] = color
+        else:
+            image[inset:-inset, left + gap : right - gap] = color
+        if mask[t]:
+            _dot(image, (left + right - 1) / 2, (height - 1) / 2, shorter / 4)
+    return image
+
+
+def _dot(image: np.ndarray, x: float, y: float, radius: float) -> None:
+    """Draws a white disc into an image; centre and radius in px."""
+    bits = 4  # OpenCV takes parts of a px as integers with this many bits after the point.
+    center = (round(x * 2**bits), round(y * 2**bits))
+    cv2.circle(image, center, round(max(0.5, radius) * 2**bits), drawing.PAPER, cv2.FILLED, cv2.LINE_AA, bits)
+
+
+def _header(clip: ClipFigure, width: int, size: int) -> np.ndarray:
+    """Returns title and scores, uint8 [h, width, 3]."""
+    lines = [(line, drawing.INK) for line in clip.title.splitlines()] + [(clip.caption, drawing.GRAY)]
+    return drawing.join(
+        [drawing.text(part, width, size, color) for line, color in lines for part in drawing.wrap(line, width, size)],
+        drawing.DOWN,
+    )
+
+
+def _legend(width: int, size: int) -> np.ndarray:
+    """Returns one line that explains the bar, uint8 [h, width, 3]."""
+    parts = []
+    for value, text in ((1, "mask on"), (0, "mask off")):
+        cell = mask_bar(np.array([value], np.uint8), None, size, drawing.line_height(size))
+        parts += [cell, drawing.text(text, math.ceil(drawing.font(size).getlength(text)) + size, size, drawing.GRAY)]
+    return drawing.join(
+        [drawing.join(parts, drawing.ACROSS, size // 3), np.full((1, width, 3), 255, np.uint8)], drawing.DOWN
+    )
+
+
+def _numbers(chosen: np.ndarray, time: int, width: int, size: int) -> np.ndarray:
+    """Returns the numbers of frames under their cells, uint8 [h, width, 3]; as few as it takes not to touch."""
+    font = drawing.font(size)
+    step = math.ceil(font.getlength(f"{time}  ") * len(chosen) / width)
+    image = Image.new("RGB", (width, drawing.line_height(size)), drawing.PAPER)
+    for t in chosen[::step]:
+        half = font.getlength(str(t)) / 2
+        x = min(max(half, (t + 0.5) * width / time), width - half)
+        ImageDraw.Draw(image).text((x, 0), str(t), drawing.INK, font, anchor="ma")
+    return np.asarray(image)
+
+
+def _check_mask(mask: np.ndarray) -> None:
+    if mask.ndim != 1 or not mask.size or not np.isin(mask, (0, 1)).all():
+        raise errors.UserError(f"mask must be [T] of 0 and 1. Received: {np.asarray(mask).tolist()}")

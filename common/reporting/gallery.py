@@ -1,0 +1,213 @@
+"""The clips of the report as files that a page reads from disk: pictures, and numbers as scripts.
+
+A page that is opened from a folder may neither `fetch` nor read a picture's pixels, but it may run a script and draw a
+picture. So of each clip the frames are one picture, and masks, perturbations and Grad-CAM maps are numbers in a
+script, which the page runs when the clip is shown; it composes the views itself.
+
+`index.js` sets `window.REPORT` to what all clips have in common and a line a clip; `NNNN.js` calls
+`REPORT.receive(number, …)`; `NNNN.png` or `.jpg` holds the frames, row after row, `columns` in a row.
+"""
+
+import base64
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from common.clips.clip_store import ClipStore
+from common.explaining import perturbations
+from common.reporting import drawing
+from common.reporting.comparison import Run
+
+VIEWS = ("freeze", "reverse", "shuffle")  # Perturbations that the page shows of every run, besides the learnt one's.
+_EXACT_PIXELS = 64 * 64  # Frames up to this size are kept without loss.
+_LOSS_POINTS = 101  # Of the loss trace, first and last among them.
+_DIGITS = 3
+_CLIP_NUMBERS = ("OS", "FS", "RS", "RS/FS", "oracle_gap", "CS")
+
+
+def choose_clips(runs: Sequence[Run], store: ClipStore, most: int) -> list[int]:
+    """Returns which explained clips are shown, as places in the store, ascending: all, or `most` spread over classes.
+
+    Args:
+      runs: explained runs.
+      store: the split.
+      most: largest number of clips.
+    """
+    explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
+    places = [place for place, video_id in enumerate(store.video_ids) if video_id in explained]
+    turn: dict[int, int] = {}
+    order = []
+    for place in places:  # The n-th clip of its class comes before every (n + 1)-th.
+        label = int(store.labels[place])
+        turn[label] = turn.get(label, -1) + 1
+        order.append((turn[label], place))
+    return sorted(place for _, place in sorted(order)[:most])
+
+
+def index(
+    runs: Sequence[Run], store: ClipStore, places: Sequence[int], figures: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Returns `window.REPORT`: common facts, and of each clip what lists, filters and orders need.
+
+    Args:
+      runs: explained runs.
+      store: the split.
+      places: of the clips in the store.
+      figures: video id -> anchor of the clip's figures in the page, where it has some.
+    """
+    layout = store.info.layout
+    salient = store.column("salient") if layout.object_mask_shape else None
+    return {
+        "frames": layout.frames,
+        "height": layout.height,
+        "width": layout.width,
+        "columns": columns(layout.frames),
+        "picture": _picture_type(layout.height, layout.width),
+        "classes": list(store.info.class_names),
+        "views": views(runs),
+        "colors": _heat_colors(),
+        "runs": [
+            {
+                "label": run.label,
+                "kind": run.explanations.header["mask"]["kind"],
+                "time": run.explanations.header["gradcam"]["time"],
+            }
+            for run in runs
+        ],
+        "clips": [
+            {
+                "id": store.video_ids[place],
+                "label": int(store.labels[place]),
+                "figure": (figures or {}).get(store.video_ids[place]),
+                "event": None if salient is None else "".join("1" if on else "0" for on in salient[place]),
+                "runs": [_clip_numbers(run, run.rows.get(store.video_ids[place])) for run in runs],
+            }
+            for place in places
+        ],
+    }
+
+
+def views(runs: Sequence[Run]) -> list[str]:
+    """Returns the perturbations that are shown: the paper's, shuffle, and those that the masks were learnt with."""
+    return list(dict.fromkeys([*VIEWS, *(run.explanations.header["mask"]["kind"] for run in runs)]))
+
+
+def columns(frames: int) -> int:
+    """Returns how many frames stand side by side in a clip's picture."""
+    return math.ceil(math.sqrt(frames))
+
+
+def write_clip(directory: pathlib.Path, number: int, runs: Sequence[Run], store: ClipStore, place: int) -> None:
+    """Writes picture and numbers of one clip.
+
+    Args:
+      directory: exists.
+      number: of the clip in the index.
+      runs: explained runs.
+      store: the split.
+      place: of the clip in the store.
+    """
+    frames = store.read([place])[0]
+    kind = _picture_type(*frames.shape[1:3])
+    options = [cv2.IMWRITE_JPEG_QUALITY, 88] if kind == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    _, data = cv2.imencode(f".{kind}", cv2.cvtColor(sprite(frames), cv2.COLOR_RGB2BGR), options)
+    (directory / f"{number:04d}.{kind}").write_bytes(data.tobytes())
+    kinds = views(runs)
+    video_id = store.video_ids[place]
+    values = {"runs": [_clip_details(run, run.rows.get(video_id), kinds) for run in runs]}
+    (directory / f"{number:04d}.js").write_text(f"REPORT.receive({number}, {script_json(values)});\n", encoding="utf-8")
+
+
+def sprite(frames: np.ndarray) -> np.ndarray:
+    """Returns frames uint8 [T, H, W, 3] as one picture, row after row; places that are left over are black."""
+    time, height, width, channels = frames.shape
+    across = columns(time)
+    down = math.ceil(time / across)
+    padded = np.concatenate([frames, np.zeros((across * down - time, height, width, channels), np.uint8)])
+    grid = padded.reshape(down, across, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(down * height, across * width, channels)
+
+
+def script_json(values: Any) -> str:
+    """Returns JSON that can stand in any script: no character in it can end a script element."""
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in ("<", ">", "&", "\u2028", "\u2029"):
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def matrix_rows(matrix: np.ndarray) -> list[list[list[float]]]:
+    """Returns a perturbation's matrix [T, T] as rows of (frame, weight), weights of at least 0.001, three digits."""
+    return [
+        [[int(place), round(float(row[place]), _DIGITS)] for place in np.flatnonzero(row >= 10**-_DIGITS)]
+        for row in matrix
+    ]
+
+
+def _picture_type(height: int, width: int) -> str:
+    return "png" if height * width <= _EXACT_PIXELS else "jpg"
+
+
+def _clip_numbers(run: Run, row: int | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    explanations = run.explanations
+    numbers = {name: _number(run.statistics[name][row]) for name in _CLIP_NUMBERS}
+    prediction = int(explanations["prediction"][row])
+    probability = _number(explanations["probabilities"][row, prediction])
+    return {
+        **numbers,
+        "prediction": prediction,
+        "probability": probability,
+        "target": int(explanations["target"][row]),
+    }
+
+
+def _clip_details(run: Run, row: int | None, kinds: Sequence[str]) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    explanations = run.explanations
+    mask = explanations["mask"][row : row + 1].astype(np.float64)
+    loss = explanations["loss"][row]
+    points = np.unique(np.linspace(0, len(loss) - 1, min(len(loss), _LOSS_POINTS)).round().astype(int))
+    return {
+        "mask": [round(float(value), _DIGITS) for value in mask[0]],
+        "views": {kind: matrix_rows(perturbations.matrix(mask, kind)[0]) for kind in kinds},
+        "map": _map(explanations["gradcam"][row]),
+        "steps": len(loss),
+        "loss": [[int(point), _number(loss[point])] for point in points],
+        "final": _number(explanations["final_loss"][row]),
+        "interval": [int(value) for value in explanations["oracle_interval"][row]],
+        "best": _number(explanations["oracle_loss"][row]),
+    }
+
+
+def _map(coarse: np.ndarray) -> dict[str, Any]:
+    """Returns a coarse map [T', H', W'] in 8 bits a cell, each frame in steps of 1/255 of its own maximum."""
+    peaks = coarse.max(axis=(1, 2)).astype(np.float64)
+    largest = peaks.max()
+    shares = np.divide(peaks, largest, out=np.zeros_like(peaks), where=largest > 0)
+    scaled = np.divide(coarse, peaks[:, None, None], out=np.zeros(coarse.shape), where=peaks[:, None, None] > 0)
+    cells = np.clip(np.rint(255 * scaled), 0, 255).astype(np.uint8)
+    return {
+        "shape": list(coarse.shape),
+        "peaks": [float(f"{share:.4g}") for share in shares],
+        "cells": base64.b64encode(cells.tobytes()).decode("ascii"),
+    }
+
+
+def _number(value: Any) -> float | None:
+    """Returns four digits of a number, None where it is not finite."""
+    return float(f"{float(value):.4g}") if math.isfinite(value) else None
+
+
+def _heat_colors() -> str:
+    """Returns the 256 colours of heat, from none to most, as hexadecimal RGB and weight, as `drawing.overlay` has."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    weights = np.rint(255 * drawing.heat_weight(levels / 255)).astype(np.uint8)
+    return np.concatenate([drawing.heat_color(levels)[:, 0], weights], axis=1).tobytes().hex()

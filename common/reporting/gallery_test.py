@@ -1,0 +1,128 @@
+import base64
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from common.explaining import perturbations
+from common.reporting import gallery, report_for_tests
+from common.reporting.comparison import Run
+
+
+def run_of(store, model="i3d", **options):
+    found = report_for_tests.explain(store, "mine", model, **options)
+    statistics = {name: found[name] for name in ("OS", "FS", "RS", "CS")}
+    statistics |= {"RS/FS": found["RS"] / found["FS"], "oracle_gap": np.full(len(found), 0.25)}
+    return Run(model, found, statistics)
+
+
+def received(path):
+    """Returns the number and the values of a clip's script."""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("REPORT.receive(") and text.endswith(");\n")
+    number, _, values = text[len("REPORT.receive(") : -len(");\n")].partition(", ")
+    return int(number), json.loads(values)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return report_for_tests.write_store(tmp_path / "clips", ("left", "right", "wave"))
+
+
+def test_frames_stand_row_after_row():
+    frames = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8) + 1
+    picture = gallery.sprite(frames)
+    np.testing.assert_array_equal(picture[::2, ::3, 0], [[1, 2, 3], [4, 5, 0]])
+    assert picture.shape == (4, 9, 3) and gallery.columns(5) == 3
+
+
+def test_rows_of_a_matrix_make_the_perturbed_clip():
+    mask = np.random.default_rng(0).random((1, 16))
+    for kind in perturbations.KINDS:
+        matrix = perturbations.matrix(mask, kind)[0]
+        back = np.zeros((16, 16))
+        for t, row in enumerate(gallery.matrix_rows(matrix)):
+            for frame, weight in row:
+                back[t, frame] = weight
+        np.testing.assert_allclose(back, matrix, atol=1e-3)
+
+
+def test_json_cannot_end_a_script():
+    text = gallery.script_json({"<script>": "</script>&\u2028"})
+    assert not set(text) & set("<>&\u2028")
+    assert json.loads(text) == {"<script>": "</script>&\u2028"}
+
+
+def test_nan_is_no_json():
+    with pytest.raises(ValueError, match="Out of range"):
+        gallery.script_json(float("nan"))
+
+
+def test_the_first_clip_of_every_class_is_shown_before_any_second(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "many", ("a", "b"), 6)
+    store.labels = np.array([0, 0, 0, 0, 1, 1])
+    assert gallery.choose_clips([run_of(store)], store, 3) == [0, 1, 4]
+    assert gallery.choose_clips([run_of(store)], store, 100) == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_index_has_a_line_a_clip_and_an_entry_a_run(store):
+    first, second = run_of(store), run_of(store, "conv_lstm", wrong=(1,))
+    for name, values in second.explanations.columns.items():
+        second.explanations.columns[name] = values[:2]  # Explains two clips only.
+    index = gallery.index([first, second], store, [0, 1, 2])
+    assert [clip["label"] for clip in index["clips"]] == [0, 1, 2]
+    assert index["clips"][2]["runs"][1] is None
+    assert index["clips"][1]["runs"][1]["prediction"] == 2 and index["clips"][1]["runs"][1]["CS"] == 0.01
+    assert index["clips"][0]["runs"][0] == {
+        **{"OS": 0.9, "FS": 0.1, "RS": 0.5, "RS/FS": 5.0, "oracle_gap": 0.25, "CS": None},
+        **{"prediction": 0, "probability": 0.9, "target": 0},
+    }
+    assert index["clips"][0]["event"] == "1" * 8
+    assert index["views"] == ["freeze", "reverse", "shuffle"] and len(index["colors"]) == 8 * 256
+    json.loads(gallery.script_json(index))
+
+
+def test_the_learnt_perturbation_is_shown_too(store):
+    run = run_of(store)
+    run.explanations.header["mask"]["kind"] = "blank"
+    assert gallery.views([run]) == ["freeze", "reverse", "shuffle", "blank"]
+
+
+def test_a_clips_files(store, tmp_path):
+    gallery.write_clip(tmp_path, 7, [run_of(store)], store, 2)
+    number, values = received(tmp_path / "0007.js")
+    (details,) = values["runs"]
+    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "0007.png")), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(picture, gallery.sprite(store.read([2])[0]))  # Small frames are kept exactly.
+    assert number == 7 and details["mask"] == [0.05, 0.05, 0.05, 0.9, 0.9, 0.9, 0.05, 0.05]
+    assert details["interval"] == [3, 6] and details["steps"] == 300
+    assert details["loss"][0] == [0, 1.0] and details["loss"][-1] == [299, 0.2] and len(details["loss"]) == 101
+    np.testing.assert_allclose(details["views"]["freeze"][3], [[0, 0.002], [1, 0.043], [2, 0.855], [3, 0.1]], atol=1e-3)
+
+
+def test_a_map_comes_back_to_half_a_step(store, tmp_path):
+    run = run_of(store)
+    gallery.write_clip(tmp_path, 0, [run], store, 0)
+    (details,) = received(tmp_path / "0000.js")[1]["runs"]
+    found = details["map"]
+    cells = np.frombuffer(base64.b64decode(found["cells"]), np.uint8).reshape(found["shape"])
+    assert found["peaks"] == [0.5, 1.0]
+    expected = run.explanations["gradcam"][0] / 2  # Its maximum is 2.
+    np.testing.assert_allclose(cells / 255 * np.array(found["peaks"])[:, None, None], expected, atol=0.5 / 255)
+
+
+def test_a_map_of_zeros_stays_so(store, tmp_path):
+    run = run_of(store)
+    run.explanations["gradcam"][0] = 0
+    gallery.write_clip(tmp_path, 0, [run], store, 0)
+    (details,) = received(tmp_path / "0000.js")[1]["runs"]
+    assert details["map"]["peaks"] == [0, 0] and set(base64.b64decode(details["map"]["cells"])) == {0}
+
+
+def test_a_clip_that_a_run_does_not_explain_is_null(store, tmp_path):
+    run = run_of(store)
+    for name, values in run.explanations.columns.items():
+        run.explanations.columns[name] = values[1:]
+    gallery.write_clip(tmp_path, 0, [run, run_of(store)], store, 0)
+    assert received(tmp_path / "0000.js")[1]["runs"][0] is None

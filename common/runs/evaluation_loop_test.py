@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+
+from common import errors
+from common.clips import clip_store, tiny_store_for_tests
+from common.models import canonical_weights, configs, initial_weights
+from common.runs import evaluation_loop
+from common.runs.run_directory import RunConfig, RunDirectory, data_record
+
+MODEL = configs.ConvLSTMConfig(2, (8, 32, 32), num_layers=1, filters=1)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run over six clips whose first frame is black for class 1, and whose last frame is black for class 0."""
+    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"validation": 6, "test": 2}, num_classes=2)
+    info = clip_store.read_dataset_json(tmp_path / "clips")
+    directory = RunDirectory(tmp_path / "run")
+    train = configs.TrainConfig(MODEL, "sgd", epochs=1)
+    directory.create(RunConfig(train, data_record(info), str(tmp_path / "clips"), "torch", {}))
+    canonical_weights.save(directory.weights, initial_weights.initial_weights(MODEL, 0), MODEL)
+    return directory
+
+
+def moving_right(_model, _weights):
+    """Guesses class 1 (one px a frame to the right) where the bright square moved right; class 0 stands still."""
+
+    def predict(frames):
+        columns = (frames[..., 0] == 255).any(axis=2)  # [N, T, W]
+        shift = np.array([[np.roll(clip[0], t).tolist() == clip[t].tolist() for t in (1, 2)] for clip in columns])
+        return np.stack([np.zeros(len(frames)), np.where(shift.all(axis=1), 5.0, -5.0)], axis=1)
+
+    return predict
+
+
+def evaluate(run, **settings):
+    return evaluation_loop.evaluate(evaluation_loop.EvaluateSettings((run.path,), **settings), moving_right, "numpy")
+
+
+def test_forward_and_reversed_scores_and_the_drop(run):
+    (result,) = evaluate(run)
+    assert result["forward"]["top_1"] == 1.0 and result["reversed"]["top_1"] == 0.5
+    assert result["drop"]["top_1"] == pytest.approx(0.5)
+    assert result["drop"]["per_class"] == {"class 0": 0.0, "class 1": 1.0}
+    assert json.loads((run.path / "evaluation.json").read_text()) == result
+    assert (result["trained_with"], result["framework"]) == ("torch", "numpy")
+
+
+def test_table_1_shows_both_rows_and_every_class(run):
+    table = evaluation_loop.table_1(evaluate(run)).splitlines()
+    assert table[1].split() == ["run", "1.000", "1.000", "1.000", "1.000"]
+    assert table[2].split()[:2] == ["run", "(reversed)"]
+    assert table[3].split()[:5] == ["drop", "by", "reversal", "67", "%"]
+    assert [line.split() for line in table[-2:]] == [
+        ["class", "0", "3", "1.000", "1.000", "0", "%"],
+        ["class", "1", "3", "1.000", "0.000", "100", "%"],
+    ]
+
+
+def test_weights_of_another_model_than_the_config_are_refused(run):
+    other = configs.ConvLSTMConfig(2, (8, 32, 32), num_layers=1, filters=2)
+    canonical_weights.save(run.weights, initial_weights.initial_weights(other, 0), other)
+    with pytest.raises(errors.UserError, match="holds the model of config.json"):
+        evaluate(run)
+
+
+def test_clips_of_other_classes_are_refused(run, tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"validation": 2}, num_classes=3)
+    with pytest.raises(errors.UserError, match="Clips must have the class_names"):
+        evaluate(run, clips=tmp_path / "other")

@@ -1,0 +1,42 @@
+"""Logits of a whole split, whatever the framework."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from common.clips import batches
+from common.clips.clip_store import ClipStore
+
+# Progress bars of the long commands; in a log file a line every half minute is enough.
+BAR: dict[str, Any] = {"dynamic_ncols": True, "mininterval": 0.5 if sys.stderr.isatty() else 30.0}
+
+
+def predict(
+    predict_batch: Callable[[np.ndarray], np.ndarray],
+    store: ClipStore,
+    *,
+    batch_size: int,
+    num_threads: int = 2,
+    reverse: bool = False,
+    progress: str = "",
+) -> np.ndarray:
+    """Returns logits, float64 [N, K], of all clips of a split in the store's order.
+
+    Args:
+      predict_batch: uint8 [n, T, H, W, 3] -> logits [n, K].
+      store: the split, with at least one clip.
+      batch_size: clips at a time.
+      num_threads: threads that read.
+      reverse: show the clips from last frame to first (Table 1, "reversed").
+      progress: name of a progress bar, or "" for none.
+    """
+    parts = []
+    with tqdm.tqdm(total=len(store), unit="clip", desc=progress, disable=not progress, **BAR) as bar:
+        for batch in batches.batches(store, batches.batch_indices(len(store), batch_size), num_threads=num_threads):
+            frames = np.ascontiguousarray(batch.frames[:, ::-1]) if reverse else batch.frames
+            parts.append(np.asarray(predict_batch(frames), np.float64))
+            bar.update(len(frames))
+    return np.concatenate(parts)

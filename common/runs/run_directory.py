@@ -1,0 +1,182 @@
+"""A run directory: everything about one training run, in files that a person can open and either framework reads.
+
+`config.json` (what was trained, on what, by which versions), `weights.safetensors` (best validation loss),
+`checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (a line an epoch), `events/` (TensorBoard),
+`evaluation.json` (forward and reversed results).
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from common import errors, files
+from common.clips.clip_store import ClipStore, DatasetInfo
+from common.models import canonical_weights, configs
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What `config.json` says.
+
+    Attributes:
+      train: model and training.
+      data: what the model expects of clips (see `data_record`).
+      clips: folder of the clip store it was trained on, as the user gave it.
+      framework: "torch" or "tf".
+      versions: name -> version of what ran.
+    """
+
+    train: configs.TrainConfig
+    data: dict[str, Any]
+    clips: str
+    framework: str
+    versions: dict[str, str]
+
+
+class RunDirectory:
+    """Paths and files of one run; nothing is created before `create`."""
+
+    def __init__(self, path: pathlib.Path | str) -> None:
+        self.path = pathlib.Path(path)
+        self.weights = self.path / "weights.safetensors"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.log = self.path / "log.jsonl"
+        self.events = self.path / "events"
+        self._config = self.path / "config.json"
+
+    def exists(self) -> bool:
+        """Returns whether a run was begun here."""
+        return self._config.exists()
+
+    def create(self, config: RunConfig) -> None:
+        """Begins a run: makes the folder and writes `config.json`."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.UserError(f"--run is a folder that can be made. Received: {self.path}: {error}") from None
+        values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(config)}
+        write_json(self._config, {**values, "train": configs.to_dict(config.train)})
+
+    def read_config(self) -> RunConfig:
+        """Returns what `config.json` says; refuses a folder without it, or with another schema version."""
+        try:
+            values = json.loads(self._config.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise errors.UserError(f"A run is a folder with config.json. Received: {self.path} without it") from None
+        except (ValueError, OSError) as error:
+            raise errors.UserError(f"config.json must be a JSON file. Received: {self._config}: {error}") from None
+        version = values.pop("schema_version", None) if isinstance(values, dict) else None
+        if version != SCHEMA_VERSION:
+            raise errors.UserError(f"Schema version {SCHEMA_VERSION} is read. Received: {version} in {self._config}")
+        try:
+            return RunConfig(**{**values, "train": configs.train_config_from_dict(values["train"])})
+        except (TypeError, KeyError) as error:
+            raise errors.UserError(
+                f"config.json has the fields of RunConfig. Received: {self._config}: {error}"
+            ) from None
+
+    def append_log(self, line: dict[str, Any]) -> None:
+        """Adds a line to `log.jsonl`."""
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Returns the lines of `log.jsonl`; a last line that a kill cut short is left out."""
+        if not self.log.exists():
+            return []
+        lines = self.log.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def trim_log(self, epochs: int) -> None:
+        """Keeps the first `epochs` lines of `log.jsonl`: what came after the checkpoint happens again."""
+        kept = "".join(json.dumps(line) + "\n" for line in self.read_log()[:epochs])
+        write_text(self.log, kept)
+
+
+def open_trained(
+    run: RunDirectory, clips: pathlib.Path | None, split: str
+) -> tuple[RunConfig, dict[str, np.ndarray], ClipStore]:
+    """Opens a trained run to use it on clips; whatever does not fit together is refused.
+
+    Args:
+      run: with weights.
+      clips: folder of the clip store; None for the one that the run was trained on.
+      split: of it.
+
+    Returns:
+      What the run's `config.json` says, its canonical weights, and the clips.
+    """
+    stored = run.read_config()
+    if not run.weights.exists():
+        raise errors.UserError(
+            f"A run has weights from the end of its first epoch on. Received: {run.path} without {run.weights.name}"
+        )
+    weights, model = canonical_weights.load(run.weights)
+    if model != stored.train.model:
+        raise errors.UserError(
+            f"weights.safetensors holds the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
+        )
+    store = ClipStore(clips or pathlib.Path(stored.clips), split)
+    check_data(stored, store.info)
+    return stored, weights, store
+
+
+def data_record(info: DatasetInfo) -> dict[str, Any]:
+    """Returns what a model must know of the clips it was made for: pixels that look the same mean the same."""
+    return {
+        "dataset": info.dataset,
+        "class_names": list(info.class_names),
+        "input_shape": list(info.layout.clip_shape[:3]),
+        "resize": info.resize,
+        "subsampling": info.subsampling,
+    }
+
+
+def check_data(run: RunConfig, info: DatasetInfo) -> None:
+    """Refuses clips that were prepared in another way, or have other classes, than those of the training."""
+    record = data_record(info)
+    for name in ("class_names", "input_shape", "resize", "subsampling"):
+        if record[name] != run.data[name]:
+            raise errors.UserError(
+                f"Clips must have the {name} that the run was trained with, {_short(run.data[name])}. "
+                f"Received: {_short(record[name])}"
+            )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:200]}… ({len(value)} in all)"
+
+
+def read_json(path: pathlib.Path, what: str, schema_version: int) -> dict[str, Any]:
+    """Returns what a command wrote with `write_json`; refuses other files and another schema version.
+
+    Args:
+      path: of the file.
+      what: it holds, for messages.
+      schema_version: that is read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise errors.UserError(f"A JSON file of {what} is read. Received: {path}: {error}") from None
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != schema_version:
+        raise errors.UserError(f"Schema version {schema_version} of {what} is read. Received: {version} in {path}")
+    return values
+
+
+def write_json(path: pathlib.Path, values: Any) -> None:
+    """Writes a JSON file whole or not at all. NaN is refused: it is no JSON."""
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with files.written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

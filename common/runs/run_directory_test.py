@@ -1,0 +1,84 @@
+import dataclasses
+import json
+
+import pytest
+
+from common import errors
+from common.clips import clip_store, tiny_store_for_tests
+from common.models import configs
+from common.runs import run_directory
+
+
+@pytest.fixture
+def info(tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"train": 2})
+    return clip_store.read_dataset_json(tmp_path / "clips")
+
+
+@pytest.fixture
+def run(tmp_path, info):
+    directory = run_directory.RunDirectory(tmp_path / "run")
+    record = run_directory.data_record(info)
+    directory.create(run_directory.RunConfig(configs.PRESETS["i3d_kth"], record, "clips", "torch", {"torch": "2"}))
+    return directory
+
+
+def test_config_round_trip(run, info):
+    stored = run.read_config()
+    assert stored.train == configs.PRESETS["i3d_kth"]
+    assert (stored.framework, stored.clips, stored.versions) == ("torch", "clips", {"torch": "2"})
+    run_directory.check_data(stored, info)
+
+
+def test_a_run_before_its_first_weights_cannot_be_used(run):
+    with pytest.raises(errors.UserError, match="from the end of its first epoch on. Received: .*/run without weights"):
+        run_directory.open_trained(run, None, "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ("a", "b")}, r"the class_names that the run was trained with, .*Received: \[\"a\", \"b\"\]"),
+        ({"resize": "center_crop"}, 'resize that the run was trained with, "stretch". Received: "center_crop"'),
+        ({"subsampling": "released"}, "the subsampling that the run"),
+    ],
+)
+def test_clips_prepared_in_another_way_are_refused(run, info, change, message):
+    with pytest.raises(errors.UserError, match=message):
+        run_directory.check_data(run.read_config(), dataclasses.replace(info, **change))
+
+
+def test_a_log_line_that_a_kill_cut_short_is_dropped_and_the_log_is_trimmed(run):
+    for epoch in (1, 2, 3):
+        run.append_log({"epoch": epoch})
+    with run.log.open("a") as file:
+        file.write('{"epoch": 4, "lo')
+    assert [line["epoch"] for line in run.read_log()] == [1, 2, 3]
+    run.trim_log(2)
+    run.append_log({"epoch": 3})
+    assert [line["epoch"] for line in run.read_log()] == [1, 2, 3]
+
+
+def test_no_run_another_version_and_missing_fields_are_refused(run, tmp_path):
+    with pytest.raises(errors.UserError, match="folder with config.json. Received: .*none without it"):
+        run_directory.RunDirectory(tmp_path / "none").read_config()
+    path = run.path / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "schema_version": 9}))
+    with pytest.raises(errors.UserError, match="Schema version 1 is read. Received: 9"):
+        run.read_config()
+    path.write_text(json.dumps({**values, "train": {}}))
+    with pytest.raises(errors.UserError, match="A model config names one of"):
+        run.read_config()
+    del values["framework"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(errors.UserError, match="fields of RunConfig"):
+        run.read_config()
+
+
+def test_json_files_hold_no_nan_and_are_never_half_written(tmp_path):
+    run_directory.write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run_directory.write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

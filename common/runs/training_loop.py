@@ -1,0 +1,350 @@
+"""The training loop, once for both frameworks: epochs, schedule, validation, log, checkpoints, resuming.
+
+What a framework adds is a `Trainer`: one step, one prediction, and its state as canonical arrays. All that decides
+what a step computes (order of the clips, dropout's seed, learning rate) is a function of the config and the step's
+number, so a run that was stopped anywhere and resumed ends with the same weights as one that was not.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import tqdm
+from absl import logging
+
+from common import errors
+from common.clips import batches
+from common.clips.clip_store import ClipStore
+from common.models import canonical_weights, configs
+from common.runs import metrics, prediction, tensorboard
+from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
+from common.runs.schedules import PlateauSchedule
+
+CHECKPOINT_FORMAT = "training-checkpoint-1"
+_STEPS_BETWEEN_READINGS = 10  # Losses stay on the device that long, so a GPU never waits for the log.
+
+
+class Trainer(Protocol):
+    """What a framework brings: a model, its optimiser, and their state."""
+
+    framework: str
+
+    def versions(self) -> dict[str, str]:
+        """Returns name -> version of what runs."""
+
+    def train_step(self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int) -> tuple[Any, Any]:
+        """Takes one step; returns mean loss and number of right guesses, as anything that `float` takes.
+
+        Args:
+          frames: uint8 [N, T, H, W, 3].
+          labels: int64 [N].
+          learning_rate: of this step.
+          seed: of this step's dropout, below 2^63.
+        """
+
+    def predict(self, frames: np.ndarray) -> np.ndarray:
+        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode."""
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Returns the canonical weights, in the precision they are held in."""
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Returns `slot/weight name` -> array in canonical layout, and `steps`, an int64 scalar."""
+
+    def load(self, weights: dict[str, np.ndarray], optimizer_state: dict[str, np.ndarray]) -> None:
+        """Takes over what `weights` and `optimizer_state` returned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """Where and how to train; nothing here changes a number.
+
+    Attributes:
+      clips: folder of the clip store.
+      run: run directory.
+      resume: go on from the checkpoint in `run`, if there is one.
+      num_threads: threads that read clips.
+      checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
+      max_steps: stop, with a checkpoint, after so many steps in all; 0 for no limit.
+    """
+
+    clips: pathlib.Path
+    run: pathlib.Path
+    resume: bool = False
+    num_threads: int = 2
+    checkpoint_minutes: float = 10.0
+    max_steps: int = 0
+
+
+@dataclasses.dataclass
+class _Progress:
+    """Where a run is. `loss_sum` and `correct` run over the clips of the present epoch."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    clips: int = 0
+    seconds: float = 0.0
+
+    def start_epoch(self) -> None:
+        self.step_in_epoch = self.correct = self.clips = 0
+        self.loss_sum = self.seconds = 0.0
+
+
+def train(
+    config: configs.TrainConfig, settings: TrainSettings, make_trainer: Callable[[configs.TrainConfig], Trainer]
+) -> None:
+    """Trains a model, from the start or from the run's checkpoint, to `config.epochs`.
+
+    Args:
+      config: model and training; `num_classes` and `input_shape` are those of the clips.
+      settings: where and how.
+      make_trainer: builds the framework's trainer, with initial weights drawn from the config.
+
+    Raises:
+      errors.UserError: for clips without labels, a run that exists without `resume`, or a loss that is not finite.
+    """
+    run = RunDirectory(settings.run)
+    stores = {split: _labelled_store(settings.clips, split) for split in ("train", "validation")}
+    _check_run(run, config, stores["train"], settings)
+    trainer = make_trainer(config)
+    loop = _Loop(config, settings, run, stores, trainer)
+    if settings.resume and run.checkpoint.exists():
+        loop.restore()
+    else:
+        record = data_record(stores["train"].info)
+        run.create(RunConfig(config, record, str(settings.clips), trainer.framework, trainer.versions()))
+        run.log.unlink(missing_ok=True)
+    loop.run_epochs()
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Returns the seed of step `step`'s dropout, 0…2^63-1."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _labelled_store(clips: pathlib.Path, split: str) -> ClipStore:
+    store = ClipStore(clips, split)
+    if not len(store) or store.labels.min() < 0:
+        raise errors.UserError(
+            f"Training takes splits with clips that are all labelled. Received: {len(store)} clips, "
+            f"{int((store.labels < 0).sum())} without a label, in split {split!r} of {clips}"
+        )
+    return store
+
+
+def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore, settings: TrainSettings) -> None:
+    layout, classes = store.info.layout, len(store.info.class_names)
+    if config.model.num_classes != classes or tuple(config.model.input_shape) != layout.clip_shape[:3]:
+        raise errors.UserError(
+            f"The model must take the clips: {classes} classes, shape {layout.clip_shape[:3]}. "
+            f"Received: {config.model.num_classes} classes, shape {tuple(config.model.input_shape)}"
+        )
+    if not run.exists():
+        return
+    if not settings.resume:
+        raise errors.UserError(f"--run is a new folder, or --resume is given. Received: {run.path}, which holds a run")
+    stored = run.read_config()
+    check_data(stored, store.info)
+    # More epochs are a way to go on; anything else would make it another run.
+    if dataclasses.replace(stored.train, epochs=config.epochs) != config:
+        theirs, ours = configs.to_dict(stored.train), configs.to_dict(config)
+        changed = {name: (theirs[name], ours[name]) for name in ours if theirs[name] != ours[name]}
+        raise errors.UserError(f"--resume goes on with the run's own config. Received (run, now): {changed}")
+
+
+class _Loop:
+    def __init__(
+        self,
+        config: configs.TrainConfig,
+        settings: TrainSettings,
+        run: RunDirectory,
+        stores: dict[str, ClipStore],
+        trainer: Trainer,
+    ) -> None:
+        self._config, self._settings, self._run, self._trainer = config, settings, run, trainer
+        self._stores = stores
+        self._progress = _Progress()
+        self._schedule = PlateauSchedule(config.learning_rate, config.plateau_patience, config.plateau_factor)
+        self._unread: list[tuple[int, int, Any, Any]] = []  # step, clips, loss, right guesses
+        self._saved_at = time.monotonic()
+        self._stopping = ""  # Why to stop after the present step; empty: go on.
+        self._interrupted = False
+
+    def run_epochs(self) -> None:
+        """Goes on from where `_progress` is, to the last epoch."""
+        epochs, progress = self._config.epochs, self._progress
+        if progress.epoch >= epochs:
+            logging.info("%s has all its %d epochs; more: --resume --epochs=N", self._run.path, epochs)
+            return
+        total = len(self._order(0)) * epochs
+        bar = tqdm.tqdm(total=total, initial=progress.step, unit="step", smoothing=0.1, **prediction.BAR)
+        with bar, _signals(self._stop), tensorboard.open_events(self._run.events, progress.step) as events:
+            while progress.epoch < epochs and not self._stopping:
+                self._train_epoch(bar, events)
+                if not self._stopping:
+                    self._finish_epoch(bar, events)
+        if self._stopping:
+            logging.info("Stopped by %s at step %d; --resume goes on", self._stopping, progress.step)
+            if self._interrupted:
+                raise KeyboardInterrupt
+
+    def restore(self) -> None:
+        """Takes state and place from the run's checkpoint."""
+        arrays, header = canonical_weights.load_arrays(self._run.checkpoint)
+        if header.get("format") != CHECKPOINT_FORMAT:
+            raise errors.UserError(f"Checkpoints have the format {CHECKPOINT_FORMAT}. Received: {header.get('format')}")
+        weights = _with_prefix(arrays, "weights/")
+        canonical_weights.check(weights, self._config.model, str(self._run.checkpoint))
+        self._trainer.load(weights, _with_prefix(arrays, "optimizer/"))
+        self._progress = _Progress(**header["progress"])
+        self._schedule = PlateauSchedule(**header["schedule"])
+        self._run.trim_log(self._progress.epoch)
+        stored = self._run.read_config()
+        if stored.train != self._config:  # More epochs than the run began with.
+            self._run.create(dataclasses.replace(stored, train=self._config))
+
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        store, config = self._stores["train"], self._config
+        return batches.batch_indices(len(store), config.batch_size, shuffle_seed=(config.seed, epoch))
+
+    def _train_epoch(self, bar: tqdm.tqdm, events: Any) -> None:
+        progress, rate = self._progress, self._schedule.learning_rate
+        bar.set_description(f"epoch {progress.epoch + 1}/{self._config.epochs}")
+        order = self._order(progress.epoch)[progress.step_in_epoch :]
+        started = time.monotonic()
+        for batch in batches.batches(self._stores["train"], order, num_threads=self._settings.num_threads):
+            seed = step_seed(self._config.seed, progress.step)
+            loss, correct = self._trainer.train_step(batch.frames, batch.labels, rate, seed)
+            progress.step += 1
+            progress.step_in_epoch += 1
+            self._unread.append((progress.step, len(batch.labels), loss, correct))
+            if len(self._unread) == _STEPS_BETWEEN_READINGS:
+                self._read_losses(bar, events)
+            bar.update()
+            progress.seconds += time.monotonic() - started
+            started = time.monotonic()
+            if self._checkpoint_due():
+                self._read_losses(bar, events)
+                self._save()
+            if self._stopping:
+                return
+        self._read_losses(bar, events)
+
+    def _checkpoint_due(self) -> bool:
+        limit = self._settings.max_steps
+        if limit and self._progress.step >= limit:
+            self._stopping = f"--max_steps={limit}"
+        return bool(self._stopping) or time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes
+
+    def _stop(self, name: str) -> None:
+        self._stopping, self._interrupted = name, True
+
+    def _read_losses(self, bar: tqdm.tqdm, events: Any) -> None:
+        """Reads what the device computed since the last reading, and stops at a loss that is not finite."""
+        progress = self._progress
+        for step, clips, loss, correct in self._unread:
+            value = float(loss)
+            self._check_finite(value, "loss", step)
+            progress.loss_sum += value * clips
+            progress.correct += int(correct)
+            progress.clips += clips
+            events.add_scalar("train/step_loss", value, step)
+        self._unread.clear()
+        if progress.clips and progress.seconds:
+            bar.set_postfix_str(
+                f"loss {progress.loss_sum / progress.clips:.3f}, accuracy {progress.correct / progress.clips:.3f}, "
+                f"{progress.clips / progress.seconds:.1f} clips/s"
+            )
+
+    def _check_finite(self, value: float | np.floating, name: str, step: int) -> None:
+        if not np.isfinite(value):
+            raise errors.UserError(
+                f"The {name} must stay finite. Received: {value} at step {step}, learning rate "
+                f"{self._schedule.learning_rate:g}; the last good state is in {self._run.checkpoint}"
+            )
+
+    def _finish_epoch(self, bar: tqdm.tqdm, events: Any) -> None:
+        progress = self._progress
+        loss, top_1 = self._validate()
+        progress.epoch += 1
+        line = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "train_loss": progress.loss_sum / progress.clips,
+            "train_accuracy": progress.correct / progress.clips,
+            "validation_loss": loss,
+            "validation_top_1": top_1,
+            "learning_rate": self._schedule.learning_rate,
+            "clips_per_second": progress.clips / max(progress.seconds, 1e-9),
+        }
+        best = self._schedule.update(loss)
+        if best:
+            canonical_weights.save(self._run.weights, self._trainer.weights(), self._config.model)
+        self._run.append_log(line)
+        for name, value in line.items():
+            events.add_scalar(f"epoch/{name}", value, progress.epoch)
+        self._progress.start_epoch()
+        self._save()
+        bar.clear()
+        logging.info("%s%s", ", ".join(f"{name} {value:.6g}" for name, value in line.items()), " (best)" * best)
+
+    def _validate(self) -> tuple[float, float]:
+        """Returns mean cross entropy (nats) and top-1 accuracy over the validation split."""
+        store = self._stores["validation"]
+        logits = prediction.predict(
+            self._trainer.predict, store, batch_size=self._config.batch_size, num_threads=self._settings.num_threads
+        )
+        loss = metrics.cross_entropy(logits, store.labels)
+        self._check_finite(loss, "validation loss", self._progress.step)
+        return loss, float(np.mean(logits.argmax(axis=1) == store.labels))
+
+    def _save(self) -> None:
+        arrays = {f"weights/{name}": array for name, array in self._trainer.weights().items()}
+        # The last step's loss says nothing of its own update: look before a good checkpoint is replaced.
+        for name, array in arrays.items():
+            self._check_finite(np.abs(array).max(), name, self._progress.step)
+        arrays |= {f"optimizer/{name}": array for name, array in self._trainer.optimizer_state().items()}
+        header = {
+            "format": CHECKPOINT_FORMAT,
+            "progress": dataclasses.asdict(self._progress),
+            "schedule": dataclasses.asdict(self._schedule),
+        }
+        canonical_weights.save_arrays(self._run.checkpoint, arrays, header)
+        self._saved_at = time.monotonic()
+
+
+def _with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[str], None]) -> Iterator[None]:
+    """Turns the first SIGINT or SIGTERM into `stop(name)`; the second one acts at once, as it always did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _frame: Any) -> None:
+        stop(signal.Signals(number).name)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,195 @@
+"""The loop with a trainer of NumPy: softmax regression on the mean colour of each clip, SGD with momentum."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from common import errors
+from common.clips import tiny_store_for_tests
+from common.models import architectures, canonical_weights, configs
+from common.runs import metrics, training_loop
+from common.runs.run_directory import RunDirectory
+
+MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=1, filters=1)
+CONFIG = configs.TrainConfig(MODEL, "sgd", epochs=3, batch_size=4, learning_rate=0.1)
+
+
+class NumpyTrainer:
+    """Trains the bias of the logits only; the step's seed is added as noise, so that a wrong seed shows."""
+
+    framework = "numpy"
+
+    def __init__(self, config, poison_at=None, on_step=None):
+        shapes = {name: weight.shape for name, weight in architectures.weights(config.model).items()}
+        self.arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        self.velocity = np.zeros(3, np.float32)
+        self.steps, self.rates, self.poison_at, self.on_step = 0, [], poison_at, on_step
+
+    def versions(self):
+        return {"numpy": np.__version__}
+
+    def train_step(self, frames, labels, learning_rate, seed):
+        self.steps += 1
+        self.rates.append(learning_rate)
+        logits = self.predict(frames)
+        gradient = np.exp(metrics.log_softmax(logits)).mean(0) - np.bincount(labels, minlength=3) / len(labels)
+        noise = np.random.default_rng(seed).normal(size=3) * 1e-3
+        self.velocity = (0.9 * self.velocity + gradient + noise + frames.mean() * 1e-6).astype(np.float32)
+        self.arrays["Logits/bias"] = self.arrays["Logits/bias"] - np.float32(learning_rate) * self.velocity
+        if self.on_step:
+            self.on_step(self.steps)
+        loss = np.nan if self.steps == self.poison_at else metrics.cross_entropy(logits, labels)
+        return loss, (logits.argmax(1) == labels).sum()
+
+    def predict(self, frames):
+        return np.broadcast_to(self.arrays["Logits/bias"], (len(frames), 3))
+
+    def weights(self):
+        return dict(self.arrays)
+
+    def optimizer_state(self):
+        return {"steps": np.array(self.steps), "velocity/Logits/bias": self.velocity}
+
+    def load(self, weights, optimizer_state):
+        self.arrays, self.velocity = dict(weights), optimizer_state["velocity/Logits/bias"]
+        self.steps = int(optimizer_state["steps"])
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    path = tmp_path_factory.mktemp("loop") / "clips"
+    tiny_store_for_tests.write_tiny_store(path, clips={"train": 11, "validation": 4})
+    return path
+
+
+def train(clips, run, config=CONFIG, make=NumpyTrainer, **settings):
+    training_loop.train(config, training_loop.TrainSettings(clips, run, **settings), make)
+    return RunDirectory(run)
+
+
+def state_of(run):
+    arrays, header = canonical_weights.load_arrays(run.checkpoint)
+    header["progress"].pop("seconds")
+    log = [{k: v for k, v in line.items() if k != "clips_per_second"} for line in run.read_log()]
+    return {name: array.tobytes() for name, array in arrays.items()}, header, log
+
+
+def test_a_run_leaves_every_file_of_the_contract(clips, tmp_path):
+    run = train(clips, tmp_path / "run")
+    log = run.read_log()
+    assert [line["epoch"] for line in log] == [1, 2, 3]
+    assert [line["step"] for line in log] == [3, 6, 9]
+    stored = run.read_config()
+    assert (stored.train, stored.framework, stored.clips) == (CONFIG, "numpy", str(clips))
+    _, model = canonical_weights.load(run.weights)
+    assert model == MODEL
+    assert any(path.name.startswith("events.out.tfevents") for path in run.events.iterdir())
+
+
+def test_the_best_weights_are_those_of_the_least_validation_loss(clips, tmp_path):
+    run = train(clips, tmp_path / "run", dataclasses.replace(CONFIG, epochs=6, learning_rate=3.0))
+    losses = [line["validation_loss"] for line in run.read_log()]
+    best, _ = canonical_weights.load(run.weights)
+    logits = np.broadcast_to(best["Logits/bias"], (4, 3))
+    assert metrics.cross_entropy(logits, np.array([0, 1, 2, 0])) == pytest.approx(min(losses), rel=1e-6)
+    assert losses[-1] > min(losses)  # Otherwise the last weights would do as well.
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 8, 9])
+def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(clips, tmp_path, stop_at):
+    whole = train(clips, tmp_path / "whole")
+    train(clips, tmp_path / "run", max_steps=stop_at)
+    run = train(clips, tmp_path / "run", resume=True)
+    assert state_of(run) == state_of(whole)
+    assert run.weights.read_bytes() == whole.weights.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_after_the_step_with_a_checkpoint(clips, tmp_path, number):
+    def make(config):
+        return NumpyTrainer(config, on_step=lambda step: os.kill(os.getpid(), number) if step == 5 else None)
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(clips, tmp_path / "run", make=make)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    run = train(clips, tmp_path / "run", resume=True)
+    assert state_of(run) == state_of(train(clips, tmp_path / "whole"))
+
+
+def test_more_epochs_go_on_and_finished_runs_stay(clips, tmp_path):
+    run = train(clips, tmp_path / "run")
+    before = state_of(run)
+    train(clips, tmp_path / "run", resume=True)
+    assert state_of(run) == before
+    longer = dataclasses.replace(CONFIG, epochs=5)
+    train(clips, tmp_path / "run", longer, resume=True)
+    assert run.read_config().train == longer
+    assert state_of(run) == state_of(train(clips, tmp_path / "whole", longer))
+
+
+def test_the_rate_falls_on_a_plateau(clips, tmp_path):
+    trainers = []
+
+    def make(config):
+        trainers.append(NumpyTrainer(config))
+        trainers[0].predict = lambda frames: np.zeros((len(frames), 3))
+        return trainers[0]
+
+    train(clips, tmp_path / "run", dataclasses.replace(CONFIG, epochs=5), make=make)
+    # Epoch 1 is the best; after epochs 2 and 3 without a gain the rate is 0.05, after 4 and 5 it would be 0.025.
+    assert [round(rate, 6) for rate in trainers[0].rates] == [0.1] * 9 + [0.05] * 6
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate_and_keeps_the_checkpoint(clips, tmp_path, step):
+    with pytest.raises(errors.UserError, match=rf"Received: nan at step {step}, learning rate 0.1; the last good"):
+        train(clips, tmp_path / "run", make=lambda config: NumpyTrainer(config, poison_at=step))
+    run = RunDirectory(tmp_path / "run")
+    assert run.checkpoint.exists() == (step > 3)  # Only epoch 1 was good.
+    if step > 3:
+        assert np.isfinite(canonical_weights.load_arrays(run.checkpoint)[0]["weights/Logits/bias"]).all()
+
+
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(clips, tmp_path):
+    class Exploding(NumpyTrainer):
+        def train_step(self, *arguments):
+            result = super().train_step(*arguments)
+            if self.steps == 5:
+                self.arrays["Logits/bias"] = np.full(3, np.inf, np.float32)
+            return result
+
+    with pytest.raises(errors.UserError, match="Logits/bias must stay finite. Received: inf at step 5"):
+        train(clips, tmp_path / "run", make=Exploding, checkpoint_minutes=0.0)
+    arrays, header = canonical_weights.load_arrays(RunDirectory(tmp_path / "run").checkpoint)
+    assert header["progress"]["step"] == 4 and np.isfinite(arrays["weights/Logits/bias"]).all()
+
+
+def test_a_run_that_exists_is_not_overwritten(clips, tmp_path):
+    train(clips, tmp_path / "run")
+    with pytest.raises(errors.UserError, match="--run is a new folder, or --resume is given"):
+        train(clips, tmp_path / "run")
+
+
+def test_resuming_another_run_is_refused_with_what_differs(clips, tmp_path):
+    train(clips, tmp_path / "run")
+    with pytest.raises(errors.UserError, match=r"'seed': \(0, 5\)"):
+        train(clips, tmp_path / "run", dataclasses.replace(CONFIG, seed=5), resume=True)
+
+
+def test_a_model_that_does_not_fit_the_clips_and_clips_without_labels_are_refused(clips, tmp_path):
+    other = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, num_classes=4))
+    with pytest.raises(errors.UserError, match="3 classes, shape .* Received: 4 classes"):
+        train(clips, tmp_path / "run", other)
+    tiny_store_for_tests.write_tiny_store(tmp_path / "empty", clips={"train": 3, "validation": 0})
+    with pytest.raises(errors.UserError, match="clips that are all labelled. Received: 0 clips"):
+        train(tmp_path / "empty", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_seeds_of_steps_differ_and_fit_both_frameworks():
+    seeds = {training_loop.step_seed(seed, step) for seed in range(3) for step in range(100)}
+    assert len(seeds) == 300 and min(seeds) >= 0 and max(seeds) < 2**63
