@@ -24,7 +24,6 @@ from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
 from common.models import architectures, configs
-from common.reporting import event_images
 from common.runs import prediction, run_directory
 from common.runs.run_directory import RunDirectory
 
@@ -111,6 +110,11 @@ class ExplainSettings:
     batch_size: int = 0
     out: pathlib.Path | None = None
 
+    @property
+    def path(self) -> pathlib.Path:
+        """The file to write."""
+        return self.out or self.run / "explanations.h5"
+
     def __post_init__(self) -> None:
         errors.check_choice("target", self.target, TARGETS)
         if min(self.limit, self.limit_per_class, self.batch_size) < 0:
@@ -137,7 +141,7 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
     stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
     model = stored.train.model
     chosen = choose_clips(store, settings)
-    out = settings.out or run.path / "explanations.h5"
+    out = settings.path
     with tqdm.tqdm(
         total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR, **prediction.BAR
     ) as bar:
@@ -155,8 +159,6 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
                 bar.n = min((number + 1) * parts.batch_size, len(chosen))
                 bar.refresh()
             whole = parts.join()
-        if out.parent == run.path:
-            event_images.write_explanations(run.events, whole, store)
         return whole, store
 
 

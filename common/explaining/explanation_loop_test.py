@@ -311,7 +311,7 @@ def test_a_file_that_is_there_is_returned(run):
     np.testing.assert_array_equal(again["mask"], first["mask"])
     assert (run.path / "explanations.h5").stat().st_mtime_ns == before
     assert sorted(path.name for path in run.path.iterdir()) == [
-        *("config.json", "events", "explanations.h5", "weights.safetensors")
+        *("config.json", "explanations.h5", "weights.safetensors")
     ]
 
 
