@@ -32,6 +32,7 @@ from absl import flags
 
 from benchmarks import sizes, workers
 from common import errors
+from common.command_line import commands
 from common.explaining import masks, perturbations
 from common.models import architectures, configs
 from parity_tests import twins
@@ -327,4 +328,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

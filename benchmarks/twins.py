@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import sizes, workers
-from common import errors
+from common.command_line import commands
 from common.models import configs
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each build, interleaved.", lower_bound=1)
@@ -104,4 +104,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

@@ -8,7 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 import tqdm
 
-from common import errors
+from common.command_line import commands
 from data_prep import plans, verification
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 
 def run() -> None:
     """Console script."""
-    errors.run(main, positional="CLIPS")
+    commands.run(main, positional="CLIPS")
 
 
 if __name__ == "__main__":

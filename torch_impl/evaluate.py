@@ -8,8 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
-from common.command_line import evaluate, evaluate_flags
+from common.command_line import commands, evaluate, evaluate_flags
 from torch_impl import evaluation
 
 flags.adopt_module_key_flags(evaluate_flags)  # So that --help lists them.
@@ -25,7 +24,7 @@ def main(_: list[str]) -> None:
 
 def run() -> None:
     """Console script `evaluate-torch`."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
-from common.command_line import explain, explain_flags
+from common.command_line import commands, explain, explain_flags
 from torch_impl import explanation
 
 flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.
@@ -24,7 +23,7 @@ def main(_: list[str]) -> None:
 
 def run() -> None:
     """Console script `explain-torch`."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":
