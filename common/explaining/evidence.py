@@ -17,16 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tqdm
 
-from common import errors, text_table
+from common import errors, progress, text_table
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_loop, explanations, masks
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import architectures, canonical_weights, configs, initial_weights
-from common.runs import prediction, run_directory
+from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 
 SCHEMA_VERSION = 1
@@ -177,7 +176,7 @@ def _curves(explainer: explanation_loop.Explainer, frames: np.ndarray, some: Exp
         [part for each in orders for name, place in flat for part in _masks_of_order(first, each[name][place])]
     )
     clips = np.repeat(np.arange(len(frames)), len(values) // len(frames))
-    for kind in tqdm.tqdm(KINDS, desc="curves", unit="kind", **prediction.BAR):
+    for kind in progress.bar(KINDS, desc="curves", unit="kind"):
         scores = explainer.scores(frames, some["target"], clips, values, kind)
         by_order = scores.reshape(len(frames), len(flat), 2, time + 1)
         for name in ORDERS:
@@ -212,7 +211,7 @@ def _randomization(
     fresh = initial_weights.initial_weights(model, seed + 1)
     counts = [1, *(max(1, round(share * len(layers))) for share in _LEVELS)]
     rows = []
-    for count in tqdm.tqdm(counts, desc="randomisation", unit="level", **prediction.BAR):
+    for count in progress.bar(counts, desc="randomisation", unit="level"):
         drawn = layers[len(layers) - count :]
         names = {name for layer in drawn for name in layer.weights}
         explainer = make({name: fresh[name] if name in names else array for name, array in weights.items()})
@@ -239,7 +238,7 @@ def _restarts(
         return result
     time, stream = frames.shape[1], np.random.default_rng(seed)
     windows = masks.intervals(time)
-    for _ in tqdm.trange(_RESTARTS, desc="restarts", unit="start", **prediction.BAR):
+    for _ in progress.bar(range(_RESTARTS), desc="restarts", unit="start"):
         first = np.stack(
             [
                 masks.interval_mask(windows[i][0], windows[i][1], time)

@@ -14,17 +14,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import tqdm
 from absl import logging
 
-from common import errors, locks
+from common import errors, locks, progress
 from common.clips.clip_store import ClipStore
 from common.explaining import explanations, masks
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
 from common.models import architectures, configs
-from common.runs import prediction, run_directory
+from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 
 TARGETS = ("guess", "label")
@@ -142,9 +141,7 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
     model = stored.train.model
     chosen = choose_clips(store, settings)
     out = settings.path
-    with tqdm.tqdm(
-        total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR, **prediction.BAR
-    ) as bar:
+    with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR) as bar:
         steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
         explainer = make_explainer(model, weights, lambda clips: bar.update(clips / steps))
         header = _header(settings, run, model, store, explainer)
