@@ -41,7 +41,7 @@ def make_trainer(framework: str, config: configs.TrainConfig, threads: int) -> A
 
         torch.set_num_threads(threads)
     else:
-        from tf_impl import backend, training  # noqa: F401, I001  (chooses Keras' backend)
+        from tf_impl import training  # noqa: I001  (before TensorFlow, for a quiet start)
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -1,10 +1,6 @@
 """One model in TensorFlow: its outcome on a batch, in NumPy."""
 
 import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import tensorflow as tf
 
 from common.models import configs

@@ -11,12 +11,8 @@ the border.
 
 from typing import Any
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common.models import architectures, configs

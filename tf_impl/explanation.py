@@ -7,10 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import tensorflow as tf
 
 from common.clips.clip_store import ClipStore

@@ -12,10 +12,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import tensorflow as tf
 
 from common.explaining import masks, perturbations
