@@ -38,7 +38,7 @@ demo: .venv/installed
 		--evidence=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evidence.json))
 
 test: .venv/installed
-	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile
+	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(TEST_FLAGS)
 
 # What a user has who installed one framework alone: some of that build's tests, where the other is not there.
 test-one-framework: .venv-torch/installed .venv-tf/installed
