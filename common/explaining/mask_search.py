@@ -138,7 +138,7 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     """Returns the paper's first masks, float64 [N, T] of 0 and 1: "centered at the middle of the sequence".
 
     It is the smallest centred window that keeps 90 % of the drop of the full mask; the middle half of time where the
-    full mask causes no drop. With compat "released": of ever smaller windows the first that fails to (D14).
+    full mask causes no drop. With compat "released" it is chosen as the released code does (D14).
 
     Args:
       scorer: the clips.
@@ -147,15 +147,28 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     windows = np.stack([interval_mask(*window, scorer.time) for window in centred_windows(scorer.time)])
     scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config.kind)
     drops = scores[:, :1] - scores[:, 1:]  # Longest window first: column 0 is the full mask's.
-    keeps = drops >= KEPT_DROP * drops[:, :1]
-    last = len(windows) - 1
     if config.compat == "released":
-        chosen = np.where(keeps.all(axis=1), last, keeps.argmin(axis=1))
-    else:
-        chosen = last - keeps[:, ::-1].argmax(axis=1)
+        return windows[_released_windows(scorer, scores[:, 0], drops)]
+    keeps = drops >= KEPT_DROP * drops[:, :1]
+    chosen = len(windows) - 1 - keeps[:, ::-1].argmax(axis=1)
     quarter = scorer.time // 4 or (scorer.time - 1) // 2
     middle = interval_mask(quarter, scorer.time - quarter, scorer.time)
     return np.where(drops[:, :1] > 0, windows[chosen], middle)
+
+
+def _released_windows(scorer: Scorer, original: np.ndarray, drops: np.ndarray) -> np.ndarray:
+    """Returns which window the released code starts from, int [N] (D14).
+
+    Of the windows that lack 1, 2 … T // 2 - 1 frames at either end it takes the first whose share of the full mask's
+    drop is below 90 %, or the last. The full mask freezes, whatever the kind; drops below 0 are divided all the same.
+    """
+    full = _scores_of_all(scorer, np.ones((1, scorer.time)), "freeze")
+    tried = drops[:, 1 : scorer.time // 2]
+    if not tried.size:
+        return np.zeros(len(drops), int)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fails = tried / (original[:, None] - full) < KEPT_DROP
+    return 1 + np.where(fails.any(axis=1), fails.argmax(axis=1), tried.shape[1] - 1)
 
 
 def learn_masks(
