@@ -195,7 +195,7 @@ PRESETS: dict[str, TrainConfig] = {
         momentum=0.2,
         weight_decay=1e-4,
     ),
-    # Small enough that two CPU cores learn each in a few minutes; what they reach is in the README.
+    # Small enough that two CPU cores learn each in a few minutes; what they reach is in docs/results.md.
     "i3d_synthetic": TrainConfig(
         I3DConfig(12, (16, 32, 32), dropout=0.0, width=0.25),
         "adam",
