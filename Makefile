@@ -1,11 +1,13 @@
 # make demo: from videos to two models, trained, evaluated and explained in both frameworks, compared, and a report.
-# make test: all tests but the slow ones.
+# make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one).
 # Both set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
+# Each process loads both frameworks.
+JOBS ?= auto
 DEMO_MODELS := i3d conv_lstm
 DEMO_EXPLAIN := --start=oracle
 # At 32x32 px the paper's endpoint of I3D is one cell; this one has 4x4.
@@ -36,7 +38,7 @@ demo: .venv/installed
 		--evidence=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evidence.json))
 
 test: .venv/installed
-	REQUIRE_BOTH=1 $(RUN) -m pytest
+	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(TEST_FLAGS)
 
 # What a user has who installed one framework alone: some of that build's tests, where the other is not there.
 test-one-framework: .venv-torch/installed .venv-tf/installed

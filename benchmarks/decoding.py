@@ -28,8 +28,8 @@ import av
 import numpy as np
 from absl import flags
 
-from common import errors
 from common.clips import shards
+from common.command_line import commands
 from data_prep import encoding, plans, sampling, shard_jobs, videos, workers
 
 _VIDEOS = flags.DEFINE_integer("videos", 6, "Videos per process and kind.", lower_bound=1)
@@ -160,4 +160,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from absl import flags
 
-from common import errors
 from common.clips import batches, clip_store, shards
+from common.command_line import commands
 
 _CLIPS = flags.DEFINE_integer("clips", 64, "Clips in the store.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 16, "Frames a clip.", lower_bound=1)
@@ -130,4 +130,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

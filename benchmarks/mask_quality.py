@@ -18,6 +18,7 @@ from absl import flags
 
 from common import errors, text_table
 from common.clips.clip_store import ClipStore
+from common.command_line import commands
 from common.explaining import explanation_statistics, explanations, masks
 from common.explaining.explanations import Explanations
 
@@ -111,4 +112,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

@@ -11,7 +11,7 @@ returned from the `tf.function` of a step, whose graph would drop them otherwise
 Ours: `MaskSearch` on our model, frozen, with --batch clips at once.
 
 Before anything is timed, both descend from the same start, a mask of the middle half: the first losses of the same
-clip must agree. The oracle, `best_interval`, stands as a share of 300 iterations of ours, each for one clip.
+clip must agree. The oracle, `best_intervals`, stands as a share of 300 iterations of ours, each for one clip.
 
 Example: python benchmarks/masks.py --model=i3d --batch=4
 """
@@ -32,7 +32,8 @@ from absl import flags
 
 from benchmarks import sizes, workers
 from common import errors
-from common.explaining import masks, perturbations
+from common.command_line import commands
+from common.explaining import mask_search, masks, perturbations
 from common.models import architectures, configs
 from parity_tests import twins
 
@@ -89,7 +90,7 @@ class Options:
         """Returns the logits of masks of the middle half of time, float32 [N, T]."""
         time = self.model_config.input_shape[0]
         middle = masks.interval_mask(time // 4, time - time // 4, time)
-        return np.tile(masks.START_LOGIT * (2 * middle - 1), (self.batch, 1)).astype(np.float32)
+        return np.tile(mask_search.START_LOGIT * (2 * middle - 1), (self.batch, 1)).astype(np.float32)
 
     def perturbed(self) -> np.ndarray:
         """Returns the clips under the first masks, float32 [N, T, H, W, 3]; what a model guesses there is explained.
@@ -152,13 +153,13 @@ def torch_searches(options: Options) -> Searches:
         targets = model(torch.from_numpy(options.perturbed())).argmax(dim=1).numpy()
 
     search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
-    search.initial_mask(clips[:1], targets[:1])  # Runs what the oracle runs, so that it starts warm.
-    scorer = temporal_mask._Scorer(search, clips, targets)
+    scorer, first = search.on(clips, targets), search.on(clips[:1], targets[:1])
+    mask_search.initial_masks(first, search.config)  # Runs what the oracle runs, so that it starts warm.
     plain = plain_torch.build_model(options.model_config, arrays, torch.float32).eval()
     return Searches(
         lambda: plain_torch_descent(plain, clips[0].float(), int(targets[0]), options),
         lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
-        lambda: search.best_interval(clips[:1], targets[:1]),
+        lambda: mask_search.best_intervals(first, search.config),
     )
 
 
@@ -201,13 +202,13 @@ def tf_searches(options: Options) -> Searches:
     targets = tf.argmax(model(options.perturbed()), axis=1).numpy()
 
     search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
-    search.initial_mask(clips[:1], targets[:1])  # Runs what the oracle runs, so that it starts warm.
-    scorer = temporal_mask._Scorer(search, clips, targets)
+    scorer, first = search.on(clips, targets), search.on(clips[:1], targets[:1])
+    mask_search.initial_masks(first, search.config)  # Runs what the oracle runs, so that it starts warm.
     plain = PlainTfDescent(plain_tf.build_model(options.model_config, arrays), options)
     return Searches(
         lambda: plain(tf.cast(clips[0], tf.float32), int(targets[0])),
         lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
-        lambda: search.best_interval(clips[:1], targets[:1]),
+        lambda: mask_search.best_intervals(first, search.config),
     )
 
 
@@ -327,4 +328,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

@@ -7,12 +7,11 @@ the choice of Keras' backend, so that equal numbers say something.
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
+import tf_impl  # noqa: F401  (first: it chooses Keras' backend, and holds back TensorFlow's start-up lines)
 
 # isort: split
 import keras
+import numpy as np
 from keras import layers
 
 from common.models import architectures, configs

@@ -18,8 +18,8 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import errors
 from common.clips import clip_store, shards
+from common.command_line import commands
 from common.models import canonical_weights, configs
 from common.runs import prediction, training_loop
 from data_prep import building, synthetic
@@ -99,4 +99,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

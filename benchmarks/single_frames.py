@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 from sklearn.linear_model import RidgeClassifierCV
 
-from common import errors
 from common.clips import clip_store
+from common.command_line import commands
 from data_prep import synthetic
 
 _CLIPS = flags.DEFINE_string("clips", "data/synthetic", "Clip store of the synthetic set.")
@@ -50,4 +50,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

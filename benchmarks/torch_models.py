@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from benchmarks import plain_torch, sizes
 from common import errors
+from common.command_line import commands
 from common.models import configs, initial_weights
 from torch_impl import layers, weights
 
@@ -108,4 +109,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

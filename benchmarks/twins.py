@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import sizes, workers
-from common import errors
+from common.command_line import commands
 from common.models import configs
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each build, interleaved.", lower_bound=1)
@@ -41,7 +41,7 @@ def make_trainer(framework: str, config: configs.TrainConfig, threads: int) -> A
 
         torch.set_num_threads(threads)
     else:
-        from tf_impl import backend, training  # noqa: F401, I001  (chooses Keras' backend)
+        from tf_impl import training  # noqa: I001  (before TensorFlow, for a quiet start)
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -104,4 +104,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

@@ -8,8 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
-from common.command_line import report_flags
+from common.command_line import commands, report_flags
 from common.reporting import building
 
 flags.adopt_module_key_flags(report_flags)  # So that --help lists them.
@@ -23,7 +22,7 @@ def main(_: list[str]) -> None:
 
 def run() -> None:
     """Console script `report`."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

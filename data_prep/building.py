@@ -18,10 +18,9 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 
-import tqdm
 from absl import logging
 
-from common import errors, files, locks
+from common import errors, files, locks, progress
 from common.clips import clip_store, shards
 from common.models import configs
 from data_prep import folder, kth, plans, sampling, shard_jobs, something, synthetic, synthetic_scenes, videos, workers
@@ -225,9 +224,8 @@ def _run(config: PrepareConfig, jobs: Sequence[shard_jobs.Job]) -> list[shard_jo
     """Makes the shards that are missing, and returns what all hold, in the order of the jobs."""
     total = sum(len(job.items) for job in jobs)
     finished = sum(len(job.items) for job in jobs if job.file.exists())
-    interval = 0.2 if sys.stderr.isatty() else 30.0  # seconds; a log file wants fewer lines
     results: dict[str, shard_jobs.Result] = {}
-    with tqdm.tqdm(total=total, initial=finished, unit="clip", mininterval=interval, desc="making clips") as bar:
+    with progress.bar(total=total, initial=finished, unit="clip", desc="making clips") as bar:
         for result in workers.run_jobs(_make_or_read, jobs, _workers(config), bar.update):
             results[result.shard.file] = result
     return [results[job.file.name] for job in jobs]

@@ -73,14 +73,14 @@ def test_a_killed_worker_is_reported(tmp_path):
 _SLOW = """
 import pathlib, sys, time
 sys.path[0] = {root!r}
-from common import errors
+from common.command_line import commands
 from data_prep import building, shard_jobs
 def slow(*args, make=shard_jobs._clip):
     time.sleep(0.2)
     return make(*args)
 shard_jobs._clip = slow
 if __name__ == "__main__":
-    errors.run(lambda argv: building.prepare(building.{config!r}))
+    commands.run(lambda argv: building.prepare(building.{config!r}))
 """
 
 

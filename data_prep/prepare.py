@@ -10,6 +10,7 @@ from absl import flags
 
 from common import errors
 from common.clips import shards
+from common.command_line import commands
 from data_prep import building, plans, sampling
 
 _DATASET = flags.DEFINE_enum(
@@ -100,7 +101,7 @@ def _clips_per_class(values: list[str] | None) -> dict[str, int] | None:
 
 def run() -> None:
     """Console script."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

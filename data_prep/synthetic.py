@@ -23,9 +23,8 @@ from typing import Any
 import av
 import h5py
 import numpy as np
-import tqdm
 
-from common import errors
+from common import errors, progress
 from data_prep import synthetic_scenes
 from data_prep import workers as processes
 
@@ -159,8 +158,8 @@ def make_synthetic(
         return
     jobs = [_Job(out / "videos", seed, wanted[i : i + _VIDEOS_PER_JOB]) for i in range(0, len(wanted), _VIDEOS_PER_JOB)]
     truths: dict[str, _Truth] = {}
-    with tqdm.tqdm(total=len(wanted), desc="making videos", unit="video", disable=None) as progress:
-        for made in processes.run_jobs(_make_videos, jobs, workers, progress.update):
+    with progress.bar(total=len(wanted), desc="making videos", unit="video", disable=None) as bar:
+        for made in processes.run_jobs(_make_videos, jobs, workers, bar.update):
             truths.update((truth.record["id"], truth) for truth in made)
     in_order = [truths[_video_id(*video)] for video in wanted]
     _write_annotations(out, [truth.record for truth in in_order])

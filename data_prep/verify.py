@@ -6,9 +6,9 @@ import sys
 if not __package__:  # Run as a file: import from this checkout, not from this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-import tqdm
 
-from common import errors
+from common import progress
+from common.command_line import commands
 from data_prep import plans, verification
 
 
@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     directory = pathlib.Path(argv[1])
     plans.check_folder(directory, "CLIPS")
     number = 0
-    with tqdm.tqdm(unit="clip", mininterval=0.2 if sys.stderr.isatty() else 30.0, desc="checking clips") as bar:
+    with progress.bar(unit="clip", desc="checking clips") as bar:
         for problem in verification.problems(directory, bar.update):
             number += 1
             bar.write(problem, file=sys.stdout)
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 
 def run() -> None:
     """Console script."""
-    errors.run(main, positional="CLIPS")
+    commands.run(main, positional="CLIPS")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Decodes the frames that are asked for from a video file, or from a folder of JPEG or PNG frames.
+"""Decodes the frames that are asked for from a video file, or from a folder of JPEG, PNG, TIFF or WebP frames.
 
 Which frames are wanted depends on how many there are, and what a file declares about that is often wrong. So the
 packets are counted first, without decoding them; the frames wanted under that count are kept while the file is decoded
@@ -31,7 +31,7 @@ Transform = Callable[[np.ndarray], np.ndarray]
 # interpolation with accurate rounding is unbiased and nine times slower, a sixth of the time of a short clip.
 _CONVERSION = Interpolation.BILINEAR | Interpolation.BITEXACT
 _MAX_HELD = 16 << 20  # bytes of a video that may stay in memory while its packets are counted
-_FRAME_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png)", re.IGNORECASE | re.DOTALL)
+_FRAME_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|tiff?|webp)", re.IGNORECASE | re.DOTALL)
 
 
 class UnreadableVideoError(Exception):

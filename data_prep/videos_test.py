@@ -168,7 +168,9 @@ def test_a_video_of_broken_frames_alone_is_told(tmp_path):
         _read(path, [0])
 
 
-@pytest.mark.parametrize("name", ["{:04d}.jpg", "img_{:05d}.jpg", "{}.JPEG", "frame-{:03d}.png"])
+@pytest.mark.parametrize(
+    "name", ["{:04d}.jpg", "img_{:05d}.jpg", "{}.JPEG", "frame-{:03d}.png", "{}.tif", "{}.TIFF", "{:02d}.webp"]
+)
 def test_folders_of_frames_are_read_in_the_order_of_their_numbers(tmp_path, name):
     _frames(tmp_path, name, range(1, 13))
     (tmp_path / "DONE").touch()
@@ -181,6 +183,18 @@ def test_folders_of_frames_are_read_in_the_order_of_their_numbers(tmp_path, name
 def test_color_images_come_as_rgb(tmp_path):
     cv2.imwrite(str(tmp_path / "1.png"), np.full((4, 4, 3), (50, 100, 200), np.uint8))  # OpenCV writes BGR.
     np.testing.assert_array_equal(_read(tmp_path, [0]).frames[0][0, 0], (200, 100, 50))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+def test_alpha_of_frames_in_a_folder_is_dropped(tmp_path, suffix):
+    image = np.full((8, 8, 4), (50, 100, 200, 30), np.uint8)  # OpenCV writes BGRA.
+    cv2.imwrite(str(tmp_path / f"1.{suffix}"), image, (cv2.IMWRITE_WEBP_QUALITY, 101))  # 101: without loss.
+    np.testing.assert_array_equal(_read(tmp_path, [0]).frames[0][0, 0], (200, 100, 50))
+
+
+def test_sixteen_bits_of_a_tiff_frame_are_rounded_to_eight(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.tiff"), np.full((8, 8, 3), 400, np.uint16))  # 400 / 257 = 1.56
+    np.testing.assert_array_equal(_read(tmp_path, [0]).frames[0], np.full((8, 8, 3), 2, np.uint8))
 
 
 def test_gaps_and_broken_images_in_a_folder_are_told(tmp_path):

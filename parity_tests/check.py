@@ -23,6 +23,7 @@ import numpy as np
 from absl import flags
 
 from common import errors
+from common.command_line import commands
 from common.models import canonical_weights
 from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
@@ -201,4 +202,4 @@ def _check_explanations(paths: list[pathlib.Path]) -> int:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    commands.run(main)

@@ -4,15 +4,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common.models import architectures, padding
-from parity_tests import compare, tolerances, twins
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
 import tensorflow as tf
 import torch
 
+from common.models import architectures, padding
+from parity_tests import compare, tolerances, twins
 from tf_impl import conv_lstm as tf_conv_lstm
 from tf_impl import layers as tf_layers
 from torch_impl import conv_lstm as torch_conv_lstm

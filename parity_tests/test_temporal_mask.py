@@ -8,7 +8,7 @@ import tensorflow as tf
 import torch
 
 from common import errors
-from common.explaining import masks, perturbations
+from common.explaining import mask_search, masks, perturbations
 from common.models import configs
 from parity_tests import tolerances, twins
 from parity_tests.compare import assert_close
@@ -90,6 +90,11 @@ def searches(name, precision, **values):
     return ours, theirs, torch.from_numpy(frames), frames, targets
 
 
+def learn(search, clips, targets):
+    """Returns what a search learns on clips."""
+    return mask_search.learn_masks(search.on(clips, targets), search.config)
+
+
 def both_searches(config, arrays, precision, **values):
     """Returns both frameworks' searches on one model."""
     torch_model = torch_weights.build_model(config, precision, device="cpu").eval().requires_grad_(False)
@@ -112,7 +117,7 @@ def both_searches(config, arrays, precision, **values):
 )
 def test_whole_search_in_float64(name, kind, iterations):
     ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind, iterations=iterations)
-    first, second = ours.learn(torch_clips, targets), theirs.learn(clips, targets)
+    first, second = learn(ours, torch_clips, targets), learn(theirs, clips, targets)
     limit = tolerances.limit("mask", "float64")
     # The first step's loss shows the model and Eq. 1 alone, the second's the gradient and Adam.
     assert_close("loss, steps 1 to 3", first.losses[:, :3], second.losses[:, :3], 1e-9)
@@ -144,7 +149,7 @@ def test_300_iterations_in_float32(trained):
     config, arrays, clips = trained
     ours, theirs = both_searches(config, arrays, "float32")
     targets = np.arange(6) % 3
-    first, second = ours.learn(torch.from_numpy(clips), targets), theirs.learn(clips, targets)
+    first, second = learn(ours, torch.from_numpy(clips), targets), learn(theirs, clips, targets)
     limit = tolerances.limit("mask", "float32")
     assert_close("mask", first.masks, second.masks, limit)
     assert_close("FS", first.scores["FS"], second.scores["FS"], limit)
@@ -156,10 +161,15 @@ def test_300_iterations_in_float32(trained):
 @pytest.mark.parametrize("name", _MODELS)
 def test_oracle_and_first_mask(name, kind):
     ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind)
-    first, second = ours.best_interval(torch_clips, targets), theirs.best_interval(clips, targets)
+    scorers = ours.on(torch_clips, targets), theirs.on(clips, targets)
+    first, second = (mask_search.best_intervals(scorer, ours.config) for scorer in scorers)
     assert_close("scores of all intervals", first.scores, second.scores, 1e-10)
     assert_close("best interval", first.intervals, second.intervals, 0)
-    assert_close("first mask", ours.initial_mask(torch_clips, targets), theirs.initial_mask(clips, targets), 0)
+    assert_close("first mask", *(mask_search.initial_masks(scorer, ours.config) for scorer in scorers), 0)
+    clip_indices, soft = np.array([2, 0, 1, 1]), np.random.default_rng(0).uniform(size=(4, _TIME))
+    (loss, gradient), (their_loss, their_gradient) = (scorer.gradient(clip_indices, soft) for scorer in scorers)
+    assert_close("loss of soft masks", loss, their_loss, 1e-10)
+    assert_close("gradient in the mask", gradient, their_gradient, 1e-9)
 
 
 def test_a_model_without_gradient_is_refused():

@@ -1,10 +1,9 @@
 """One model in TensorFlow: its outcome on a batch, in NumPy."""
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
+import tf_impl  # noqa: F401  (first: it chooses Keras' backend, and holds back TensorFlow's start-up lines)
 
 # isort: split
+import numpy as np
 import tensorflow as tf
 
 from common.models import configs

@@ -1,4 +1,4 @@
-"""TensorFlow and Keras as this build needs them. Every other module imports this one before either of them.
+"""TensorFlow and Keras as this build needs them. The package imports this before any of its modules.
 
 Keras chooses its backend once, when it is first imported, from KERAS_BACKEND or a user's keras.json: TensorFlow here.
 A GPU's memory is taken as it is needed, not whole, so that another process can use the rest.

@@ -32,11 +32,11 @@ def test_keras_loaded_with_another_backend_is_refused_in_one_line():
     # A stand-in for Keras on JAX: no second backend need be installed.
     done = run(
         "import sys, types\n"
-        "from common import errors\n"
+        "from common.command_line import commands\n"
         "keras = types.ModuleType('keras'); keras.config = types.SimpleNamespace(backend=lambda: 'jax')\n"
         "sys.modules['keras'] = keras\n"
         "def main(_):\n    from tf_impl import i3d\n"
-        "errors.run(main)"
+        "commands.run(main)"
     )
     assert done.returncode == 2
     assert done.stderr == (

@@ -11,12 +11,8 @@ the border.
 
 from typing import Any
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common.models import architectures, configs
@@ -46,10 +42,19 @@ class ConvLSTMLayer(layers.Layer):
 
     def recur(self, gates: tf.Tensor) -> tf.Tensor:
         """Runs through time: the input's share of the gates `[N, T, H, W, 4 F]` -> hidden states `[N, T, H, W, F]`."""
-        return _recurrence(gates, self.recurrent_kernel)
+        return plain_recurrence(gates, self.recurrent_kernel)
 
 
-def _recurrence(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def plain_recurrence(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Runs through time as the equations say.
+
+    Args:
+      inputs: the input's share of the gates, `[N, T, H, W, 4 F]`.
+      kernel: recurrent kernel, `[h, w, F, 4 F]`.
+
+    Returns:
+      Hidden states, `[N, T, H, W, F]`.
+    """
     hidden_states: list[tf.Tensor] = []
     cell = None
     for gates in tf.unstack(inputs, axis=1):

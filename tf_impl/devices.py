@@ -1,8 +1,5 @@
 """Which device computes, and with which arithmetic."""
 
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import tensorflow as tf
 
 from common import errors, memory

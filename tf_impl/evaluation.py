@@ -3,10 +3,6 @@
 from typing import Any
 
 import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import tensorflow as tf
 
 from common.models import configs

@@ -3,21 +3,18 @@
 Which clips, in which parts, and the file are `common.explaining.explanation_loop`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import tensorflow as tf
 
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence, explanation_loop
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
-from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.explaining.masks import MaskConfig
 from common.models import configs
 from tf_impl import devices, evaluation, gradcam, temporal_mask, training, weights
 
@@ -29,15 +26,7 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
       settings: what and how.
       device: "auto", "cpu" or "gpu".
     """
-
-    def make_explainer(
-        config: configs.ModelConfig,
-        arrays: dict[str, np.ndarray],
-        on_step: Callable[[int], object],
-    ) -> Explainer:
-        return Explainer(config, arrays, settings.mask, settings.gradcam, settings.precision, device, on_step)
-
-    return explanation_loop.explain(settings, make_explainer)
+    return explanation_loop.explain(settings, functools.partial(Explainer, device=device))
 
 
 def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
@@ -47,17 +36,7 @@ def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -
       settings: about what.
       device: "auto", "cpu" or "gpu".
     """
-
-    def make_explainer(
-        config: configs.ModelConfig,
-        arrays: dict[str, np.ndarray],
-        mask: MaskConfig,
-        cam: GradCamConfig,
-        precision: str,
-    ) -> Explainer:
-        return Explainer(config, arrays, mask, cam, precision, device)
-
-    return evidence.gather(settings, make_explainer)
+    return evidence.gather(settings, functools.partial(Explainer, device=device))
 
 
 class Probabilities:
@@ -92,8 +71,8 @@ class Explainer:
       mask: how masks are learnt.
       cam: how Grad-CAM is computed.
       precision: of the model's computation; in float64 masks are float64 too.
-      device: "auto", "cpu" or "gpu".
       on_step: called after each step of the search with its number of clips.
+      device: "auto", "cpu" or "gpu".
     """
 
     framework = "tf"
@@ -105,8 +84,8 @@ class Explainer:
         mask: MaskConfig,
         cam: GradCamConfig,
         precision: str = "float32",
-        device: str = "auto",
         on_step: Callable[[int], object] = lambda clips: None,
+        device: str = "auto",
     ) -> None:
         self._device = devices.find_device(device)
         self._dtype = tf.float64 if precision == "float64" else tf.uint8
@@ -129,28 +108,9 @@ class Explainer:
         with tf.device(self._device):
             return tf.cast(tf.nn.softmax(self._logits(frames)), tf.float64).numpy()
 
-    def best_interval(self, frames: np.ndarray, targets: np.ndarray) -> BestIntervals:
-        """Returns the oracle of target classes, int [n]."""
-        with tf.device(self._device):
-            return self._search.best_interval(self._clips(frames), targets)
-
-    def learn(
-        self,
-        frames: np.ndarray,
-        targets: np.ndarray,
-        oracle: BestIntervals | None = None,
-        first: np.ndarray | None = None,
-    ) -> LearntMasks:
-        """Returns learnt masks; the start is found from `oracle` where it is given, or is the masks `first`, [n, T]."""
-        with tf.device(self._device):
-            return self._search.learn(self._clips(frames), targets, oracle, first)
-
-    def scores(
-        self, frames: np.ndarray, targets: np.ndarray, numbers: np.ndarray, masks: np.ndarray, kind: str
-    ) -> np.ndarray:
-        """Returns the score, float64 [M], of clips `numbers`, int [M], under masks, float [M, T]."""
-        with tf.device(self._device):
-            return self._search.scores(self._clips(frames), targets, numbers, masks, kind)
+    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
+        """Returns what the functions of `mask_search` learn masks with for clips and their target classes, int [n]."""
+        return self._search.on(self._clips(frames), targets)
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.clips import tiny_store_for_tests
-from common.explaining import explanations, masks, perturbations
+from common.explaining import explanations, mask_search, masks, perturbations
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -54,8 +54,9 @@ def model(request, frames):
     """A model's name, explainer, oracle and learnt masks, and the steps that it told of."""
     steps = []
     explainer = _explainer(request.param, on_step=steps.append)
-    oracle = explainer.best_interval(frames, _TARGETS)
-    return request.param, explainer, oracle, explainer.learn(frames, _TARGETS, oracle), steps
+    scorer, config = explainer.scorer(frames, _TARGETS), MaskConfig(iterations=3)
+    oracle = mask_search.best_intervals(scorer, config)
+    return request.param, explainer, oracle, mask_search.learn_masks(scorer, config, oracle), steps
 
 
 def test_probabilities_sum_to_one(model, frames):
@@ -116,7 +117,7 @@ def test_it_tells_of_what_it_runs_on(model):
 
 def test_in_float64_masks_are_float64(frames):
     explainer = _explainer("conv_lstm", 1, "float64")
-    learnt = explainer.learn(frames, _TARGETS)
+    learnt = mask_search.learn_masks(explainer.scorer(frames, _TARGETS), MaskConfig(iterations=1))
     assert not np.array_equal(learnt.masks, learnt.masks.astype(np.float32))
     expected = explainer.probabilities(frames)[range(3), _TARGETS]
     np.testing.assert_allclose(learnt.scores["OS"], expected, rtol=1e-12)

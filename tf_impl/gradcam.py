@@ -7,12 +7,8 @@ normalisation are `common/explaining/gradcam_maps.py`. Works on any callable fro
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common import errors

@@ -6,12 +6,8 @@ the temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frame
 
 from typing import Any
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common.models import architectures, configs, padding

@@ -8,12 +8,8 @@ number that the two frameworks set differently is stated here: SAME padding (Ten
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common import errors

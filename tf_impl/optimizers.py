@@ -10,12 +10,8 @@ the gradient, and SGD's velocity includes the learning rate. TensorFlow's fused 
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common.models import configs

@@ -1,7 +1,7 @@
 """Temporal masks in TensorFlow (section 3.1): perturb clips over time, and learn which frames a model needs.
 
-The perturbations are `common/explaining/perturbations.py`, Eq. 1 and the search around the descent
-`common/explaining/masks.py`; here they meet tensors, for N clips at a time. Any callable from clips to class
+The perturbations are `common/explaining/perturbations.py`, Eq. 1 is in `masks.py` there, and the search around the
+descent in `mask_search.py`; here they meet tensors, for N clips at a time. Any callable from clips to class
 probabilities will do as a model, and nothing but the mask is differentiated:
 
     probabilities = lambda clips: tf.nn.softmax(model(clips))
@@ -12,14 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import tensorflow as tf
 
-from common.explaining import masks, perturbations
-from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.explaining import mask_search, masks, perturbations
+from common.explaining.mask_search import BestIntervals, LearntMasks
+from common.explaining.masks import MaskConfig
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[tf.Tensor], tf.Tensor]
@@ -76,13 +73,6 @@ def mask_loss(scores: tf.Tensor, mask: tf.Tensor, config: MaskConfig) -> tf.Tens
     return masks.mask_loss(scores, mask, config, _OPS)
 
 
-def initial_mask(
-    score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
-) -> np.ndarray:
-    """Returns the paper's first mask of each clip, float64 `[N, T]` of 0 and 1 (see `masks.initial_masks`)."""
-    return MaskSearch(score_fn, config, batch_size).initial_mask(clips, targets)
-
-
 def learn_masks(
     score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
@@ -104,23 +94,14 @@ def learn_masks(
     Raises:
       errors.UserError: for clips or targets of another shape, or scores that are not finite or not one a class.
     """
-    return MaskSearch(score_fn, config, batch_size).learn(clips, targets)
+    return mask_search.learn_masks(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
 
 
 def best_interval(
     score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
 ) -> BestIntervals:
     """Returns the exact optimum of Eq. 1 among all T (T + 1) / 2 masks that are one interval (the oracle)."""
-    return MaskSearch(score_fn, config, batch_size).best_interval(clips, targets)
-
-
-class _Graphs(NamedTuple):
-    """The methods of a `MaskSearch` of these names, traced for clips of one shape."""
-
-    score: tf.types.experimental.PolymorphicFunction
-    prepare: tf.types.experimental.PolymorphicFunction
-    score_prepared: tf.types.experimental.PolymorphicFunction
-    step: tf.types.experimental.PolymorphicFunction
+    return mask_search.best_intervals(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
 
 
 class MaskSearch:
@@ -144,138 +125,167 @@ class MaskSearch:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
         self._traced: dict[tuple, _Graphs] = {}
 
-    def initial_mask(self, clips: tf.Tensor, targets: np.ndarray) -> np.ndarray:
-        """Returns the paper's first masks, float64 `[N, T]`."""
-        return masks.initial_masks(_Scorer(self, clips, targets), self.config)
-
-    def best_interval(self, clips: tf.Tensor, targets: np.ndarray) -> BestIntervals:
-        """Tries every interval."""
-        return masks.best_intervals(_Scorer(self, clips, targets), self.config)
-
-    def learn(
-        self,
-        clips: tf.Tensor,
-        targets: np.ndarray,
-        oracle: BestIntervals | None = None,
-        first: np.ndarray | None = None,
-    ) -> LearntMasks:
-        """Learns masks.
+    def on(self, clips: tf.Tensor, targets: np.ndarray) -> "Scorer":
+        """Returns what the functions of `mask_search` are called with, after one call of the model to check it.
 
         Args:
-          clips: `[N, T, H, W, C]`.
+          clips: `[N, T, H, W, C]`, any dtype.
           targets: int `[N]`.
-          oracle: what `best_interval` found for these clips, where it is known already.
-          first: masks of 0 and 1, `[N, T]`, to start from instead of what the config says.
         """
-        return masks.learn_masks(_Scorer(self, clips, targets), self.config, oracle, first)
+        return Scorer(self, clips, targets)
 
-    def scores(
-        self, clips: tf.Tensor, targets: np.ndarray, numbers: np.ndarray, values: np.ndarray, kind: str
-    ) -> np.ndarray:
-        """Returns F_c, float64 `[M]`, of clips `numbers`, int `[M]`, under masks `values`, float `[M, T]`."""
-        return _Scorer(self, clips, targets).scores(numbers, values, kind)
-
-    def traced(self, clips: tf.Tensor, dtype: tf.DType) -> _Graphs:
+    def traced(self, clips: tf.Tensor, dtype: tf.DType) -> "_Graphs":
         """Returns the search's graphs for clips of a shape, of any number."""
-        time = clips.shape[1]
         key = (*clips.shape[1:], clips.dtype, dtype)
         if key not in self._traced:
-            given, targets = tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64)
-            state, number = tf.TensorSpec((None, time), dtype), tf.TensorSpec((), dtype)
-            matrix = tf.TensorSpec((None, time, time), dtype)
-            prepare = tf.function(self._prepare, input_signature=(given,), autograph=False)
-            prepared = prepare.get_concrete_function().structured_outputs
-            prepared = tf.TensorSpec((None, *prepared.shape[1:]), prepared.dtype)
-            step = (prepared, targets, (state,) * 3, (number,) * 2)
-            self._traced[key] = _Graphs(
-                tf.function(self._score, input_signature=(given, targets, matrix), autograph=False),
-                prepare,
-                tf.function(self._score_prepared, input_signature=(prepared, targets, matrix), autograph=False),
-                tf.function(self._step, input_signature=step, autograph=False),
-            )
+            self._traced[key] = _trace(_Computation(self.score_fn, self.config), clips, dtype)
         return self._traced[key]
 
-    def _score(self, clips: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+
+class _Computation:
+    """What a search computes of tensors. "Prepared" is what `score_fn.prepare` made of clips, or the clips."""
+
+    def __init__(self, score_fn: ScoreFn, config: MaskConfig) -> None:
+        self.score_fn, self.config = score_fn, config
+        self._prepares = hasattr(score_fn, "prepare")
+
+    def prepare(self, clips: tf.Tensor) -> tf.Tensor:
+        """Returns prepared clips."""
+        return self.score_fn.prepare(clips) if self._prepares else clips
+
+    def score(self, clips: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
         return tf.cast(_of_targets(self.score_fn(_apply(matrix, clips)), targets), matrix.dtype)
 
-    def _score_prepared(self, prepared: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    def score_prepared(self, prepared: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         """The same, of prepared clips; one clip may meet many matrices."""
-        if not hasattr(self.score_fn, "prepare"):
-            return self._score(prepared, targets, matrix)
+        if not self._prepares:
+            return self.score(prepared, targets, matrix)
         return tf.cast(_of_targets(self.score_fn.perturbed(prepared, matrix), targets), matrix.dtype)
 
-    def _prepare(self, clips: tf.Tensor) -> tf.Tensor:
-        """Returns what `_step` takes of clips."""
-        return self.score_fn.prepare(clips) if hasattr(self.score_fn, "prepare") else clips
+    def gradient(self, prepared: tf.Tensor, targets: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns Eq. 1 `[N]` of masks `[N, T]`, and its gradient in them `[N, T]`."""
+        return self._loss_and_gradient(prepared, targets, mask, tf.identity)
 
-    def _step(
+    def step(
         self,
         prepared: tf.Tensor,
         targets: tf.Tensor,
         state: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
         corrections: tuple[tf.Tensor, tf.Tensor],
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """Returns the loss `[N]` before a step of Adam, and its state, of which the first is the logits, after it."""
-        logits = state[0]
+        """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
+        loss, gradient = self._loss_and_gradient(prepared, targets, state[0], tf.sigmoid)
+        return loss, mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
+
+    def _loss_and_gradient(
+        self, prepared: tf.Tensor, targets: tf.Tensor, values: tf.Tensor, to_mask: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(logits)
-            mask = tf.sigmoid(logits)
-            score = self._score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
+            tape.watch(values)
+            mask = to_mask(values)
+            score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
             loss = mask_loss(score, mask, self.config)
-        masks.check_gradient(tape.gradient(score, logits) is not None)  # Of a graph; nothing is computed for it.
-        gradient = tape.gradient(loss, logits)
-        return loss, masks.adam_step(state, gradient, corrections, self.config.learning_rate)
+        mask_search.check_gradient(tape.gradient(score, values) is not None)  # Of a graph; nothing is computed for it.
+        return loss, tape.gradient(loss, values)
 
 
-class _Scorer:
-    """A search with its clips (see `masks.Scorer`)."""
+class _Graphs(NamedTuple):
+    """The methods of a `_Computation` of these names, traced for clips of one shape."""
+
+    score: tf.types.experimental.PolymorphicFunction
+    prepare: tf.types.experimental.PolymorphicFunction
+    score_prepared: tf.types.experimental.PolymorphicFunction
+    gradient: tf.types.experimental.PolymorphicFunction
+    step: tf.types.experimental.PolymorphicFunction
+
+
+def _trace(computation: _Computation, clips: tf.Tensor, dtype: tf.DType) -> _Graphs:
+    time = clips.shape[1]
+    given, targets = tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64)
+    mask, number = tf.TensorSpec((None, time), dtype), tf.TensorSpec((), dtype)
+    matrix = tf.TensorSpec((None, time, time), dtype)
+    prepare = tf.function(computation.prepare, input_signature=(given,), autograph=False)
+    prepared = prepare.get_concrete_function().structured_outputs
+    prepared = tf.TensorSpec((None, *prepared.shape[1:]), prepared.dtype)
+    signatures = {
+        "score": (given, targets, matrix),
+        "score_prepared": (prepared, targets, matrix),
+        "gradient": (prepared, targets, mask),
+        "step": (prepared, targets, (mask,) * 3, (number,) * 2),
+    }
+    graphs = {
+        name: tf.function(getattr(computation, name), input_signature=signature, autograph=False)
+        for name, signature in signatures.items()
+    }
+    return _Graphs(prepare=prepare, **graphs)
+
+
+class Scorer:
+    """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
 
     def __init__(self, search: MaskSearch, clips: tf.Tensor, targets: np.ndarray) -> None:
-        self._search, self._clips = search, tf.convert_to_tensor(clips)
-        targets = masks.check_clips(tuple(self._clips.shape), targets)
+        self._clips, self._on_step = tf.convert_to_tensor(clips), search.on_step
+        self._iterations = search.config.iterations
+        targets = mask_search.check_clips(tuple(self._clips.shape), targets)
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
         self._targets = tf.constant(targets)
         self._batch_size = search.batch_size or self.num_clips
-        self._graphs = search.traced(self._clips, self._dtype)
         self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
-        masks.check_probabilities(_numpy(search.score_fn(tf.cast(self._clips[:1], self._dtype))), targets)
+        self._computation = search.traced(self._clips, self._dtype)
+        mask_search.check_probabilities(_numpy(search.score_fn(tf.cast(self._clips[:1], self._dtype))), targets)
 
-    def scores(self, clips: np.ndarray, values: np.ndarray, kind: str) -> np.ndarray:
-        matrices = perturbations.matrix(values, kind)
-        parts = [self._score(clips[some], self._tensor(matrices[some])) for some in self._batches(len(clips))]
-        return masks.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
+    def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
+        """Returns F_c, float64 `[M]`, of clips, int `[M]`, under masks, float `[M, T]`."""
+        matrices = perturbations.matrix(masks, kind)
+        parts = [self._score(clip_indices[some], self._tensor(matrices[some])) for some in self._batches(clip_indices)]
+        return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
-    def descend(self, clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = [self._descend(clips[some], self._tensor(starts[some])) for some in self._batches(len(clips))]
-        found, losses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return found, masks.check_finite(losses, "Losses")
+    def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns Eq. 1, float64 `[M]`, of masks, float `[M, T]`, on clips, int `[M]`, and its gradient `[M, T]`."""
+        parts = []
+        for some in self._batches(clip_indices):
+            prepared, targets = self._prepared(clip_indices[some])
+            parts.append(self._computation.gradient(prepared, targets, self._tensor(masks[some])))
+        losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
+        return mask_search.check_finite(losses, "Losses"), gradients
 
-    def _score(self, clips: np.ndarray, matrices: tf.Tensor) -> tf.Tensor:
-        targets = tf.gather(self._targets, clips)
-        if (clips == clips[0]).all():  # Many masks of one clip, as the oracle tries them.
-            return self._graphs.score_prepared(self._prepared(clips[:1]), targets, matrices)
-        return self._graphs.score(tf.gather(self._clips, clips), targets, matrices)
+    def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns learnt masks `[M, T]` and loss traces `[M, iterations]`, float64, from logits, float `[M, T]`."""
+        parts = [
+            self._descend(clip_indices[some], self._tensor(start_logits[some])) for some in self._batches(clip_indices)
+        ]
+        masks, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return masks, mask_search.check_finite(losses, "Losses")
 
-    def _descend(self, clips: np.ndarray, logits: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        prepared, targets = self._prepared(clips), tf.gather(self._targets, clips)
+    def _score(self, clip_indices: np.ndarray, matrices: tf.Tensor) -> tf.Tensor:
+        if (clip_indices == clip_indices[0]).all():  # Many masks of one clip, as the oracle tries them.
+            prepared, targets = self._prepared(clip_indices[:1])
+            return self._computation.score_prepared(prepared, tf.repeat(targets, len(matrices)), matrices)
+        clips, targets = tf.gather(self._clips, clip_indices), tf.gather(self._targets, clip_indices)
+        return self._computation.score(clips, targets, matrices)
+
+    def _descend(self, clip_indices: np.ndarray, logits: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        prepared, targets = self._prepared(clip_indices)
         state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
-        for step in range(self._search.config.iterations):
-            corrections = tuple(self._tensor(value) for value in masks.adam_corrections(step + 1))
-            loss, state = self._graphs.step(prepared, targets, state, corrections)
+        for step in range(self._iterations):
+            corrections = tuple(self._tensor(value) for value in mask_search.adam_corrections(step + 1))
+            loss, state = self._computation.step(prepared, targets, state, corrections)
             losses.append(loss)
-            self._search.on_step(len(logits))
+            self._on_step(len(logits))
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
 
-    def _batches(self, total: int) -> list[slice]:
-        return [slice(start, start + self._batch_size) for start in range(0, total, self._batch_size)]
+    def _batches(self, clip_indices: np.ndarray) -> list[slice]:
+        size = self._batch_size
+        return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
 
-    def _prepared(self, clips: np.ndarray) -> tf.Tensor:
-        if self._kept is None or not np.array_equal(self._kept[0], clips):
+    def _prepared(self, clip_indices: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns prepared clips and their targets; those of the last call are kept."""
+        if self._kept is None or not np.array_equal(self._kept[0], clip_indices):
             self._kept = None  # Two at a time may not fit.
-            self._kept = clips, self._graphs.prepare(tf.gather(self._clips, clips))
-        return self._kept[1]
+            self._kept = clip_indices, self._computation.prepare(tf.gather(self._clips, clip_indices))
+        return self._kept[1], tf.gather(self._targets, clip_indices)
 
     def _tensor(self, values: np.ndarray | float) -> tf.Tensor:
         return tf.constant(values, self._dtype)

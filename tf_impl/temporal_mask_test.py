@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common import errors
-from common.explaining import masks, perturbations
+from common.explaining import mask_search, masks, perturbations
 from common.explaining.masks import MaskConfig
 from common.models import configs
 from tf_impl import temporal_mask, weights
@@ -72,10 +72,27 @@ def assert_same(first, second, tolerance=0.0):
         )
 
 
+def learn(search, clips, targets):
+    """Returns what a search learns on clips."""
+    return mask_search.learn_masks(search.on(clips, targets), search.config)
+
+
+def initial_mask(score_fn, clips, targets, config, batch_size=0):
+    """Returns where the paper's search starts, with the arguments of `temporal_mask.best_interval`."""
+    scorer = temporal_mask.MaskSearch(score_fn, config, batch_size).on(clips, targets)
+    return mask_search.initial_masks(scorer, config)
+
+
+def loss_gradient(score_fn, clips, targets, config, batch_size=0, search=None):
+    """Returns Eq. 1 and its gradient at masks of 1/4, of all clips twice; arguments as of `best_interval`."""
+    scorer = (search or temporal_mask.MaskSearch(score_fn, config, batch_size)).on(clips, targets)
+    return scorer.gradient(np.tile(np.arange(len(clips)), 2), np.full((2 * len(clips), _TIME), 0.25))
+
+
 def part(learnt, rows):
     """Returns some rows of `LearntMasks`."""
     scores = {name: values[rows] for name, values in learnt.scores.items()}
-    return masks.LearntMasks(learnt.masks[rows], learnt.losses[rows], learnt.final_loss[rows], scores)
+    return mask_search.LearntMasks(learnt.masks[rows], learnt.losses[rows], learnt.final_loss[rows], scores)
 
 
 @pytest.mark.parametrize("kind", perturbations.KINDS)
@@ -141,7 +158,7 @@ def test_the_search_finds_the_frame_with_the_evidence(start, first):
     frames, steps = np.array([1, 3, 6]), []
     config = MaskConfig(start=start)
     search = temporal_mask.MaskSearch(_motion, config, on_step=steps.append)
-    learnt = search.learn(_jumps(*frames), frames)
+    learnt = learn(search, _jumps(*frames), frames)
     np.testing.assert_array_equal(masks.snap(learnt.masks), [masks.interval_mask(*place, _TIME) for place in _BEST])
     assert learnt.masks.shape == (3, _TIME) and learnt.losses.shape == (3, 300)
     assert sum(steps) == 3 * 300 * (2 if start == "multi" else 1)
@@ -152,7 +169,9 @@ def test_the_search_finds_the_frame_with_the_evidence(start, first):
     np.testing.assert_allclose(learnt.scores["RS_snapped"], [0.8, 0.8, 0.8], rtol=1e-6)
     np.testing.assert_allclose(learnt.final_loss, masks.mask_loss(learnt.scores["FS"], learnt.masks, config), atol=1e-6)
     # A soft edge varies less than one of ones and zeros.
-    assert (learnt.final_loss < search.best_interval(_jumps(*frames), frames).losses - 0.01).all()
+    assert (
+        learnt.final_loss < mask_search.best_intervals(search.on(_jumps(*frames), frames), search.config).losses - 0.01
+    ).all()
     assert (learnt.losses[:, -1] < learnt.losses[:, 0]).all()
     if first:
         soft = np.stack([masks.interval_mask(*place, _TIME) for place in first]) * 10 - 5
@@ -164,7 +183,7 @@ def test_the_search_finds_the_frame_with_the_evidence(start, first):
 
 def test_the_first_mask_and_the_oracle():
     frames = np.array([1, 3, 6])
-    first = temporal_mask.initial_mask(_motion, _jumps(*frames), frames, MaskConfig(), batch_size=2)
+    first = initial_mask(_motion, _jumps(*frames), frames, MaskConfig(), batch_size=2)
     windows = [(1, 7), (3, 5), (1, 7)]
     np.testing.assert_array_equal(first, [masks.interval_mask(*window, _TIME) for window in windows])
     found = temporal_mask.best_interval(_motion, _jumps(*frames), frames, MaskConfig(), batch_size=2)
@@ -180,13 +199,13 @@ def test_a_clip_does_not_see_its_batch(model, kind):
     clips, targets = _random_clips(5), np.array([0, 1, 2, 3, 0])
     config = MaskConfig(kind=kind, iterations=20, start="multi")
     search = temporal_mask.MaskSearch(lambda clips: tf.nn.softmax(model(clips)), config)
-    together = search.learn(clips, targets)
+    together = learn(search, clips, targets)
     assert np.ptp(together.masks, axis=0).max() > 0.01
     search.batch_size = 2
-    assert_same(search.learn(clips, targets), together, tolerance=1e-5)
+    assert_same(learn(search, clips, targets), together, tolerance=1e-5)
     for row in range(5):
         rows = slice(row, row + 1)
-        assert_same(search.learn(clips[rows], targets[rows]), part(together, rows), tolerance=1e-5)
+        assert_same(learn(search, clips[rows], targets[rows]), part(together, rows), tolerance=1e-5)
 
 
 class _Prepared:
@@ -211,7 +230,7 @@ def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
     model = _Prepared()
     targets = np.array([2, 5])
     search = temporal_mask.MaskSearch(model, MaskConfig(iterations=3), batch_size)
-    found = search.best_interval(_jumps(*targets), targets)
+    found = mask_search.best_intervals(search.on(_jumps(*targets), targets), search.config)
     assert model.prepared.numpy() == 2
     expected = temporal_mask.best_interval(_motion, _jumps(*targets), targets, MaskConfig(iterations=3))
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
@@ -219,7 +238,7 @@ def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
 
 
 def test_pixels_of_any_dtype_give_the_same(short):
-    learnt = [short.learn(_random_clips(2, dtype), [3, 1]) for dtype in (np.uint8, np.float32)]
+    learnt = [learn(short, _random_clips(2, dtype), [3, 1]) for dtype in (np.uint8, np.float32)]
     assert_same(learnt[0], learnt[1])
 
 
@@ -238,7 +257,7 @@ def test_the_search_computes_in_float64_where_the_clips_are(dtype):
 
 
 def test_any_callable_is_a_model(short):
-    expected = short.learn(_jumps(3, 6), [3, 6])
+    expected = learn(short, _jumps(3, 6), [3, 6])
     for score_fn in (lambda clips: _motion(clips), Motion()):
         learnt = temporal_mask.learn_masks(score_fn, _jumps(3, 6), [3, 6], short.config)
         assert_same(learnt, expected, tolerance=1e-6)
@@ -246,7 +265,7 @@ def test_any_callable_is_a_model(short):
 
 def test_targets_may_be_any_integers_in_any_container(short):
     results = [
-        short.learn(_jumps(3, 6), targets)
+        learn(short, _jumps(3, 6), targets)
         for targets in ([3, 6], (3, 6), np.array([3, 6], np.uint8), tf.constant([3, 6]))
     ]
     for result in results[1:]:
@@ -277,12 +296,12 @@ def _state(model):
     )
 
 
-@pytest.mark.parametrize("method", ["learn_masks", "best_interval"])
+@pytest.mark.parametrize("method", [temporal_mask.learn_masks, temporal_mask.best_interval, loss_gradient])
 def test_a_model_is_as_it_was(method):
     model = _trained()
     before = _state(model)
     assert len(before[1]) == 2 + 4 + 1 + 2  # Convolution, batch norm, dropout's random numbers, dense.
-    getattr(temporal_mask, method)(model, _random_clips(3, np.uint8), [0, 1, 2], MaskConfig(iterations=3), 3)
+    method(model, _random_clips(3, np.uint8), [0, 1, 2], MaskConfig(iterations=3), 3)
     assert _state(model) == before
 
 
@@ -298,8 +317,8 @@ def test_a_search_in_which_the_model_failed_can_be_used_again(short, fails_at):
 
     search = temporal_mask.MaskSearch(score_fn, MaskConfig(iterations=2))
     with pytest.raises(ZeroDivisionError):
-        search.learn(_jumps(3), [3])
-    assert_same(search.learn(_jumps(3), [3]), short.learn(_jumps(3), [3]))
+        learn(search, _jumps(3), [3])
+    assert_same(learn(search, _jumps(3), [3]), learn(short, _jumps(3), [3]))
 
 
 def test_a_model_may_make_its_weights_in_its_first_call():
@@ -313,11 +332,13 @@ def test_one_trace_serves_batches_of_all_sizes():
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=2))
     traces = search.traced(tf.constant(_jumps(3)), tf.float32)
     for frames in ([3], [3, 5, 6], [1, 2], [3, 5, 6, 1, 1]):
-        search.best_interval(_jumps(*frames), frames)
-        search.learn(_jumps(*frames), frames)
+        loss_gradient(_motion, _jumps(*frames), frames, search.config, search=search)
+        mask_search.best_intervals(search.on(_jumps(*frames), frames), search.config)
+        learn(search, _jumps(*frames), frames)
         assert search.traced(tf.constant(_jumps(3)), tf.float32) is traces
     assert [trace.experimental_get_tracing_count() for trace in traces] == [1] * len(traces)
-    search.learn(_jumps(3, 5, dtype=np.float64), [3, 5])
+    learn(search, _jumps(3, 5, dtype=np.float64), [3, 5])
+    loss_gradient(_motion, _jumps(3, 5, dtype=np.float64), [3, 5], search.config, search=search)
     other = search.traced(tf.constant(_jumps(3, dtype=np.float64)), tf.float64)
     assert [trace.experimental_get_tracing_count() for trace in traces + other] == [1] * 2 * len(traces)
 
@@ -331,16 +352,16 @@ def test_memory_does_not_grow():
     clips = np.zeros((2, _TIME, 48, 48, 3), np.float32)  # 442 kB: 60 of them are 26 MB.
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=2))
     for _ in range(10):
-        search.learn(clips, [1, 2])
+        learn(search, clips, [1, 2])
     resident = _resident_bytes()
     for _ in range(60):
-        search.learn(clips, [1, 2])
+        learn(search, clips, [1, 2])
     assert _resident_bytes() - resident < 8 << 20
 
 
 def test_a_search_takes_its_graphs_with_it():
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=2))
-    search.learn(_jumps(3), [3])
+    learn(search, _jumps(3), [3])
     graphs = [weakref.ref(graph) for graph in search.traced(tf.constant(_jumps(3)), tf.float32)]
     del search
     gc.collect()

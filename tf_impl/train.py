@@ -8,9 +8,8 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
 from common.clips import clip_store
-from common.command_line import train_flags
+from common.command_line import commands, train_flags
 from common.models import architectures
 from tf_impl import training
 
@@ -33,7 +32,7 @@ def main(_: list[str]) -> None:
 
 def run() -> None:
     """Console script `train-tf`."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

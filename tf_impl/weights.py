@@ -7,12 +7,8 @@ letter are how this build is cut and drop out (`Mixed_3b.Branch_0.Conv3d_0a_1x1.
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from tf_impl import backend  # noqa: F401  (first: it chooses Keras' backend)
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common import errors

@@ -8,9 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
-from common.command_line import evaluate_flags
-from common.runs import evaluation_loop
+from common.command_line import commands, evaluate, evaluate_flags
 from torch_impl import evaluation
 
 flags.adopt_module_key_flags(evaluate_flags)  # So that --help lists them.
@@ -18,15 +16,15 @@ flags.adopt_module_key_flags(evaluate_flags)  # So that --help lists them.
 
 def main(_: list[str]) -> None:
     """Evaluates what the flags say and prints Table 1."""
-    results = evaluation.evaluate(
-        evaluate_flags.settings(), evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value
+    evaluate.evaluate(
+        evaluate_flags.settings(),
+        lambda settings: evaluation.evaluate(settings, evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value),
     )
-    sys.stdout.write(evaluation_loop.table_1(results) + "\n")
 
 
 def run() -> None:
     """Console script `evaluate-torch`."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

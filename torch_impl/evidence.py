@@ -8,8 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
-from common.command_line import evidence_flags
+from common.command_line import commands, evidence_flags
 from common.explaining import evidence
 from torch_impl import explanation
 
@@ -24,7 +23,7 @@ def main(_: list[str]) -> None:
 
 def run() -> None:
     """Console script `evidence-torch`."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
-from common.command_line import explain_flags
-from common.explaining import explanation_statistics
+from common.command_line import commands, explain, explain_flags
 from torch_impl import explanation
 
 flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.
@@ -18,14 +16,14 @@ flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.
 
 def main(_: list[str]) -> None:
     """Explains what the flags say and prints the statistics."""
-    explained, store = explanation.explain(explain_flags.settings(), explain_flags.DEVICE.value)
-    statistics = explanation_statistics.clip_statistics(explained, store)
-    sys.stdout.write(explanation_statistics.table([(explained.header["run"], explained, statistics)]) + "\n")
+    explain.explain(
+        explain_flags.settings(), lambda settings: explanation.explain(settings, explain_flags.DEVICE.value)
+    )
 
 
 def run() -> None:
     """Console script `explain-torch`."""
-    errors.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

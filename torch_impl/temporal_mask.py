@@ -1,7 +1,7 @@
 """Temporal masks in PyTorch (section 3.1): perturb clips over time, and learn which frames a model needs.
 
-The perturbations are `common/explaining/perturbations.py`, Eq. 1 and the search around the descent
-`common/explaining/masks.py`; here they meet tensors, for N clips at a time. Any callable from clips to class
+The perturbations are `common/explaining/perturbations.py`, Eq. 1 is in `masks.py` there, and the search around the
+descent in `mask_search.py`; here they meet tensors, for N clips at a time. Any callable from clips to class
 probabilities will do as a model, and nothing but the mask is differentiated:
 
     probabilities = lambda clips: model(clips).softmax(dim=1)
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.explaining import masks, perturbations
-from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.explaining import mask_search, masks, perturbations
+from common.explaining.mask_search import BestIntervals, LearntMasks
+from common.explaining.masks import MaskConfig
 from torch_impl import layers
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
@@ -71,13 +72,6 @@ def mask_loss(scores: torch.Tensor, mask: torch.Tensor, config: MaskConfig) -> t
     return masks.mask_loss(scores, mask, config, _OPS)
 
 
-def initial_mask(
-    score_fn: ScoreFn, clips: torch.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
-) -> np.ndarray:
-    """Returns the paper's first mask of each clip, float64 `[N, T]` of 0 and 1 (see `masks.initial_masks`)."""
-    return MaskSearch(score_fn, config, batch_size).initial_mask(clips, targets)
-
-
 def learn_masks(
     score_fn: ScoreFn, clips: torch.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
@@ -97,14 +91,14 @@ def learn_masks(
     Raises:
       errors.UserError: for clips or targets of another shape, or scores that are not finite or not one a class.
     """
-    return MaskSearch(score_fn, config, batch_size).learn(clips, targets)
+    return mask_search.learn_masks(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
 
 
 def best_interval(
     score_fn: ScoreFn, clips: torch.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
 ) -> BestIntervals:
     """Returns the exact optimum of Eq. 1 among all T (T + 1) / 2 masks that are one interval (the oracle)."""
-    return MaskSearch(score_fn, config, batch_size).best_interval(clips, targets)
+    return mask_search.best_intervals(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
 
 
 class MaskSearch:
@@ -127,136 +121,152 @@ class MaskSearch:
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
 
-    def initial_mask(self, clips: torch.Tensor, targets: np.ndarray) -> np.ndarray:
-        """Returns the paper's first masks, float64 `[N, T]`."""
-        with self._frozen():
-            return masks.initial_masks(_Scorer(self, clips, targets), self.config)
-
-    def best_interval(self, clips: torch.Tensor, targets: np.ndarray) -> BestIntervals:
-        """Tries every interval."""
-        with self._frozen():
-            return masks.best_intervals(_Scorer(self, clips, targets), self.config)
-
-    def learn(
-        self,
-        clips: torch.Tensor,
-        targets: np.ndarray,
-        oracle: BestIntervals | None = None,
-        first: np.ndarray | None = None,
-    ) -> LearntMasks:
-        """Learns masks.
+    def on(self, clips: torch.Tensor, targets: np.ndarray) -> "Scorer":
+        """Returns what the functions of `mask_search` are called with, after one call of the model to check it.
 
         Args:
-          clips: `[N, T, H, W, C]`.
+          clips: `[N, T, H, W, C]`, any dtype.
           targets: int `[N]`.
-          oracle: what `best_interval` found for these clips, where it is known already.
-          first: masks of 0 and 1, `[N, T]`, to start from instead of what the config says.
         """
-        with self._frozen():
-            return masks.learn_masks(_Scorer(self, clips, targets), self.config, oracle, first)
+        return Scorer(self, clips, targets)
 
-    def scores(
-        self, clips: torch.Tensor, targets: np.ndarray, numbers: np.ndarray, values: np.ndarray, kind: str
-    ) -> np.ndarray:
-        """Returns F_c, float64 `[M]`, of clips `numbers`, int `[M]`, under masks `values`, float `[M, T]`."""
-        with self._frozen():
-            return _Scorer(self, clips, targets).scores(numbers, values, kind)
+
+class _Computation:
+    """What a search computes of tensors. "Prepared" is what `score_fn.prepare` made of clips, or the clips."""
+
+    def __init__(self, score_fn: ScoreFn, config: MaskConfig) -> None:
+        self.score_fn, self.config = score_fn, config
+        self._prepares = hasattr(score_fn, "prepare")
 
     @contextlib.contextmanager
-    def _frozen(self) -> Iterator[None]:
+    def frozen(self) -> Iterator[None]:
         """Freezes a module, and has gradients on where the caller has them off."""
         is_module = isinstance(self.score_fn, nn.Module)
         frozen = layers.frozen(self.score_fn) if is_module else contextlib.nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), frozen:
             yield
 
-    def _score(self, clips: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
-        return _of_targets(self.score_fn(_apply(matrix, clips)), targets).to(matrix.dtype)
-
-    def _score_prepared(self, prepared: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """The same, of prepared clips; one clip may meet many matrices."""
-        if not hasattr(self.score_fn, "prepare"):
-            return self._score(prepared, targets, matrix)
-        return _of_targets(self.score_fn.perturbed(prepared, matrix), targets).to(matrix.dtype)
-
-    def _prepare(self, clips: torch.Tensor) -> torch.Tensor:
-        """Returns what `_step` takes of clips."""
-        if not hasattr(self.score_fn, "prepare"):
+    def prepare(self, clips: torch.Tensor) -> torch.Tensor:
+        """Returns prepared clips."""
+        if not self._prepares:
             return clips
         with torch.no_grad():
             return self.score_fn.prepare(clips)
 
-    def _step(
+    def score(self, clips: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
+        return _of_targets(self.score_fn(_apply(matrix, clips)), targets).to(matrix.dtype)
+
+    def score_prepared(self, prepared: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """The same, of prepared clips; one clip may meet many matrices."""
+        if not self._prepares:
+            return self.score(prepared, targets, matrix)
+        return _of_targets(self.score_fn.perturbed(prepared, matrix), targets).to(matrix.dtype)
+
+    def gradient(
+        self, prepared: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns Eq. 1 `[N]` of masks `[N, T]`, and its gradient in them `[N, T]`."""
+        mask = mask.detach().requires_grad_()
+        loss = self._loss(prepared, targets, mask)
+        (gradient,) = torch.autograd.grad(loss.sum(), mask)
+        return loss.detach(), gradient
+
+    def step(
         self,
         prepared: torch.Tensor,
         targets: torch.Tensor,
         state: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         corrections: tuple[float, float],
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Returns the loss `[N]` before a step of Adam, and its state, of which the first is the logits, after it."""
+        """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
         logits = state[0].detach().requires_grad_()
-        mask = torch.sigmoid(logits)
-        score = self._score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
-        masks.check_gradient(score.requires_grad)
-        loss = mask_loss(score, mask, self.config)
+        loss = self._loss(prepared, targets, torch.sigmoid(logits))
         # Not `backward`: nothing but the logits gets a gradient.
         (gradient,) = torch.autograd.grad(loss.sum(), logits)
-        return loss.detach(), masks.adam_step(state, gradient, corrections, self.config.learning_rate)
+        return loss.detach(), mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
+
+    def _loss(self, prepared: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
+        mask_search.check_gradient(score.requires_grad)
+        return mask_loss(score, mask, self.config)
 
 
-class _Scorer:
-    """A search with its clips (see `masks.Scorer`)."""
+class Scorer:
+    """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
 
     def __init__(self, search: MaskSearch, clips: torch.Tensor, targets: np.ndarray) -> None:
-        self._search, self._clips = search, torch.as_tensor(clips)
-        targets = masks.check_clips(self._clips.shape, targets)
+        self._clips, self._on_step = torch.as_tensor(clips), search.on_step
+        targets = mask_search.check_clips(self._clips.shape, targets)
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
         self._batch_size = search.batch_size or self.num_clips
         self._kept: tuple[np.ndarray, torch.Tensor] | None = None  # Which clips were prepared last, and the result.
+        self._computation = _Computation(search.score_fn, search.config)
         # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
-        with torch.no_grad():
-            masks.check_probabilities(_numpy(search.score_fn(self._clips[:1].to(self._dtype))), targets)
+        with self._computation.frozen(), torch.no_grad():
+            mask_search.check_probabilities(_numpy(search.score_fn(self._clips[:1].to(self._dtype))), targets)
 
-    def scores(self, clips: np.ndarray, values: np.ndarray, kind: str) -> np.ndarray:
-        matrices = perturbations.matrix(values, kind)
-        with torch.no_grad():
-            parts = [self._score(clips[some], self._tensor(matrices[some])) for some in self._batches(len(clips))]
-        return masks.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
+    def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
+        """Returns F_c, float64 `[M]`, of clips, int `[M]`, under masks, float `[M, T]`."""
+        matrices = perturbations.matrix(masks, kind)
+        with self._computation.frozen(), torch.no_grad():
+            parts = [
+                self._score(clip_indices[some], self._tensor(matrices[some])) for some in self._batches(clip_indices)
+            ]
+        return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
-    def descend(self, clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = [self._descend(clips[some], self._tensor(starts[some])) for some in self._batches(len(clips))]
-        found, losses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return found, masks.check_finite(losses, "Losses")
+    def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns Eq. 1, float64 `[M]`, of masks, float `[M, T]`, on clips, int `[M]`, and its gradient `[M, T]`."""
+        parts = []
+        with self._computation.frozen():
+            for some in self._batches(clip_indices):
+                prepared, targets = self._prepared(clip_indices[some])
+                parts.append(self._computation.gradient(prepared, targets, self._tensor(masks[some])))
+        losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
+        return mask_search.check_finite(losses, "Losses"), gradients
 
-    def _score(self, clips: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
-        targets = self._targets[self._index(clips)]
-        if (clips == clips[0]).all():  # Many masks of one clip, as the oracle tries them.
-            return self._search._score_prepared(self._prepared(clips[:1]), targets, matrices)
-        return self._search._score(self._clips[self._index(clips)], targets, matrices)
+    def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns learnt masks `[M, T]` and loss traces `[M, iterations]`, float64, from logits, float `[M, T]`."""
+        with self._computation.frozen():
+            parts = [
+                self._descend(clip_indices[some], self._tensor(start_logits[some]))
+                for some in self._batches(clip_indices)
+            ]
+        masks, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return masks, mask_search.check_finite(losses, "Losses")
 
-    def _descend(self, clips: np.ndarray, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        prepared, targets = self._prepared(clips), self._targets[self._index(clips)]
+    def _score(self, clip_indices: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
+        if (clip_indices == clip_indices[0]).all():  # Many masks of one clip, as the oracle tries them.
+            prepared, targets = self._prepared(clip_indices[:1])
+            return self._computation.score_prepared(prepared, targets.expand(len(matrices)), matrices)
+        rows = self._rows(clip_indices)
+        return self._computation.score(self._clips[rows], self._targets[rows], matrices)
+
+    def _descend(self, clip_indices: np.ndarray, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        prepared, targets = self._prepared(clip_indices)
         state, losses = (logits, torch.zeros_like(logits), torch.zeros_like(logits)), []
-        for step in range(self._search.config.iterations):
-            loss, state = self._search._step(prepared, targets, state, masks.adam_corrections(step + 1))
+        for step in range(self._computation.config.iterations):
+            loss, state = self._computation.step(prepared, targets, state, mask_search.adam_corrections(step + 1))
             losses.append(loss)
-            self._search.on_step(len(logits))
+            self._on_step(len(logits))
         return _numpy(torch.sigmoid(state[0])), _numpy(torch.stack(losses, dim=1))
 
-    def _batches(self, total: int) -> list[slice]:
-        return [slice(start, start + self._batch_size) for start in range(0, total, self._batch_size)]
+    def _batches(self, clip_indices: np.ndarray) -> list[slice]:
+        size = self._batch_size
+        return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
 
-    def _prepared(self, clips: np.ndarray) -> torch.Tensor:
-        if self._kept is None or not np.array_equal(self._kept[0], clips):
+    def _prepared(self, clip_indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns prepared clips and their targets; those of the last call are kept."""
+        rows = self._rows(clip_indices)
+        if self._kept is None or not np.array_equal(self._kept[0], clip_indices):
             self._kept = None  # Two at a time may not fit.
-            self._kept = clips, self._search._prepare(self._clips[self._index(clips)])
-        return self._kept[1]
+            self._kept = clip_indices, self._computation.prepare(self._clips[rows])
+        return self._kept[1], self._targets[rows]
 
-    def _index(self, numbers: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(numbers, device=self._clips.device)
+    def _rows(self, clip_indices: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(clip_indices, device=self._clips.device)
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self._dtype, device=self._clips.device)

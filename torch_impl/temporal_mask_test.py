@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common import errors
-from common.explaining import masks, perturbations
+from common.explaining import mask_search, masks, perturbations
 from common.explaining.masks import MaskConfig
 from common.models import configs
 from torch_impl import temporal_mask, weights
@@ -63,10 +63,27 @@ def assert_same(first, second, tolerance=0.0):
         )
 
 
+def learn(search, clips, targets):
+    """Returns what a search learns on clips."""
+    return mask_search.learn_masks(search.on(clips, targets), search.config)
+
+
+def initial_mask(score_fn, clips, targets, config, batch_size=0):
+    """Returns where the paper's search starts, with the arguments of `temporal_mask.best_interval`."""
+    scorer = temporal_mask.MaskSearch(score_fn, config, batch_size).on(clips, targets)
+    return mask_search.initial_masks(scorer, config)
+
+
+def loss_gradient(score_fn, clips, targets, config, batch_size=0, search=None):
+    """Returns Eq. 1 and its gradient at masks of 1/4, of all clips twice; arguments as of `best_interval`."""
+    scorer = (search or temporal_mask.MaskSearch(score_fn, config, batch_size)).on(clips, targets)
+    return scorer.gradient(np.tile(np.arange(len(clips)), 2), np.full((2 * len(clips), _TIME), 0.25))
+
+
 def part(learnt, rows):
     """Returns some rows of `LearntMasks`."""
     scores = {name: values[rows] for name, values in learnt.scores.items()}
-    return masks.LearntMasks(learnt.masks[rows], learnt.losses[rows], learnt.final_loss[rows], scores)
+    return mask_search.LearntMasks(learnt.masks[rows], learnt.losses[rows], learnt.final_loss[rows], scores)
 
 
 @pytest.mark.parametrize("kind", perturbations.KINDS)
@@ -130,7 +147,7 @@ def test_the_search_finds_the_frame_with_the_evidence(start, first):
     frames, steps = np.array([1, 3, 6]), []
     config = MaskConfig(start=start)
     search = temporal_mask.MaskSearch(_motion, config, on_step=steps.append)
-    learnt = search.learn(_jumps(*frames), frames)
+    learnt = learn(search, _jumps(*frames), frames)
     np.testing.assert_array_equal(masks.snap(learnt.masks), [masks.interval_mask(*place, _TIME) for place in _BEST])
     assert learnt.masks.shape == (3, _TIME) and learnt.losses.shape == (3, 300)
     assert sum(steps) == 3 * 300 * (2 if start == "multi" else 1)
@@ -141,7 +158,9 @@ def test_the_search_finds_the_frame_with_the_evidence(start, first):
     np.testing.assert_allclose(learnt.scores["RS_snapped"], [0.8, 0.8, 0.8], rtol=1e-6)
     np.testing.assert_allclose(learnt.final_loss, masks.mask_loss(learnt.scores["FS"], learnt.masks, config), atol=1e-6)
     # A soft edge varies less than one of ones and zeros.
-    assert (learnt.final_loss < search.best_interval(_jumps(*frames), frames).losses - 0.01).all()
+    assert (
+        learnt.final_loss < mask_search.best_intervals(search.on(_jumps(*frames), frames), search.config).losses - 0.01
+    ).all()
     assert (learnt.losses[:, -1] < learnt.losses[:, 0]).all()
     if first:
         soft = np.stack([masks.interval_mask(*place, _TIME) for place in first]) * 10 - 5
@@ -153,7 +172,7 @@ def test_the_search_finds_the_frame_with_the_evidence(start, first):
 
 def test_the_first_mask_and_the_oracle():
     frames = np.array([1, 3, 6])
-    first = temporal_mask.initial_mask(_motion, _jumps(*frames), frames, MaskConfig(), batch_size=2)
+    first = initial_mask(_motion, _jumps(*frames), frames, MaskConfig(), batch_size=2)
     windows = [(1, 7), (3, 5), (1, 7)]
     np.testing.assert_array_equal(first, [masks.interval_mask(*window, _TIME) for window in windows])
     found = temporal_mask.best_interval(_motion, _jumps(*frames), frames, MaskConfig(), batch_size=2)
@@ -169,13 +188,22 @@ def test_a_clip_does_not_see_its_batch(model, kind):
     clips, targets = _random_clips(5), np.array([0, 1, 2, 3, 0])
     config = MaskConfig(kind=kind, iterations=20, start="multi")
     search = temporal_mask.MaskSearch(lambda clips: model(clips).softmax(1), config)
-    together = search.learn(clips, targets)
+    together = learn(search, clips, targets)
     assert np.ptp(together.masks, axis=0).max() > 0.01
     search.batch_size = 2
-    assert_same(search.learn(clips, targets), together, tolerance=1e-5)
+    assert_same(learn(search, clips, targets), together, tolerance=1e-5)
     for row in range(5):
         rows = slice(row, row + 1)
-        assert_same(search.learn(clips[rows], targets[rows]), part(together, rows), tolerance=1e-5)
+        assert_same(learn(search, clips[rows], targets[rows]), part(together, rows), tolerance=1e-5)
+
+
+def test_the_gradient_by_hand():
+    """With m = 1/4 everywhere F_c = 0.8 (1 - m_k): each frame costs lambda_1, and frame k saves 0.8."""
+    losses, gradients = loss_gradient(_motion, _jumps(3, 6, dtype=np.float64), [3, 6], MaskConfig(), batch_size=1)
+    np.testing.assert_allclose(losses, [0.01 * 8 / 4 + 0.8 * 3 / 4] * 4, rtol=0, atol=1e-12)
+    expected = np.full((4, _TIME), 0.01)
+    expected[range(4), [3, 6, 3, 6]] -= 0.8
+    np.testing.assert_allclose(gradients, expected, rtol=0, atol=1e-12)
 
 
 class _Prepared(Motion):
@@ -198,7 +226,7 @@ def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
     model = _Prepared()
     targets = np.array([2, 5])
     search = temporal_mask.MaskSearch(model, MaskConfig(iterations=3), batch_size)
-    found = search.best_interval(_jumps(*targets), targets)
+    found = mask_search.best_intervals(search.on(_jumps(*targets), targets), search.config)
     assert model.prepared == 2
     expected = temporal_mask.best_interval(_motion, _jumps(*targets), targets, MaskConfig(iterations=3))
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
@@ -207,7 +235,7 @@ def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
 
 def test_pixels_of_any_dtype_give_the_same():
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=3))
-    learnt = [search.learn(_random_clips(2, dtype), [3, 1]) for dtype in (np.uint8, np.int32, np.float32)]
+    learnt = [learn(search, _random_clips(2, dtype), [3, 1]) for dtype in (np.uint8, np.int32, np.float32)]
     assert_same(learnt[0], learnt[1])
     assert_same(learnt[0], learnt[2])
 
@@ -237,7 +265,7 @@ def test_any_callable_is_a_model():
 def test_targets_may_be_any_integers_in_any_container():
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=2))
     results = [
-        search.learn(_jumps(3, 6), targets)
+        learn(search, _jumps(3, 6), targets)
         for targets in ([3, 6], (3, 6), np.array([3, 6], np.uint8), torch.tensor([3, 6]))
     ]
     for result in results[1:]:
@@ -275,14 +303,16 @@ def _state(model):
 @pytest.mark.parametrize(
     ("method", "fails_at"),
     [
-        ("learn_masks", None),
-        ("learn_masks", 1),
-        ("learn_masks", 2),
-        ("learn_masks", 8),  # The second step of the descent, after 5 calls for the first mask.
-        ("best_interval", None),
-        ("best_interval", 2),
-        ("initial_mask", None),
-        ("initial_mask", 2),
+        (temporal_mask.learn_masks, None),
+        (temporal_mask.learn_masks, 1),
+        (temporal_mask.learn_masks, 2),
+        (temporal_mask.learn_masks, 8),  # The second step of the descent, after 5 calls for the first mask.
+        (temporal_mask.best_interval, None),
+        (temporal_mask.best_interval, 2),
+        (initial_mask, None),
+        (initial_mask, 2),
+        (loss_gradient, None),
+        (loss_gradient, 2),
     ],
 )
 def test_a_module_is_as_it_was(method, fails_at):
@@ -293,9 +323,9 @@ def test_a_module_is_as_it_was(method, fails_at):
     arguments = (model, _random_clips(3, np.uint8), [0, 1, 2], MaskConfig(iterations=3), 3)
     if fails_at:
         with pytest.raises(ZeroDivisionError):
-            getattr(temporal_mask, method)(*arguments)
+            method(*arguments)
     else:
-        getattr(temporal_mask, method)(*arguments)
+        method(*arguments)
         assert model.calls > 2
     assert _state(model) == before
 
@@ -342,10 +372,10 @@ def test_memory_does_not_grow():
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
     for _ in range(10):
-        search.learn(clips, [1, 2])
+        learn(search, clips, [1, 2])
     held, resident = tensors(), _resident_bytes()
     for _ in range(100):
-        search.learn(clips, [1, 2])
+        learn(search, clips, [1, 2])
     assert tensors() == held
     assert _resident_bytes() - resident < 10 << 20
 

@@ -208,7 +208,7 @@ def test_a_file_that_is_no_hdf5_is_refused(tmp_path):
 def test_a_writer_that_is_killed_leaves_no_shard(tmp_path):
     program = f"""
 import os, pathlib
-from common import shards_test as t
+from common.clips import shards_test as t
 from common.clips import shards
 def clips():
     yield t.make_clip(t.RAW)

@@ -17,16 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tqdm
 
-from common import errors, text_table
+from common import errors, progress, text_table
 from common.clips.clip_store import ClipStore
-from common.explaining import explanation_loop, explanations, masks
+from common.explaining import explanation_loop, explanations, mask_search, masks
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import architectures, canonical_weights, configs, initial_weights
-from common.runs import prediction, run_directory
+from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 
 SCHEMA_VERSION = 1
@@ -35,10 +34,6 @@ ORDERS = ("mask", "centred", "random")
 _LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
 _RANDOM_ORDERS = 2
 _RESTARTS = 3
-
-MakeExplainer = Callable[
-    [configs.ModelConfig, dict[str, np.ndarray], MaskConfig, GradCamConfig, str], explanation_loop.Explainer
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +65,12 @@ class EvidenceSettings:
             )
 
 
-def gather(settings: EvidenceSettings, make_explainer: MakeExplainer) -> dict[str, Any]:
+def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExplainer) -> dict[str, Any]:
     """Computes the evidence; writes and returns what `evidence.json` holds.
 
     Args:
       settings: about what.
-      make_explainer: (model, canonical weights, mask config, Grad-CAM config, precision) -> explainer.
+      make_explainer: builds the framework's explainer.
 
     Returns:
       schema_version, run, model, framework, clips (ids), curves (see `_curves`), randomization and restarts.
@@ -96,7 +91,8 @@ def gather(settings: EvidenceSettings, make_explainer: MakeExplainer) -> dict[st
     cam_config = GradCamConfig(**explained.header["gradcam"])
 
     def make(arrays: dict[str, np.ndarray]) -> explanation_loop.Explainer:
-        return make_explainer(model, arrays, mask_config, cam_config, explained.header["precision"])
+        precision = explained.header["precision"]
+        return make_explainer(model, arrays, mask_config, cam_config, precision, lambda clips: None)
 
     explainer = make(weights)
     few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
@@ -107,9 +103,9 @@ def gather(settings: EvidenceSettings, make_explainer: MakeExplainer) -> dict[st
         "framework": explainer.framework,
         "explanations": path.name,
         "video_ids": list(some["video_id"]),
-        "curves": _curves(explainer, frames, some, settings.seed),
-        "randomization": _randomization(make, model, weights, frames, some, few, settings.seed),
-        "restarts": _restarts(explainer, frames, some, few, settings.seed),
+        "curves": _curves(explainer.scorer(frames, some["target"]), some["mask"], settings.seed),
+        "randomization": _randomization(make, model, weights, frames, some, few, mask_config, settings.seed),
+        "restarts": _restarts(explainer, frames, some, few, mask_config, settings.seed),
     }
     run_directory.write_json(settings.out or path.with_name("evidence.json"), result)
     return result
@@ -165,33 +161,31 @@ def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.n
     }
 
 
-def _curves(explainer: explanation_loop.Explainer, frames: np.ndarray, some: Explanations, seed: int) -> dict[str, Any]:
-    """Returns "deletion" and "insertion": kind -> order -> mean curve [T + 1] and each clip's area under its curve."""
+def _curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, seed: int) -> dict[str, Any]:
+    """Returns "deletion" and "insertion": kind -> order -> mean curve [T + 1] and each clip's area under its curve.
+
+    Args:
+      scorer: N clips.
+      soft_masks: their learnt masks, float [N, T].
+      seed: of the random orders.
+    """
+    num_clips, time = soft_masks.shape
+    orders = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(soft_masks)]
+    names = np.array([name for name, variants in orders[0].items() for _ in variants])  # [O], one an order
+    # A frame's rank in each order, [N, O, T]. Step k of deletion, k = 0…T, perturbs the frames of rank 0…k - 1;
+    # insertion begins with all frames perturbed and restores them in this order, so its masks are the complements.
+    ranks = np.array([[np.argsort(order) for several in each.values() for order in several] for each in orders])
+    deletion = ranks[:, :, None, :] < np.arange(time + 1)[:, None]  # [N, O, T + 1, T]
+    tried = np.stack([deletion, ~deletion], axis=2).astype(np.float64)  # [N, O, 2, T + 1, T]
+    clip_indices = np.repeat(np.arange(num_clips), tried[0].size // time)
     curves: dict[str, Any] = {name: {kind: {} for kind in KINDS} for name in ("deletion", "insertion")}
-    time = frames.shape[1]
-    # Row k: the first k frames of an order.
-    first = np.tri(time + 1, time, -1)
-    orders = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(some["mask"])]
-    flat = [(name, place) for name, several in orders[0].items() for place in range(len(several))]
-    values = np.concatenate(
-        [part for each in orders for name, place in flat for part in _masks_of_order(first, each[name][place])]
-    )
-    clips = np.repeat(np.arange(len(frames)), len(values) // len(frames))
-    for kind in tqdm.tqdm(KINDS, desc="curves", unit="kind", **prediction.BAR):
-        scores = explainer.scores(frames, some["target"], clips, values, kind)
-        by_order = scores.reshape(len(frames), len(flat), 2, time + 1)
+    for kind in progress.bar(KINDS, desc="curves", unit="kind"):
+        scores = scorer.scores(clip_indices, tried.reshape(-1, time), kind).reshape(tried.shape[:-1])
         for name in ORDERS:
-            mean = by_order[:, [i for i, (order_name, _) in enumerate(flat) if order_name == name]].mean(axis=1)
-            for what, curve in zip(curves, mean.swapaxes(0, 1), strict=True):  # [n, T + 1]
+            by_clip = scores[:, names == name].mean(axis=1)  # [N, 2, T + 1]: several random orders count as one.
+            for what, curve in zip(curves, by_clip.swapaxes(0, 1), strict=True):
                 curves[what][kind][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
     return curves
-
-
-def _masks_of_order(first: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the masks [T + 1, T] of deletion, none to all, and of insertion, all to none, along an order."""
-    deletion = np.zeros_like(first)
-    deletion[:, order] = first
-    return deletion, 1 - deletion
 
 
 def _randomization(
@@ -201,6 +195,7 @@ def _randomization(
     frames: np.ndarray,
     some: Explanations,
     few: np.ndarray,
+    mask_config: MaskConfig,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Returns a row a level: "layers" drawn anew, "from" which on, and how like the explanations are to the model's.
@@ -212,7 +207,7 @@ def _randomization(
     fresh = initial_weights.initial_weights(model, seed + 1)
     counts = [1, *(max(1, round(share * len(layers))) for share in _LEVELS)]
     rows = []
-    for count in tqdm.tqdm(counts, desc="randomisation", unit="level", **prediction.BAR):
+    for count in progress.bar(counts, desc="randomisation", unit="level"):
         drawn = layers[len(layers) - count :]
         names = {name for layer in drawn for name in layer.weights}
         explainer = make({name: fresh[name] if name in names else array for name, array in weights.items()})
@@ -224,29 +219,30 @@ def _randomization(
             "mask": [],
         }
         if len(few):
-            learnt = explainer.learn(frames[few], some["target"][few])
+            learnt = mask_search.learn_masks(explainer.scorer(frames[few], some["target"][few]), mask_config)
             row["mask"] = _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
         rows.append(row)
     return rows
 
 
 def _restarts(
-    explainer: explanation_loop.Explainer, frames: np.ndarray, some: Explanations, few: np.ndarray, seed: int
+    explainer: explanation_loop.Explainer,
+    frames: np.ndarray,
+    some: Explanations,
+    few: np.ndarray,
+    mask_config: MaskConfig,
+    seed: int,
 ) -> dict[str, Any]:
     """Returns how like the masks are that the search finds from random windows: "mask" (IoU) and "loss" (ratio)."""
     result: dict[str, Any] = {"starts": _RESTARTS, "mask": [], "loss": []}
     if not len(few):
         return result
     time, stream = frames.shape[1], np.random.default_rng(seed)
-    windows = masks.intervals(time)
-    for _ in tqdm.trange(_RESTARTS, desc="restarts", unit="start", **prediction.BAR):
-        first = np.stack(
-            [
-                masks.interval_mask(windows[i][0], windows[i][1], time)
-                for i in stream.integers(0, len(windows), len(few))
-            ]
-        )
-        learnt = explainer.learn(frames[few], some["target"][few], first=first)
+    windows = np.stack([masks.interval_mask(*window, time) for window in masks.intervals(time)])
+    scorer = explainer.scorer(frames[few], some["target"][few])
+    for _ in progress.bar(range(_RESTARTS), desc="restarts", unit="start"):
+        start_masks = windows[stream.integers(0, len(windows), len(few))]
+        learnt = mask_search.learn_masks(scorer, mask_config, start_masks=start_masks)
         result["mask"] += _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
         result["loss"] += (learnt.final_loss / some["final_loss"][few]).tolist()
     return result

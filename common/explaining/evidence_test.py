@@ -8,12 +8,30 @@ from common import errors
 from common.clips import tiny_store_for_tests
 from common.explaining import evidence, explanation_loop
 from common.explaining.gradcam_maps import GradCamConfig
-from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
 from common.runs import run_directory
 
 _MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=2, filters=2)
 _EVENT = slice(2, 5)
+
+
+class FakeScorer:
+    """Descends to frames 2 to 4, the event's, or where the weights are fresh to frames 0 to 2."""
+
+    time = 8
+
+    def __init__(self, num_clips, fresh):
+        self.num_clips, self._fresh = num_clips, fresh
+
+    def scores(self, clip_indices, masks, kind):
+        assert masks.shape == (len(clip_indices), 8) and max(clip_indices) < self.num_clips
+        return 1 - masks[:, _EVENT].mean(axis=1)
+
+    def descend(self, clip_indices, start_logits):
+        found = np.zeros((len(clip_indices), 8))
+        found[:, slice(0, 3) if self._fresh else _EVENT] = 0.9
+        return found, np.ones((len(clip_indices), 2))
 
 
 class Fake:
@@ -35,18 +53,9 @@ class Fake:
     def probabilities(self, frames):
         return np.tile([0.5, 0.25, 0.25], (len(frames), 1))
 
-    def best_interval(self, frames, targets):
-        return BestIntervals(np.tile([2, 5], (len(frames), 1)), np.full(len(frames), 0.1), np.zeros((len(frames), 36)))
-
-    def learn(self, frames, targets, oracle=None, first=None):
-        mask = np.zeros((len(frames), 8))
-        mask[:, slice(0, 3) if self.fresh else _EVENT] = 0.9
-        scores = {name: np.zeros(len(frames)) for name in ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")}
-        return LearntMasks(mask, np.ones((len(frames), 2)), np.full(len(frames), 0.2), scores)
-
-    def scores(self, frames, targets, numbers, masks, kind):
-        assert masks.shape == (len(numbers), 8)
-        return 1 - masks[:, _EVENT].mean(axis=1)
+    def scorer(self, frames, targets):
+        assert len(frames) == len(targets)
+        return FakeScorer(len(frames), self.fresh)
 
     def gradcam(self, frames, targets):
         maps = np.arange(8.0).reshape(1, 2, 2, 2).repeat(len(frames), axis=0)
@@ -62,13 +71,13 @@ def run(tmp_path):
     run.create(run_directory.RunConfig(train, record, str(tmp_path / "clips"), "torch", {}))
     canonical_weights.save(run.weights, initial_weights.initial_weights(_MODEL, 0), _MODEL)
     settings = explanation_loop.ExplainSettings(run.path, batch_size=2)
-    explanation_loop.explain(settings, lambda model, arrays, on_step: Fake(arrays))
+    explanation_loop.explain(settings, lambda model, arrays, *_: Fake(arrays))
     return run
 
 
 def gather(run, **values):
     settings = evidence.EvidenceSettings(pathlib.Path(run.path), **values)
-    return evidence.gather(settings, lambda model, arrays, mask, cam, precision: Fake(arrays))
+    return evidence.gather(settings, lambda model, arrays, *_: Fake(arrays))
 
 
 def test_orders_of_frames():
@@ -134,7 +143,7 @@ def test_negative_limits_are_refused():
 def test_configs_come_from_the_file(run):
     seen = []
 
-    def make(model, arrays, mask, cam, precision):
+    def make(model, arrays, mask, cam, precision, on_step):
         seen.append((model, mask, cam, precision))
         return Fake(arrays)
 

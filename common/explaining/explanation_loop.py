@@ -14,18 +14,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import tqdm
 from absl import logging
 
-from common import errors, locks
+from common import errors, locks, progress
 from common.clips.clip_store import ClipStore
-from common.explaining import explanations, masks
+from common.explaining import explanations, mask_search, masks
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
-from common.explaining.masks import BestIntervals, LearntMasks, MaskConfig
+from common.explaining.masks import MaskConfig
 from common.models import architectures, configs
-from common.reporting import event_images
-from common.runs import prediction, run_directory
+from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 
 TARGETS = ("guess", "label")
@@ -52,29 +50,18 @@ class Explainer(Protocol):
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K]."""
 
-    def best_interval(self, frames: np.ndarray, targets: np.ndarray) -> BestIntervals:
-        """Returns the oracle of target classes, int [n]."""
-
-    def learn(
-        self,
-        frames: np.ndarray,
-        targets: np.ndarray,
-        oracle: BestIntervals | None = None,
-        first: np.ndarray | None = None,
-    ) -> LearntMasks:
-        """Returns learnt masks; the start is found from `oracle` where it is given, or is the masks `first`, [n, T]."""
-
-    def scores(
-        self, frames: np.ndarray, targets: np.ndarray, numbers: np.ndarray, masks: np.ndarray, kind: str
-    ) -> np.ndarray:
-        """Returns the score, float64 [M], of clips `numbers`, int [M], under masks, float [M, T]."""
+    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> mask_search.Scorer:
+        """Returns what the functions of `mask_search` learn masks with for clips and their target classes, int [n]."""
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""
 
 
-# (model, canonical weights, what to call after each step with its number of clips).
-MakeExplainer = Callable[[configs.ModelConfig, dict[str, np.ndarray], Callable[[int], object]], Explainer]
+# (model, canonical weights, how masks are learnt, how Grad-CAM is computed, precision, what to call after each step of
+# a search with its number of clips).
+MakeExplainer = Callable[
+    [configs.ModelConfig, dict[str, np.ndarray], MaskConfig, GradCamConfig, str, Callable[[int], object]], Explainer
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +98,11 @@ class ExplainSettings:
     batch_size: int = 0
     out: pathlib.Path | None = None
 
+    @property
+    def path(self) -> pathlib.Path:
+        """The file to write."""
+        return self.out or self.run / "explanations.h5"
+
     def __post_init__(self) -> None:
         errors.check_choice("target", self.target, TARGETS)
         if min(self.limit, self.limit_per_class, self.batch_size) < 0:
@@ -137,12 +129,17 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
     stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
     model = stored.train.model
     chosen = choose_clips(store, settings)
-    out = settings.out or run.path / "explanations.h5"
-    with tqdm.tqdm(
-        total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR, **prediction.BAR
-    ) as bar:
+    out = settings.path
+    with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR) as bar:
         steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
-        explainer = make_explainer(model, weights, lambda clips: bar.update(clips / steps))
+        explainer = make_explainer(
+            model,
+            weights,
+            settings.mask,
+            settings.gradcam,
+            settings.precision,
+            lambda clips: bar.update(clips / steps),
+        )
         header = _header(settings, run, model, store, explainer)
         if out.exists():
             return _finished(out, header, store, chosen), store
@@ -155,8 +152,6 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
                 bar.n = min((number + 1) * parts.batch_size, len(chosen))
                 bar.refresh()
             whole = parts.join()
-        if out.parent == run.path:
-            event_images.write_explanations(run.events, whole, store)
         return whole, store
 
 
@@ -201,8 +196,9 @@ def _explain_part(
     probabilities = explainer.probabilities(frames)
     predictions = probabilities.argmax(axis=1)
     targets = predictions if settings.target == "guess" else labels
-    oracle = explainer.best_interval(frames, targets)
-    learnt = explainer.learn(frames, targets, oracle)
+    scorer = explainer.scorer(frames, targets)
+    oracle = mask_search.best_intervals(scorer, settings.mask)
+    learnt = mask_search.learn_masks(scorer, settings.mask, oracle)
     rows = np.arange(len(indices))
     wrong = (labels >= 0) & (labels != predictions)
     columns: dict[str, Any] = {

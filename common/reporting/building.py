@@ -16,9 +16,8 @@ from typing import Any
 import jinja2
 import markupsafe
 import numpy as np
-import tqdm
 
-from common import errors, locks
+from common import errors, locks, progress
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_statistics, explanations
 from common.explaining.explanations import Explanations
@@ -26,7 +25,7 @@ from common.reporting import charts, clip_figures, comparison, evidence_tables, 
 from common.reporting.clip_figures import FigureFiles
 from common.reporting.comparison import Run
 from common.reporting.paper_tables import Table
-from common.runs import evaluation_loop, prediction, run_directory
+from common.runs import evaluation_loop, run_directory
 
 PAGE = pathlib.Path(__file__).with_name("page")
 _OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
@@ -216,7 +215,7 @@ def _write_gallery(
     anchors = {figure.video_id: figure.anchor for figure in reversed(figures)}  # Of a clip's figures the first.
     common = gallery.script_json(gallery.index(runs, store, places, anchors))
     (directory / "index.js").write_text(f"window.REPORT = {common};\n", encoding="utf-8")
-    for number, place in enumerate(tqdm.tqdm(places, unit="clip", desc="report", **prediction.BAR)):
+    for number, place in enumerate(progress.bar(places, unit="clip", desc="report")):
         gallery.write_clip(directory, number, runs, store, place)
 
 

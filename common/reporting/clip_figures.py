@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 
+from common import progress
 from common.clips.clip_store import ClipStore
 from common.explaining import gradcam_maps, perturbations
 from common.explaining.explanations import Explanations
 from common.reporting import figure_files, figures
 from common.reporting.comparison import Run
-from common.runs import prediction
 
 _FRAMES_PER_SECOND = 4
 _PAIR = ("i3d", "conv_lstm")  # Left and right.
@@ -58,7 +57,7 @@ def write_figures(
       places: of the clips in the store.
     """
     written = []
-    with tqdm.tqdm(total=len(places), unit="clip", desc="figures", **prediction.BAR) as bar:
+    with progress.bar(total=len(places), unit="clip", desc="figures") as bar:
         for number, place in enumerate(places):
             frames = store.read([place])[0]
             for group in _groups([run for run in runs if store.video_ids[place] in run.rows]):

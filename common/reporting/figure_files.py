@@ -1,14 +1,13 @@
 """Films and pictures as files: GIF, MP4, PNG, each written whole or not at all."""
 
-import io
 import math
 import pathlib
-from fractions import Fraction
 from typing import Any
 
-import av
 import cv2
+import imageio.v3 as iio
 import numpy as np
+from imageio.plugins.pyav import PyAVPlugin
 from PIL import Image
 
 from common import errors, files
@@ -69,32 +68,34 @@ def write_mp4(path: pathlib.Path, frames: np.ndarray, frames_per_second: float) 
     _check_film(frames, frames_per_second)
     even = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     frames = np.pad(frames, even, constant_values=255)
-    rate = Fraction(frames_per_second).limit_denominator(1000)
-    container: Any
+    writer: Any
     with (
         files.written_whole(path) as temporary,
-        av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container,
+        iio.imopen(temporary, "w", plugin=_H264, container="mp4", options={"movflags": "faststart"}) as writer,
     ):
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.thread_count = 1  # With more, the bytes would depend on the machine.
-        context.time_base = 1 / rate
-        context.colorspace, context.color_range = _BT709, _NARROW_RANGE
-        for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_NARROW_RANGE)
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        writer.start(frames.shape[1:3], frames_per_second)
+        colors = "out_color_matrix=bt709:out_range=limited:flags=bilinear"
+        writer.write(frames, filter_sequence=[("scale", colors), ("format", "yuv420p")])
 
 
 def write_png(path: pathlib.Path, image: np.ndarray) -> None:
     """Writes an image, uint8 [h, w, 3], as PNG, whole or not at all."""
     drawing.check_frames(image[None])
     with files.written_whole(path) as temporary:
-        Image.fromarray(image).save(temporary, "PNG")
+        iio.imwrite(temporary, image, plugin="pillow", extension=".png")
+
+
+class _H264(PyAVPlugin):
+    """PyAV's plugin with what it leaves to FFmpeg's defaults: size, quality, threads, declared colours."""
+
+    def start(self, size: tuple[int, int], frames_per_second: float) -> None:
+        self.init_video_stream("libx264", fps=frames_per_second, pixel_format="yuv420p")
+        stream: Any = self._video_stream
+        stream.options = {"crf": "18"}
+        stream.height, stream.width = size  # Before the first filter, which takes its size from the stream.
+        context = stream.codec_context
+        context.thread_count = 1  # With more, the bytes would depend on the machine.
+        context.colorspace, context.color_range = _BT709, _NARROW_RANGE
 
 
 def _gif(frames: np.ndarray, milliseconds: int, colors: int) -> bytes:
@@ -108,10 +109,11 @@ def _gif(frames: np.ndarray, milliseconds: int, colors: int) -> bytes:
     chosen = Image.fromarray(sample).quantize(colors - len(fixed) // 3, Image.Quantize.MEDIANCUT)
     palette = Image.new("P", (1, 1))
     palette.putpalette([*fixed, *(chosen.getpalette() or [])])
-    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    file = io.BytesIO()
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=True)
-    return file.getvalue()
+    # The plugin takes pixels, not indices: it finds the colours again that each frame is rounded to here.
+    rounded = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    pixels = np.stack([np.asarray(image.convert("RGB")) for image in rounded])
+    options: dict[str, Any] = {"palette": bytes(palette.getpalette() or []), "loop": 0, "optimize": True}
+    return iio.imwrite("<bytes>", pixels, plugin="pillow", extension=".gif", duration=milliseconds, **options)
 
 
 def _check_film(frames: np.ndarray, frames_per_second: float) -> None:

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from common import errors
-from common.figures_test import figure
 from common.reporting import drawing, figure_files, figures
+from common.reporting.figures_test import figure
 
 WHITE, INK = (255, 255, 255), (20, 20, 20)
 NAN = float("nan")

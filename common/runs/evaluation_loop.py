@@ -14,7 +14,6 @@ import numpy as np
 
 from common import errors
 from common.models import configs
-from common.reporting import event_images
 from common.runs import metrics, prediction, run_directory
 from common.runs.run_directory import RunDirectory
 from common.text_table import text_table
@@ -95,7 +94,6 @@ def _evaluate_run(
         "drop": _drops(scores["forward"], scores["reversed"]),
     }
     run_directory.write_json(run.path / "evaluation.json", result)
-    event_images.write_evaluation(run.events, result)
     return result
 
 

@@ -1,17 +1,12 @@
 """Logits of a whole split, whatever the framework."""
 
-import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import tqdm
 
+from common import progress as progress_bar
 from common.clips import batches
 from common.clips.clip_store import ClipStore
-
-# Progress bars of the long commands; in a log file a line every half minute is enough.
-BAR: dict[str, Any] = {"dynamic_ncols": True, "mininterval": 0.5 if sys.stderr.isatty() else 30.0}
 
 
 def predict(
@@ -34,7 +29,7 @@ def predict(
       progress: name of a progress bar, or "" for none.
     """
     parts = []
-    with tqdm.tqdm(total=len(store), unit="clip", desc=progress, disable=not progress, **BAR) as bar:
+    with progress_bar.bar(total=len(store), unit="clip", desc=progress, disable=not progress) as bar:
         for batch in batches.batches(store, batches.batch_indices(len(store), batch_size), num_threads=num_threads):
             frames = np.ascontiguousarray(batch.frames[:, ::-1]) if reverse else batch.frames
             parts.append(np.asarray(predict_batch(frames), np.float64))

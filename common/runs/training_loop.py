@@ -19,6 +19,7 @@ import tqdm
 from absl import logging
 
 from common import errors
+from common import progress as progress_bar
 from common.clips import batches
 from common.clips.clip_store import ClipStore
 from common.models import canonical_weights, configs
@@ -186,7 +187,7 @@ class _Loop:
             logging.info("%s has all its %d epochs; more: --resume --epochs=N", self._run.path, epochs)
             return
         total = len(self._order(0)) * epochs
-        bar = tqdm.tqdm(total=total, initial=progress.step, unit="step", smoothing=0.1, **prediction.BAR)
+        bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1)
         with bar, _signals(self._stop), tensorboard.open_events(self._run.events, progress.step) as events:
             while progress.epoch < epochs and not self._stopping:
                 self._train_epoch(bar, events)

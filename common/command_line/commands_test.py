@@ -5,6 +5,7 @@ import sys
 PROGRAM = """
 from absl import flags
 from common import errors
+from common.command_line import commands
 NUMBER = flags.DEFINE_integer("number", 1, "A number.", lower_bound=0)
 def main(argv):
     if NUMBER.value == 7:
@@ -12,12 +13,12 @@ def main(argv):
     if NUMBER.value == 8:
         raise KeyboardInterrupt
     return 3 if NUMBER.value == 9 else None
-errors.run(main)
+commands.run(main)
 """
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    root = pathlib.Path(__file__).resolve().parents[1]
+    root = pathlib.Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments], cwd=root, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,28 @@
+"""What `explain.py` does in both builds."""
+
+import sys
+from collections.abc import Callable
+
+from common.clips.clip_store import ClipStore
+from common.explaining import explanation_statistics
+from common.explaining.explanation_loop import ExplainSettings
+from common.explaining.explanations import Explanations
+from common.reporting import event_images
+from common.runs.run_directory import RunDirectory
+
+
+def explain(
+    settings: ExplainSettings, explain_run: Callable[[ExplainSettings], tuple[Explanations, ClipStore]]
+) -> None:
+    """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics.
+
+    Args:
+      settings: what to explain.
+      explain_run: the build's, see `explanation_loop.explain`.
+    """
+    was_there = settings.path.exists()
+    explained, store = explain_run(settings)
+    if not was_there and settings.path.parent == settings.run:
+        event_images.write_explanations(RunDirectory(settings.run).events, explained, store)
+    statistics = explanation_statistics.clip_statistics(explained, store)
+    sys.stdout.write(explanation_statistics.table([(explained.header["run"], explained, statistics)]) + "\n")

@@ -1,0 +1,35 @@
+import pytest
+
+from common.command_line import explain
+from common.explaining import explanations
+from common.explaining.explanation_loop import ExplainSettings
+from common.reporting import report_for_tests
+
+
+@pytest.fixture
+def explain_run(tmp_path):
+    """What a build's `explain` does: makes the file if it is not there."""
+    store = report_for_tests.write_store(tmp_path / "clips", ("x", "y"), 3)
+    explained = report_for_tests.explain(store, "mine", "i3d")
+
+    def made(settings):
+        settings.run.mkdir(exist_ok=True)
+        explanations.write(settings.path, explained)
+        return explained, store
+
+    return made
+
+
+def test_events_are_written_when_the_runs_own_file_is_made(tmp_path, explain_run, capsys):
+    settings = ExplainSettings(tmp_path / "run")
+    for _ in range(2):  # The second time the file is there already.
+        explain.explain(settings, explain_run)
+    assert sorted(path.name for path in settings.run.iterdir()) == ["events", "explanations.h5"]
+    (file,) = (settings.run / "events").iterdir()
+    assert b"explained_by_" in file.read_bytes()
+    assert "mine" in capsys.readouterr().out
+
+
+def test_a_file_elsewhere_leaves_no_events_in_the_run(tmp_path, explain_run):
+    explain.explain(ExplainSettings(tmp_path / "run", out=tmp_path / "other.h5"), explain_run)
+    assert not list((tmp_path / "run").iterdir())
