@@ -21,7 +21,7 @@ class I3DConfig:
     Attributes:
       num_classes: K, number of logits.
       input_shape: T, H, W of a clip: frames (at least 8), height and width in px (at least 32).
-      dropout: probability of dropping a feature before the last convolution, in [0, 1).
+      dropout: probability of dropping a feature before the last convolution, in [0, 1) (D6).
       temporal_strides: "paper" (section 4.2: stride 1 in time at Conv3d_1a_7x7 and MaxPool3d_4a_3x3, so that 16 frames
         give 8 activations at Mixed_5c) or "original" (stride 2 there).
       width: channel multiplier, 1.0 in the paper; less for small runs.
