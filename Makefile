@@ -15,7 +15,7 @@ DEMO_CAM := --cam_endpoint=Mixed_3c
 COMMA := ,
 SPACE := $(subst ,, )
 
-.PHONY: demo test coverage test-one-framework test-torch test-tf test-slow browser lint format clean
+.PHONY: demo test coverage test-one-framework test-torch test-tf test-slow browser lint docs format clean
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
@@ -70,6 +70,10 @@ lint: .venv/installed
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+# The pages of docs/ and the API, to build/docs/index.html; a warning is an error.
+docs: .venv/installed
+	.venv/bin/mkdocs build --strict --quiet
 
 format: .venv/installed
 	.venv/bin/ruff format .
