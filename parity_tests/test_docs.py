@@ -13,7 +13,15 @@ from common.explaining import explanations
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _DOCS = _ROOT / "docs"
-_PAGES = sorted([_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", _ROOT / "CHANGELOG.md", *_DOCS.rglob("*.md")])
+_PAGES = sorted(
+    [
+        _ROOT / "README.md",
+        _ROOT / "CONTRIBUTING.md",
+        _ROOT / "CHANGELOG.md",
+        *_DOCS.rglob("*.md"),
+        *_DOCS.rglob("*.ipynb"),
+    ]
+)
 _LIBRARY = ("common", "data_prep", "torch_impl", "tf_impl")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 _COMMANDS = (*_LIBRARY, "parity_tests", "benchmarks")
