@@ -55,7 +55,7 @@ _SPLITS = flags.DEFINE_list(
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell clips per split and class and what is missing; write nothing.")
 _SEED = flags.DEFINE_integer("seed", 0, "synthetic: of the videos.", lower_bound=0)
 _CLIPS_PER_CLASS = flags.DEFINE_list(
-    "clips_per_class", None, "synthetic: videos of each class in train,validation,test. Default: 100,20,10."
+    "clips_per_class", None, "synthetic: videos of each class in train,validation,test. Default: 300,20,10."
 )
 
 

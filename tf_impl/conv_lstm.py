@@ -1,12 +1,12 @@
-"""ConvLSTM classifier (Shi et al. 2015, arXiv:1506.04214, without peepholes), as section 4.2 of the paper uses it.
+"""ConvLSTM classifier (Shi et al. 2015, arXiv:1506.04214, no peepholes: D4), as section 4.2 of the paper uses it.
 
 Per layer, with * a SAME convolution, W of stride 2, U of stride 1, and the gates in the order i, f, c, o:
 
     i_t, f_t, o_t = sigmoid(W x_t + U * h_(t-1) + b)        g_t = tanh(W x_t + U * h_(t-1) + b)
     c_t = f_t c_(t-1) + i_t g_t                             h_t = o_t tanh(c_t)
 
-then batch norm over N, T, H, W together and a 2x2 max-pool of each frame. Inside, tensors are `[N, T, H, W, C]` as on
-the border.
+then batch norm over N, T, H, W together (in training by the batch's own statistics, D5) and a 2x2 max-pool of each
+frame. Inside, tensors are `[N, T, H, W, C]` as on the border.
 """
 
 from typing import Any

@@ -146,7 +146,7 @@ class CenterAndScale(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm over all axes but the channels; in training it updates the running statistics.
 
-    Running variance is unbiased (n / (n - 1)), as in PyTorch; the batch is normalised by the biased one.
+    Running variance is unbiased (D7: n / (n - 1)), as in PyTorch; the batch is normalised by the biased one.
 
     Args:
       channels: C.
@@ -228,7 +228,7 @@ class Dense(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Max-pool with SAME padding, which counts as -inf."""
+    """Max-pool with SAME padding, which counts as -inf (D2)."""
 
     def __init__(self, kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()

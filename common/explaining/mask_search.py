@@ -83,7 +83,7 @@ def adam_step(
 
 @dataclasses.dataclass(frozen=True)
 class LearntMasks:
-    """What the search found for N clips. Scores are probabilities of the target class.
+    """What the search found for N clips. Scores are probabilities of the target class (D15).
 
     Attributes:
       masks: float64 [N, T], 1 means perturbed.
