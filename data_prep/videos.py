@@ -89,13 +89,11 @@ def decoder_versions() -> dict[str, str]:
 
 def _read_video(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
     with _open(path) as (container, stream):
-        problems: list[str] = []
-        packets = _packets(container, stream, problems)
-        expected, held = _count(packets)
+        expected, held = _count(_packets(container, stream))
         wanted = set(choose(expected)) if expected else set()
         decoded = None
         if held:
-            decoded = _decode(container, stream, held, problems, wanted, transform)
+            decoded = _decode(container, stream, held, wanted, transform)
     if decoded is None:
         decoded = _decode_anew(path, wanted, transform)
     rightly_wanted = set(choose(decoded.num_frames))
@@ -114,8 +112,8 @@ def _open(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
-    """Yields packets up to the end, or up to where a damaged file cannot be followed any more; an empty one flushes."""
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Yields packets up to the end (an empty one flushes), or up to the error that ends a damaged file, and that."""
     packets = container.demux(stream)
     while True:
         try:
@@ -123,8 +121,7 @@ def _packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
         except StopIteration:
             return
         except av.error.FFmpegError as error:
-            problems.append(f"reading stops early: {error.strerror}")
-            yield None
+            yield error
             return
         yield packet
 
@@ -134,8 +131,9 @@ def _count(packets: Iterable[Any]) -> tuple[int, list[Any]]:
     held: list[Any] = []
     count = size = 0
     for packet in packets:
-        count += bool(packet and packet.size and not packet.is_discard)
-        size += packet.size if packet else 0
+        if not isinstance(packet, av.error.FFmpegError):
+            count += bool(packet.size and not packet.is_discard)
+            size += packet.size
         if size <= _MAX_HELD:
             held.append(packet)
         else:
@@ -145,27 +143,23 @@ def _count(packets: Iterable[Any]) -> tuple[int, list[Any]]:
 
 def _decode_anew(path: pathlib.Path, wanted: set[int], transform: Transform) -> Decoded:
     with _open(path) as (container, stream):
-        problems: list[str] = []
-        return _decode(container, stream, _packets(container, stream, problems), problems, wanted, transform)
+        return _decode(container, stream, _packets(container, stream), wanted, transform)
 
 
-def _decode(
-    container: Any,
-    stream: Any,
-    packets: Iterable[Any],
-    problems: list[str],
-    wanted: set[int],
-    transform: Transform,
-) -> Decoded:
-    """Decodes packets from first to last and keeps the wanted frames; `problems` says what came up in reading them."""
+def _decode(container: Any, stream: Any, packets: Iterable[Any], wanted: set[int], transform: Transform) -> Decoded:
+    """Decodes packets from first to last and keeps the wanted frames."""
     decoded = Decoded()
+    problems: list[str] = []
     failures: list[str] = []
     first_time = last_time = math.nan
     # One for all frames: PyAV would set up a new one, for more than a small frame's conversion takes, with each frame.
     reformatter = VideoReformatter()
     for packet in packets:
+        ended = isinstance(packet, av.error.FFmpegError)
+        if ended:
+            problems.append(f"reading stops early: {packet.strerror}")
         try:
-            frames = packet.decode() if packet else stream.codec_context.decode(None)
+            frames = stream.codec_context.decode(None) if ended else packet.decode()
         except av.error.FFmpegError as error:
             failures.append(str(error.strerror))
             continue
@@ -176,12 +170,18 @@ def _decode(
             if index in wanted:
                 decoded.frames[index] = transform(_upright_rgb(frame, reformatter))
                 decoded.times[index] = last_time
-    declared = _declared(container, stream)
     if failures:
         problems.append(f"{len(failures)} packets do not decode (the first: {failures[0]})")
     if not decoded.num_frames:
         raise UnreadableVideoError("; ".join(["no frame decodes", *problems]))
-    _complete(decoded, declared, first_time, last_time, problems)
+    declared, span = _declared(container, stream), last_time - first_time
+    decoded.fps = declared.fps
+    if math.isnan(decoded.fps) and decoded.num_frames > 1 and span > 0:
+        decoded.fps = (decoded.num_frames - 1) / span
+    for index, time in decoded.times.items():
+        if math.isnan(time):  # AVI and raw streams may give no time stamps; a rate they give says the same.
+            decoded.times[index] = index / decoded.fps
+    decoded.note = "; ".join(problems + _shortfall(decoded, declared, span))
     return decoded
 
 
@@ -203,20 +203,13 @@ def _declared(container: Any, stream: Any) -> _Declared:
     return _Declared(stream.frames, float(stream.average_rate or math.nan), duration)
 
 
-def _complete(decoded: Decoded, declared: _Declared, first: float, last: float, problems: list[str]) -> None:
-    """Fills in rate, times and note, given the first and last presentation time in seconds (NaN: unknown)."""
-    decoded.fps = declared.fps
-    span = last - first
-    if math.isnan(decoded.fps) and decoded.num_frames > 1 and span > 0:
-        decoded.fps = (decoded.num_frames - 1) / span
-    for index, time in decoded.times.items():
-        if math.isnan(time):  # AVI and raw streams may give no time stamps; a rate they give says the same.
-            decoded.times[index] = index / decoded.fps
+def _shortfall(decoded: Decoded, declared: _Declared, span: float) -> list[str]:
+    """Returns what is missing of what a file declares; `span` is the time from first to last frame, s (or NaN)."""
     if decoded.num_frames < declared.frames:
-        problems.append(f"declares {declared.frames} frames, {decoded.num_frames} decode")
-    elif span + 2 / decoded.fps < 0.9 * declared.duration:
-        problems.append(f"declares {declared.duration:.2f} s, frames end after {span + 1 / decoded.fps:.2f} s")
-    decoded.note = "; ".join(problems)
+        return [f"declares {declared.frames} frames, {decoded.num_frames} decode"]
+    if span + 2 / decoded.fps < 0.9 * declared.duration:
+        return [f"declares {declared.duration:.2f} s, frames end after {span + 1 / decoded.fps:.2f} s"]
+    return []
 
 
 def _upright_rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:

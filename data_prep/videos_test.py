@@ -135,7 +135,7 @@ def test_a_long_video_is_not_held_in_memory(tmp_path, monkeypatch):
     path = _film(tmp_path / "a.mp4", 30, "libx264", options={"qp": "1"})
     monkeypatch.setattr(videos, "_MAX_HELD", 100)
     with videos._open(path) as (container, stream):
-        assert videos._count(videos._packets(container, stream, [])) == (30, [])
+        assert videos._count(videos._packets(container, stream)) == (30, [])
     chosen = []
     decoded = videos.read_frames(path, lambda n: [3, n - 1], lambda frame: chosen.append(1) or frame[:1, :1].copy())
     assert len(chosen) == 2 and set(decoded.frames) == {3, 29}
