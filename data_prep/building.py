@@ -25,7 +25,7 @@ from common.clips import clip_store, shards
 from common.models import configs
 from data_prep import data_sets, plans, sampling, shard_jobs, videos, workers
 
-TOOL = {"name": "data_prep", "version": "1"}  # Raise it with any change of the bytes that the same videos give.
+TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
 _TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\d+\.tmp")
 
 

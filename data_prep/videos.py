@@ -1,4 +1,4 @@
-"""Decodes the frames that are asked for from a video file, or from a folder of JPEG, PNG, TIFF or WebP frames.
+"""Decodes the frames that are asked for from a video file; from pictures by way of `images`.
 
 Which frames are wanted depends on how many there are, and what a file declares about that is often wrong. So the
 packets are counted first, without decoding them; the frames wanted under that count are kept while the file is decoded
@@ -15,8 +15,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import av
@@ -24,45 +23,17 @@ import cv2
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-Choose = Callable[[int], Collection[int]]
-Transform = Callable[[np.ndarray], np.ndarray]
+from data_prep import images
+from data_prep.decoded import Choose, Decoded, Transform, UnreadableVideoError
 
 # FFmpeg's fast conversion cuts off fractions: colours are 0…3 levels of 255 too dark, 1.2 on average. Full chroma
 # interpolation with accurate rounding is unbiased and nine times slower, a sixth of the time of a short clip.
 _CONVERSION = Interpolation.BILINEAR | Interpolation.BITEXACT
 _MAX_HELD = 16 << 20  # bytes of a video that may stay in memory while its packets are counted
-_FRAME_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|tiff?|webp)", re.IGNORECASE | re.DOTALL)
-
-
-class UnreadableVideoError(Exception):
-    """Not one frame can be had from a file or folder; the message is the reason, on one line."""
-
-    def __init__(self, reason: object) -> None:
-        super().__init__(" ".join(str(reason).split()))
-
-
-@dataclasses.dataclass
-class Decoded:
-    """What was read from one source.
-
-    Attributes:
-      num_frames: frames that decode.
-      fps: declared average rate, frames per second; measured from the time stamps where none is declared; NaN where
-        there are no time stamps either, as in a folder of frames.
-      frames: index -> what `transform` made of that frame; holds at least the chosen ones.
-      times: index -> presentation time in seconds; NaN where the source has no time stamps.
-      note: what a user should know about this source, or "".
-    """
-
-    num_frames: int = 0
-    fps: float = math.nan
-    frames: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    times: dict[int, float] = dataclasses.field(default_factory=dict)
-    note: str = ""
 
 
 def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
-    """Reads the chosen frames of a video file or of a folder of frames.
+    """Reads the chosen frames of a video file, an animated image, a TIFF file of several pages or a folder of frames.
 
     Args:
       path: of the file or folder.
@@ -74,7 +45,8 @@ def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
       UnreadableVideoError: where no frame decodes.
     """
     try:
-        return _read_folder(path, choose, transform) if path.is_dir() else _read_video(path, choose, transform)
+        read = images.reader(path) or _read_video
+        return read(path, choose, transform)
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableVideoError(error.strerror or error) from None
     except (MemoryError, cv2.error) as error:
@@ -84,7 +56,7 @@ def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
 def decoder_versions() -> dict[str, str]:
     """Returns the names and versions of what turns files into pixels."""
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
-    return {"name": "PyAV", "version": av.__version__, "libavcodec": codec, "opencv": cv2.__version__}
+    return {"name": "PyAV", "version": av.__version__, "libavcodec": codec, **images.decoder_versions()}
 
 
 def _read_video(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
@@ -235,45 +207,3 @@ def _oriented(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     else:
         return image
     return np.ascontiguousarray(image[:: -1 if row_sign < 0 else 1, :: -1 if column_sign < 0 else 1])
-
-
-def _read_folder(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
-    """Reads chosen frames only, so n counts the image files; one that turns out to be broken is taken off and told."""
-    files, problems = _frame_files(path)
-    decoded = Decoded()
-    images: dict[pathlib.Path, np.ndarray] = {}
-    while files:
-        wanted = sorted(set(choose(len(files))))
-        broken = {files[index] for index in wanted if not _load_image(files[index], images, transform)}
-        if not broken:
-            decoded.num_frames = len(files)
-            decoded.frames = {index: images[files[index]] for index in wanted}
-            decoded.times = dict.fromkeys(wanted, math.nan)
-            decoded.note = "; ".join(problems)
-            return decoded
-        problems += [f"{file.name} is not a readable image" for file in sorted(broken)]
-        files = [file for file in files if file not in broken]
-    raise UnreadableVideoError("; ".join(problems) or "no frame images (0001.jpg, img_00001.jpg, …)")
-
-
-def _frame_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
-    """Returns the frame images of a folder in the order of their numbers, and what is odd about them."""
-    matches = [(_FRAME_NAME.fullmatch(entry.name), entry) for entry in sorted(path.iterdir())]
-    named = [(int(match["number"]), match["prefix"], entry) for match, entry in matches if match]
-    if len({prefix for _, prefix, _ in named}) > 1:
-        raise UnreadableVideoError(f"frames of several kinds: {', '.join(sorted({repr(p) for _, p, _ in named}))}")
-    numbers = [number for number, _, _ in sorted(named)]
-    if len(set(numbers)) < len(numbers):
-        raise UnreadableVideoError("two frames with the same number")
-    gaps = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
-    return [entry for _, _, entry in sorted(named)], [f"{gaps} frame numbers are missing"] if gaps else []
-
-
-def _load_image(file: pathlib.Path, images: dict[pathlib.Path, np.ndarray], transform: Transform) -> bool:
-    if file not in images:
-        data = np.fromfile(file, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if image is None:
-            return False
-        images[file] = transform(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    return True
