@@ -279,7 +279,7 @@ def test_ground_truth_reads_in_other_processes(made: pathlib.Path) -> None:
 
 
 def test_unknown_video_id_is_refused(made: pathlib.Path) -> None:
-    with pytest.raises(errors.UserError, match="holds no such video id. Received: 'train-99999'"):
+    with pytest.raises(errors.UserError, match="must hold the video id. Received: 'train-99999'"):
         synthetic.GroundTruth(made / "ground_truth.h5").salient("train-99999")
 
 

@@ -147,10 +147,10 @@ def replace(name: str, value) -> object:
         (replace("label", np.zeros(2, np.float64)), r"Received: float64 \[2\]"),
         (replace("label", np.zeros(3, np.int32)), "one row a clip. Received"),
         (replace("frames", np.zeros(10, np.float32)), r"contiguous uint8 \[bytes\]. Received: float32"),
-        (replace("frame_offsets", np.zeros((2, 2), np.int64)), r"frame_offsets is int64 \[N, 3\]"),
+        (replace("frame_offsets", np.zeros((2, 2), np.int64)), r"frame_offsets must be int64 \[N, 3\]"),
         (
             replace("frame_offsets", np.array([[0, 1, 2], [2, 3, 10**9]])),
-            r"frame_offsets rise from 0 to .* 0…1000000000",
+            r"frame_offsets must rise from 0 to .* 0…1000000000",
         ),
         (replace("frame_offsets", np.array([[0, 2, 1], [2, 3, 4]])), "frame_offsets rise"),
         (replace("frame_offsets", np.array([[-5, 1, 2], [2, 3, 4]])), "frame_offsets rise"),

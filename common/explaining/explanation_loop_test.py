@@ -382,7 +382,9 @@ def test_parts_that_a_kill_left_half_removed_serve_nothing_else(run, tmp_path, m
 
 
 def test_an_out_that_cannot_be_made_is_refused(run):
-    with pytest.raises(errors.UserError, match="--out is a file that can be made. Received: .*config.json/masks.h5"):
+    with pytest.raises(
+        errors.UserError, match="--out must be a file that can be made. Received: .*config.json/masks.h5"
+    ):
         explain(run, out=run.path / "config.json" / "masks.h5")
 
 

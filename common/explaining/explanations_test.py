@@ -155,12 +155,12 @@ def _virtual(file):
 @pytest.mark.parametrize(
     ("replace", "message"),
     [
-        (lambda file: None, "An explanations file has the dataset mask. Received: .* without it"),
-        (_group, "An explanations file has the dataset mask"),
-        (_soft_link, "An explanations file has the dataset mask"),
-        (_external_link, "An explanations file has the dataset mask"),
-        (_external_storage, "Datasets lie in their own file. Received: mask"),
-        (_virtual, "Datasets lie in their own file. Received: mask"),
+        (lambda file: None, "An explanations file must have the dataset mask. Received: .* without it"),
+        (_group, "An explanations file must have the dataset mask"),
+        (_soft_link, "An explanations file must have the dataset mask"),
+        (_external_link, "An explanations file must have the dataset mask"),
+        (_external_storage, "Datasets must lie in their own file. Received: mask"),
+        (_virtual, "Datasets must lie in their own file. Received: mask"),
         (lambda file: file.create_dataset("mask", (2, 4), np.float64), "mask is float32. Received: float64"),
         (lambda file: file.create_dataset("mask", (2, 5), np.float32), "mask_snapped has the shape .*'T'.* Received"),
         (
@@ -229,8 +229,8 @@ def test_a_file_is_replaced_whole(path):
 @pytest.mark.parametrize(
     ("header", "columns", "message"),
     [
-        ({"class_names": ["a"]}, {}, "class_names and clip_shape are of 3 classes and 4 frames"),
-        ({"clip_shape": [5, 8, 8]}, {}, "class_names and clip_shape are of 3 classes and 4 frames"),
+        ({"class_names": ["a"]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
+        ({"clip_shape": [5, 8, 8]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
         ({}, {"label": [-2, 0]}, "label is -1…2. Received: -2…0"),
         ({}, {"target": [0, 3]}, "target is 0…2. Received: 0…3"),
     ],

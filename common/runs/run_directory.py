@@ -58,7 +58,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise errors.UserError(f"--run is a folder that can be made. Received: {self.path}: {error}") from None
+            raise errors.UserError(f"--run must be a folder that can be made. Received: {self.path}: {error}") from None
         values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(config)}
         write_json(self._config, {**values, "train": configs.to_dict(config.train)})
 
@@ -67,7 +67,9 @@ class RunDirectory:
         try:
             values = json.loads(self._config.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise errors.UserError(f"A run is a folder with config.json. Received: {self.path} without it") from None
+            raise errors.UserError(
+                f"A run must be a folder with config.json. Received: {self.path} without it"
+            ) from None
         except (ValueError, OSError) as error:
             raise errors.UserError(f"config.json must be a JSON file. Received: {self._config}: {error}") from None
         version = values.pop("schema_version", None) if isinstance(values, dict) else None
@@ -77,7 +79,7 @@ class RunDirectory:
             return RunConfig(**{**values, "train": configs.train_config_from_dict(values["train"])})
         except (TypeError, KeyError) as error:
             raise errors.UserError(
-                f"config.json has the fields of RunConfig. Received: {self._config}: {error}"
+                f"config.json must have the fields of RunConfig. Received: {self._config}: {error}"
             ) from None
 
     def append_log(self, line: dict[str, Any]) -> None:
@@ -114,12 +116,13 @@ def open_trained(
     stored = run.read_config()
     if not run.weights.exists():
         raise errors.UserError(
-            f"A run has weights from the end of its first epoch on. Received: {run.path} without {run.weights.name}"
+            f"A run must have weights (it has some from the end of its first epoch on). "
+            f"Received: {run.path} without {run.weights.name}"
         )
     weights, model = canonical_weights.load(run.weights)
     if model != stored.train.model:
         raise errors.UserError(
-            f"weights.safetensors holds the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
+            f"weights.safetensors must hold the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
         )
     store = ClipStore(clips or pathlib.Path(stored.clips), split)
     check_data(stored, store.info)

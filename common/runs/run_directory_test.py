@@ -68,7 +68,7 @@ def test_no_run_another_version_and_missing_fields_are_refused(run, tmp_path):
     with pytest.raises(errors.UserError, match="Schema version 1 is read. Received: 9"):
         run.read_config()
     path.write_text(json.dumps({**values, "train": {}}))
-    with pytest.raises(errors.UserError, match="A model config names one of"):
+    with pytest.raises(errors.UserError, match="A model config must name one of"):
         run.read_config()
     del values["framework"]
     path.write_text(json.dumps(values))
