@@ -1,5 +1,6 @@
 # make demo: from videos to two models, trained, evaluated and explained in both frameworks, compared, and a report.
-# make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one).
+# make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one);
+#   COVERAGE=1 prints how much of the code they run.
 # Both set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ DEMO_CAM := --cam_endpoint=Mixed_3c
 COMMA := ,
 SPACE := $(subst ,, )
 
-.PHONY: demo test coverage test-one-framework test-torch test-tf test-slow browser lint docs format clean
+.PHONY: demo test test-one-framework test-torch test-tf test-slow browser lint docs format clean
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
@@ -38,11 +39,7 @@ demo: .venv/installed
 		--evidence=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evidence.json))
 
 test: .venv/installed
-	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(TEST_FLAGS)
-
-# The same tests; how much of the code they run is printed.
-coverage: TEST_FLAGS := --cov --cov-report=term
-coverage: test
+	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)
 
 # What a user has who installed one framework alone: some of that build's tests, where the other is not there.
 test-one-framework: test-torch test-tf
