@@ -34,16 +34,10 @@ SUFFIXES = frozenset(".apng .png .tif .tiff .webp".split())
 _FRAME_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|tiff?|webp)", re.IGNORECASE | re.DOTALL)
 _ANIMATION = re.compile(rb"GIF8[79]a|RIFF....WEBP", re.DOTALL)
 _TIFF = re.compile(rb"II[*+]\0|MM\0[*+]")
-_DAMAGE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-)  # Pillow's errors.
+_DAMAGE = (  # What Pillow raises for files that are damaged, or of monstrous size.
+    *(OSError, EOFError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, struct.error),
+    Image.DecompressionBombError,
+)
 _UNTIMED = 100  # milliseconds that a frame with a delay of 0 is shown
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # Three channels, and the bits that there are: 16 are not cut.
 
@@ -107,7 +101,7 @@ def _count(path: pathlib.Path) -> int:
     try:
         with _opened(path) as file:
             return file.properties(index=...).n_images
-    except (Image.DecompressionBombError, *_DAMAGE) as error:
+    except _DAMAGE as error:
         cause = error.__cause__ or error  # Imageio hides what Pillow says.
         too_large = isinstance(cause, Image.DecompressionBombError)
         reason = f"too large a frame: {cause}" if too_large else "not a readable image file"

@@ -82,7 +82,7 @@ def write_png(path: pathlib.Path, image: np.ndarray) -> None:
     """Writes an image, uint8 [h, w, 3], as PNG, whole or not at all."""
     drawing.check_frames(image[None])
     with files.written_whole(path) as temporary:
-        iio.imwrite(temporary, image, plugin="pillow", extension=".png")
+        iio.imwrite(temporary, image, plugin="pillow", extension=".png", optimize=True)
 
 
 class _H264(PyAVPlugin):

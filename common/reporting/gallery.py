@@ -15,12 +15,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
+from common.clips import shards
 from common.clips.clip_store import ClipStore
 from common.explaining import perturbations
-from common.reporting import drawing
+from common.reporting import drawing, figure_files
 from common.reporting.comparison import Run
 
 VIEWS = ("freeze", "reverse", "shuffle")  # Perturbations that the page shows of every run, besides the learnt one's.
@@ -113,10 +113,11 @@ def write_clip(directory: pathlib.Path, number: int, runs: Sequence[Run], store:
       place: of the clip in the store.
     """
     frames = store.read([place])[0]
-    kind = _picture_type(*frames.shape[1:3])
-    options = [cv2.IMWRITE_JPEG_QUALITY, 88] if kind == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
-    _, data = cv2.imencode(f".{kind}", cv2.cvtColor(sprite(frames), cv2.COLOR_RGB2BGR), options)
-    (directory / f"{number:04d}.{kind}").write_bytes(data.tobytes())
+    picture = directory / f"{number:04d}.{_picture_type(*frames.shape[1:3])}"
+    if picture.suffix == ".png":
+        figure_files.write_png(picture, sprite(frames))
+    else:
+        picture.write_bytes(shards.encode_jpeg(sprite(frames), quality=88).tobytes())
     kinds = views(runs)
     video_id = store.video_ids[place]
     values = {"runs": [_clip_details(run, run.rows.get(video_id), kinds) for run in runs]}
