@@ -18,7 +18,7 @@ def test_a_whole_store_has_no_problems(store):
 
 def test_no_store_at_all(tmp_path):
     (problem,) = verification.problems(tmp_path)
-    assert "A clip store is a folder with dataset.json" in problem
+    assert "A clip store must be a folder with dataset.json" in problem
 
 
 def test_a_changed_byte_is_found(store):
@@ -34,7 +34,7 @@ def test_a_truncated_shard_is_found_and_the_others_are_still_checked(store):
     path.write_bytes(path.read_bytes()[:-500])
     problems = list(verification.problems(store))
     assert problems[0].startswith("train-00000-of-00002.h5: its SHA-256")
-    assert problems[1].startswith("train-00000-of-00002.h5: A shard is a readable HDF5 file")
+    assert problems[1].startswith("train-00000-of-00002.h5: A shard must be a readable HDF5 file")
     assert problems[2:] == ["train: 1 clips of 'a', 2 in dataset.json", "train: 1 clips of 'b', 2 in dataset.json"]
 
 

@@ -75,7 +75,7 @@ def test_a_frame_that_is_undecided_may_snap_either_way(tmp_path):
 
 def test_files_of_other_settings_clips_or_frameworks_are_refused(tmp_path):
     ours = write(tmp_path / "torch.h5", "torch")
-    with pytest.raises(errors.UserError, match="names torch's file, then tf's. Received: torch for tf"):
+    with pytest.raises(errors.UserError, match="must name torch's file, then tf's. Received: torch for tf"):
         check_explanations.check_explanations(ours, ours)
     theirs = write(tmp_path / "tf.h5", "tf", {"mask": {"kind": "blur"}})
     with pytest.raises(errors.UserError, match="two that differ in mask"):

@@ -105,7 +105,7 @@ def test_describe_ends_with_the_parameters_that_the_paper_prints(preset, number)
     ("flags", "message"),
     [
         (["--clips=CLIPS", "--filters=3"], "those of the preset's model, i3d. Received: --filters"),
-        (["--clips=CLIPS", "--device=gpu"], "device=gpu needs a GPU"),
+        (["--clips=CLIPS", "--device=gpu"], "With device=gpu there must be a GPU"),
         (["positional"], "Arguments must be --flags. Received: positional"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_split_is_one_sequence_over_its_shards(store_path):
 def test_clips_are_found_by_id(store_path):
     store = clip_store.ClipStore(store_path, "train")
     assert store.places([store.video_ids[2], store.video_ids[0]]) == [2, 0]
-    with pytest.raises(errors.UserError, match="Clips are of the train split of .* Received: 'x', which is not"):
+    with pytest.raises(errors.UserError, match="Clips must be of the train split of .* Received: 'x', which is not"):
         store.places([store.video_ids[0], "x"])
 
 
@@ -58,13 +58,13 @@ def test_a_store_survives_a_pickle(store_path):
     ("change", "message"),
     [
         (lambda v: v.update(schema_version=7), "Schema version 1 is read. Received: 7"),
-        (lambda v: v.pop("class_names"), "has the fields of DatasetInfo"),
-        (lambda v: v.update(counts=[]), "has the fields of DatasetInfo"),
-        (lambda v: v.update(shards=[1]), "has the fields of DatasetInfo"),
-        (lambda v: v["shards"][0].update(clips="3"), "has a number of clips and a SHA-256"),
-        (lambda v: v.update(extra=1), "has the fields of DatasetInfo"),
+        (lambda v: v.pop("class_names"), "must have the fields of DatasetInfo"),
+        (lambda v: v.update(counts=[]), "must have the fields of DatasetInfo"),
+        (lambda v: v.update(shards=[1]), "must have the fields of DatasetInfo"),
+        (lambda v: v["shards"][0].update(clips="3"), "must have a number of clips and a SHA-256"),
+        (lambda v: v.update(extra=1), "must have the fields of DatasetInfo"),
         (lambda v: v["layout"].update(height=40), "Raw frames must be uint8"),
-        (lambda v: v["layout"].update(encoding="jpeg"), "has a dataset 'frame_offsets' of its own"),
+        (lambda v: v["layout"].update(encoding="jpeg"), "must have a dataset 'frame_offsets' of its own"),
         (lambda v: v["layout"].update(encoding="gif"), "encoding must be one of jpeg, raw"),
         (lambda v: v["shards"][0].update(clips=4), "promises 4 clips in train-00000-of-00003.h5. Received: 3"),
         (

@@ -140,20 +140,20 @@ def replace(name: str, value) -> object:
     [
         (lambda f: f.attrs.__setitem__("schema_version", 2), "Schema version 1 is read. Received: 2"),
         (lambda f: f.attrs.__delitem__("schema_version"), "Schema version 1 is read. Received: None"),
-        (replace("label", None), "has a dataset 'label' of its own. Received: nothing"),
+        (replace("label", None), "must have a dataset 'label' of its own. Received: nothing"),
         (replace("label", h5py.SoftLink("/source_frames")), "of its own. Received: SoftLink"),
         (replace("frames", h5py.ExternalLink("other.h5", "/frames")), "of its own. Received: ExternalLink"),
         (replace("label", np.zeros((2, 2), np.int32)), r"Dataset 'label' is int32 \[N\]. Received: int32 \[2, 2\]"),
         (replace("label", np.zeros(2, np.float64)), r"Received: float64 \[2\]"),
-        (replace("label", np.zeros(3, np.int32)), "one row a clip. Received"),
+        (replace("label", np.zeros(3, np.int32)), "one row for each clip. Received"),
         (replace("frames", np.zeros(10, np.float32)), r"contiguous uint8 \[bytes\]. Received: float32"),
         (replace("frame_offsets", np.zeros((2, 2), np.int64)), r"frame_offsets must be int64 \[N, 3\]"),
         (
             replace("frame_offsets", np.array([[0, 1, 2], [2, 3, 10**9]])),
             r"frame_offsets must rise from 0 to .* 0…1000000000",
         ),
-        (replace("frame_offsets", np.array([[0, 2, 1], [2, 3, 4]])), "frame_offsets rise"),
-        (replace("frame_offsets", np.array([[-5, 1, 2], [2, 3, 4]])), "frame_offsets rise"),
+        (replace("frame_offsets", np.array([[0, 2, 1], [2, 3, 4]])), "frame_offsets must rise"),
+        (replace("frame_offsets", np.array([[-5, 1, 2], [2, 3, 4]])), "frame_offsets must rise"),
     ],
 )
 def test_a_shard_that_breaks_the_contract_is_refused_in_one_line(tmp_path, change, message):
@@ -176,7 +176,7 @@ def test_data_outside_the_shard_is_refused(tmp_path):
         file.create_dataset("frames", (100,), np.uint8, external=[("secret", 0, 100)])
 
     tamper(path, point_outside)
-    with pytest.raises(errors.UserError, match="lies in the shard itself. Received: data elsewhere"):
+    with pytest.raises(errors.UserError, match="must lie in the shard itself. Received: data elsewhere"):
         shards.ShardReader(path, JPEG)
 
 

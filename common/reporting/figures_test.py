@@ -144,7 +144,7 @@ def test_a_pair_stands_in_one_line_whatever_the_titles():
 
 
 def test_a_pair_of_different_lengths_is_refused():
-    with pytest.raises(errors.UserError, match="one number of frames. Received: 4 and 5"):
+    with pytest.raises(errors.UserError, match="the same number of frames. Received: 4 and 5"):
         figures.pair(figure(4), figure(5))
 
 

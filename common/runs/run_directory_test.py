@@ -31,7 +31,9 @@ def test_config_round_trip(run, info):
 
 
 def test_a_run_before_its_first_weights_cannot_be_used(run):
-    with pytest.raises(errors.UserError, match="from the end of its first epoch on. Received: .*/run without weights"):
+    with pytest.raises(
+        errors.UserError, match="from the end of its first epoch on.*. Received: .*/run without weights"
+    ):
         run_directory.open_trained(run, None, "train")
 
 
