@@ -64,7 +64,7 @@ def test_a_store_survives_a_pickle(store_path):
         (lambda v: v["shards"][0].update(clips="3"), "has a number of clips and a SHA-256"),
         (lambda v: v.update(extra=1), "must have the fields of DatasetInfo"),
         (lambda v: v["layout"].update(height=40), "Raw frames are uint8"),
-        (lambda v: v["layout"].update(encoding="jpeg"), "has a dataset 'frame_offsets' of its own"),
+        (lambda v: v["layout"].update(encoding="jpeg"), "'frame_offsets' must be a dataset of the file itself"),
         (lambda v: v["layout"].update(encoding="gif"), "encoding must be one of jpeg, raw"),
         (lambda v: v["shards"][0].update(clips=4), "promises 4 clips in train-00000-of-00003.h5. Received: 3"),
         (lambda v: v["shards"][0].update(file="../x.h5"), "A shard is a file name and a split. Received: '../x.h5'"),
