@@ -1,5 +1,6 @@
 # make demo: from videos to two models, trained, evaluated and explained in both frameworks, compared, and a report.
-# make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one).
+# make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one);
+#   COVERAGE=1 prints how much of the code they run.
 # Both set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ DEMO_CAM := --cam_endpoint=Mixed_3c
 COMMA := ,
 SPACE := $(subst ,, )
 
-.PHONY: demo test test-one-framework test-slow lint format clean
+.PHONY: demo test test-one-framework test-torch test-tf test-slow browser lint docs format clean
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
@@ -38,22 +39,38 @@ demo: .venv/installed
 		--evidence=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evidence.json))
 
 test: .venv/installed
-	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile
+	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)
 
 # What a user has who installed one framework alone: some of that build's tests, where the other is not there.
-test-one-framework: .venv-torch/installed .venv-tf/installed
+test-one-framework: test-torch test-tf
+
+ONE_FRAMEWORK_TESTS := weights_test.py training_test.py gradcam_test.py
+
+test-torch: .venv-torch/installed
 	.venv-torch/bin/python -c "import importlib.util as u; assert not u.find_spec('tensorflow') and not u.find_spec('keras')"
-	.venv-torch/bin/python -m pytest -q torch_impl/weights_test.py torch_impl/training_test.py torch_impl/gradcam_test.py -k "not learns"
+	.venv-torch/bin/python -m pytest -q $(ONE_FRAMEWORK_TESTS:%=torch_impl/%) -k "not learns"
+
+test-tf: .venv-tf/installed
 	.venv-tf/bin/python -c "import importlib.util as u; assert not u.find_spec('torch')"
-	.venv-tf/bin/python -m pytest -q tf_impl/weights_test.py tf_impl/training_test.py tf_impl/gradcam_test.py -k "not learns"
+	.venv-tf/bin/python -m pytest -q $(ONE_FRAMEWORK_TESTS:%=tf_impl/%) -k "not learns"
 
 test-slow: .venv/installed
 	$(RUN) -m pytest -m slow
+
+# The page's tests drive a browser; where it cannot be installed they skip, and say so.
+browser:
+	@if ! command -v chromium > /dev/null && command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
+		{ apt-get update -q && apt-get install -yq --no-install-recommends chromium; } > /dev/null || echo "chromium: not installed"; \
+	fi
 
 lint: .venv/installed
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+# The pages of docs/ and the API, to build/docs/index.html; a warning is an error.
+docs: .venv/installed
+	.venv/bin/mkdocs build --strict --quiet
 
 format: .venv/installed
 	.venv/bin/ruff format .

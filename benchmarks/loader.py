@@ -51,9 +51,11 @@ def make_store(directory: pathlib.Path, layout: shards.Layout, frames: list[np.n
     """Writes clips as one shard and opens it."""
     directory.mkdir()
     times = np.arange(layout.frames)
-    clips = (shards.Clip(f, 0, str(i), times, times / 25, layout.frames, 25.0) for i, f in enumerate(frames))
     name = clip_store.shard_name("train", 0, 1)
-    shards.write_shard(directory / name, clips, layout, {})
+    with shards.ShardWriter(directory / name, layout) as writer:
+        for index, pixels in enumerate(frames):
+            writer.add(shards.Clip(pixels, 0, str(index), times, times / 25, layout.frames, 25.0))
+        writer.finish({})
     shard = clip_store.Shard(name, "train", len(frames), shards.sha256(directory / name))
     info = clip_store.DatasetInfo(
         "benchmark", ("a",), layout, "stretch", "linspace", {}, {"name": "loader"}, {"name": "none"}, (shard,)

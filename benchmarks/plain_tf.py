@@ -7,11 +7,13 @@ the choice of Keras' backend, so that equal numbers say something.
 
 from collections.abc import Mapping
 
+import tf_impl  # noqa: F401  (first: it chooses Keras' backend, and holds back TensorFlow's start-up lines)
+
+# isort: split
 import keras
 import numpy as np
 from keras import layers
 
-import tf_impl  # noqa: F401  (it chooses Keras' backend)
 from common.models import architectures, configs
 
 # A layer, and the canonical names of its weights in Keras' order.

@@ -38,8 +38,12 @@ def shuffle_store(source: pathlib.Path, target: pathlib.Path) -> None:
     records = []
     for number, split in enumerate(("train", "validation")):
         name = clip_store.shard_name(split, 0, 1)
-        count = shards.write_shard(target / name, _shuffled(clip_store.ClipStore(source, split), number), layout, {})
-        records.append(clip_store.Shard(name, split, count, shards.sha256(target / name)))
+        store = clip_store.ClipStore(source, split)
+        with shards.ShardWriter(target / name, layout) as writer:
+            for clip in _shuffled(store, number):
+                writer.add(clip)
+            writer.finish({})
+        records.append(clip_store.Shard(name, split, len(store), shards.sha256(target / name)))
     clip_store.write_dataset_json(target, dataclasses.replace(info, layout=layout, shards=tuple(records)))
 
 

@@ -21,7 +21,7 @@ def main(_: list[str]) -> None:
 
 
 def run() -> None:
-    """Console script `report`."""
+    """Console script `report-explanations`."""
     commands.run(main)
 
 

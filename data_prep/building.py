@@ -23,11 +23,9 @@ from absl import logging
 from common import errors, files, locks, progress
 from common.clips import clip_store, shards
 from common.models import configs
-from data_prep import folder, kth, plans, sampling, shard_jobs, something, synthetic, synthetic_scenes, videos, workers
+from data_prep import data_sets, plans, sampling, shard_jobs, videos, workers
 
-DATASETS = ("synthetic", "something", "kth", "folder")
-TOOL = {"name": "data_prep", "version": "1"}  # Raise it with any change of the bytes that the same videos give.
-_PRESETS = {"synthetic": "i3d_synthetic", "something": "i3d_something", "kth": "i3d_kth", "folder": "i3d_something"}
+TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
 _TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\d+\.tmp")
 
 
@@ -36,9 +34,9 @@ class PrepareConfig:
     """How to make a clip store.
 
     Attributes:
-      dataset: "synthetic", "something" (Something-something-V2), "kth" or "folder".
+      dataset: a key of `data_sets.DATA_SETS`.
       out: folder of the store; made if absent.
-      source: folder of the videos; synthetic: where its videos are made, OUT/source if None.
+      source: folder of the videos; where the data set makes them itself: where to, OUT/source if None.
       annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder; None: the source folder.
       frames: T; None takes the preset's: 16, kth 32.
       height: H in px; None takes the preset's: 224, kth 120, synthetic 32.
@@ -52,8 +50,8 @@ class PrepareConfig:
       max_failures: clips that may fail before the command ends with exit code 1; the store is made in any case.
       splits: those to make; None takes all there are.
       dry_run: tell what would be made and what is missing, and write nothing.
-      seed: synthetic: of the videos.
-      clips_per_class: synthetic: split -> videos of each class; None takes the default of `synthetic`.
+      seed: of the videos that the data set makes itself.
+      clips_per_class: of those, split -> videos of each class; None takes the data set's default.
     """
 
     dataset: str
@@ -77,7 +75,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("dataset", DATASETS),
+            ("dataset", tuple(data_sets.DATA_SETS)),
             ("subsampling", sampling.SUBSAMPLINGS),
             ("resize", sampling.RESIZES),
         ):
@@ -88,21 +86,23 @@ class PrepareConfig:
         plans.check_splits(self.splits)
         self.layout()
 
+    @property
+    def data_set(self) -> data_sets.DataSet:
+        """What is particular to the data set."""
+        return data_sets.DATA_SETS[self.dataset]
+
     def layout(self) -> shards.Layout:
         """Returns shape and encoding of the clips, with the preset's numbers where none are given."""
-        preset = configs.PRESETS[_PRESETS[self.dataset]].model.input_shape
+        preset = configs.PRESETS[self.data_set.preset].model.input_shape
         given = (self.frames, self.height, self.width)
-        sizes = [default if size is None else size for size, default in zip(given, preset, strict=True)]
-        side = synthetic_scenes.MASK_SIZE
-        mask_shape = (side, side) if self.dataset == "synthetic" else None
-        frames, height, width = sizes
-        return shards.Layout(frames, height, width, self.encoding, self.jpeg_quality, mask_shape)
+        frames, height, width = (default if size is None else size for size, default in zip(given, preset, strict=True))
+        return shards.Layout(frames, height, width, self.encoding, self.jpeg_quality, self.data_set.mask_shape)
 
     def source_folder(self) -> pathlib.Path:
         """Returns where the videos are."""
         if self.source is not None:
             return self.source
-        if self.dataset != "synthetic":
+        if self.data_set.maker is None:
             raise errors.UserError(f"--dataset={self.dataset} needs --source, the folder of the videos. Received: none")
         return self.out / "source"
 
@@ -120,7 +120,7 @@ def prepare(config: PrepareConfig) -> int:
         raise errors.UserError(f"--out must be a folder. Received: the file {config.out}")
     try:
         if config.dry_run:
-            sys.stdout.write(_describe(_synthetic_plan(config) if config.dataset == "synthetic" else _plan(config)))
+            sys.stdout.write(_describe(_plan(config)))
             return 0
         config.source_folder()
         config.out.mkdir(parents=True, exist_ok=True)
@@ -134,38 +134,17 @@ def prepare(config: PrepareConfig) -> int:
 
 
 def _plan(config: PrepareConfig) -> plans.Plan:
-    source = config.source_folder()
-    annotations = config.annotations or source
-    if config.dataset == "something":
-        return something.plan(source, annotations, config.splits)
-    if config.dataset == "kth":
-        return kth.plan(source, annotations, config.splits)
-    if config.annotations is not None:
-        raise errors.UserError(f"The folders of --dataset=folder are its annotations. Received: {config.annotations}")
-    return folder.plan(source, config.splits)
-
-
-def _made_synthetic(config: PrepareConfig) -> plans.Plan:
-    """Makes what is missing of the synthetic videos, then plans them as Something-something."""
-    source = config.source_folder()
-    synthetic.make_synthetic(source, config.seed, config.clips_per_class, _workers(config))
-    return something.plan(source / "videos", source, config.splits)
-
-
-def _synthetic_plan(config: PrepareConfig) -> plans.Plan:
-    """Returns how many synthetic clips there will be, without making a video; the paths are left empty."""
-    counts = config.clips_per_class or synthetic.DEFAULT_CLIPS_PER_CLASS
-    names = tuple(synthetic.CLASSES)
-    items = {
-        split: tuple(plans.Item("", "", -1 if split == "test" else label) for label in range(len(names))) * count
-        for split, count in counts.items()
-        if count and split in (config.splits or plans.SPLITS)
-    }
-    return plans.Plan(names, items, {})
+    """Returns what is to be made; a data set that makes its videos makes those that are missing, but in a dry run."""
+    source, maker = config.source_folder(), config.data_set.maker
+    if maker is not None and config.dry_run:
+        return maker.count(config.clips_per_class, config.splits)
+    if maker is not None:
+        maker.make(source, config.seed, config.clips_per_class, _workers(config))
+    return config.data_set.plan(source, config.annotations, config.splits)
 
 
 def _build(config: PrepareConfig) -> int:
-    plan = _made_synthetic(config) if config.dataset == "synthetic" else _plan(config)
+    plan = _plan(config)
     if not any(plan.items.values()):
         raise errors.UserError(
             f"--source must hold videos that the annotations name. Received: {config.source_folder()} with none of "
@@ -188,21 +167,23 @@ def _build(config: PrepareConfig) -> int:
 
 def _settings(config: PrepareConfig, plan: plans.Plan) -> shard_jobs.Settings:
     versions = {**videos.decoder_versions(), "tool": TOOL["version"], "schema": str(shards.SCHEMA_VERSION)}
-    if config.dataset == "synthetic":
-        versions["videos"] = f"{synthetic.VERSION}, seed {config.seed}"
+    if config.data_set.maker is not None:
+        versions["videos"] = config.data_set.maker.version(config.seed)
     return shard_jobs.Settings(
         config.dataset, plan.class_names, config.layout(), config.subsampling, config.resize, versions
     )
 
 
 def _jobs(config: PrepareConfig, plan: plans.Plan, settings: shard_jobs.Settings) -> list[shard_jobs.Job]:
-    source, truth = config.source_folder(), None
-    if config.dataset == "synthetic":
-        source, truth = source / "videos", source / "ground_truth.h5"
+    source, data_set = config.source_folder(), config.data_set
+    videos_folder = source / data_set.videos
+    truth = source / data_set.ground_truth if data_set.ground_truth else None
     return [
         job
         for split, items in plan.items.items()
-        for job in shard_jobs.split_into_jobs(config.out, split, items, config.clips_per_shard, settings, source, truth)
+        for job in shard_jobs.split_into_jobs(
+            config.out, split, items, config.clips_per_shard, settings, videos_folder, truth
+        )
     ]
 
 

@@ -11,7 +11,7 @@ from data_prep import plans
 
 
 def plan(source: pathlib.Path, splits: tuple[str, ...] | None) -> plans.Plan:
-    """Returns one clip per video file; files of other kinds, and hidden ones, are left alone.
+    """Returns one clip per video file or animated image; files of other kinds, and hidden ones, are left alone.
 
     Args:
       source: the top folder.
@@ -37,9 +37,10 @@ def plan(source: pathlib.Path, splits: tuple[str, ...] | None) -> plans.Plan:
     absent = [split for split in splits or () if split not in folders]
     if absent:
         raise errors.UserError(f"Each split needs its folder. Received: {source} without {', '.join(absent)}")
-    names = sorted({path.name for folder in folders.values() for path in _folders(folder) if _videos(path)})
+    found = {split: {path: _videos(path) for path in sorted(_folders(folder))} for split, folder in folders.items()}
+    names = sorted({path.name for videos in found.values() for path, files in videos.items() if files})
     labels = {name: label for label, name in enumerate(names)}
-    items = {split: _items(source, folders[split], labels) for split in splits or folders}
+    items = {split: _items(source, found[split], labels) for split in splits or folders}
     if not any(items.values()):
         raise errors.UserError(f"CLASS folders hold video files. Received: {source} with none")
     for split, clips in items.items():
@@ -47,16 +48,18 @@ def plan(source: pathlib.Path, splits: tuple[str, ...] | None) -> plans.Plan:
     return plans.Plan(tuple(names), items, {split: () for split in items})
 
 
-def _items(source: pathlib.Path, folder: pathlib.Path, labels: dict[str, int]) -> tuple[plans.Item, ...]:
+def _items(
+    source: pathlib.Path, videos: dict[pathlib.Path, list[pathlib.Path]], labels: dict[str, int]
+) -> tuple[plans.Item, ...]:
     return tuple(
         plans.Item(f"{path.name}-{file.name}", file.relative_to(source).as_posix(), labels[path.name])
-        for path in sorted(_folders(folder))
-        for file in _videos(path)
+        for path, files in videos.items()
+        for file in files
     )
 
 
 def _videos(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(file for file in folder.iterdir() if plans.is_video(file) and file.is_file())
+    return sorted(file for file in folder.iterdir() if file.is_file() and plans.is_video(file))
 
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:

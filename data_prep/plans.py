@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from common import errors
+from data_prep import images
 
 SPLITS = ("train", "validation", "test")
 # What FFmpeg opens and people keep videos in; anything else in a folder of videos is left alone.
@@ -99,6 +100,9 @@ def read_text(path: pathlib.Path, what: str) -> str:
         raise errors.UserError(f"{what} must be a readable UTF-8 file. Received: {path}: {reason}") from None
 
 
-def is_video(path: pathlib.PurePath) -> bool:
-    """Returns whether a file name is that of a video: a known suffix, and not hidden."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+def is_video(path: pathlib.Path) -> bool:
+    """Returns whether a file is taken for a video, by its name; an image only where it holds several pictures."""
+    if path.name.startswith("."):
+        return False
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES or suffix in images.SUFFIXES and images.has_several(path)

@@ -11,12 +11,12 @@ from absl import flags
 from common import errors
 from common.clips import shards
 from common.command_line import commands
-from data_prep import building, plans, sampling
+from data_prep import building, data_sets, plans, sampling, synthetic
 
 _DATASET = flags.DEFINE_enum(
     "dataset",
     None,
-    building.DATASETS,
+    tuple(data_sets.DATA_SETS),
     "synthetic: makes its own videos. something: Something-something-V2, ID.webm (any container) or folders of "
     "frames. kth: KTH actions. folder: CLASS/video.ext or SPLIT/CLASS/video.ext.",
     required=True,
@@ -55,7 +55,10 @@ _SPLITS = flags.DEFINE_list(
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell clips per split and class and what is missing; write nothing.")
 _SEED = flags.DEFINE_integer("seed", 0, "synthetic: of the videos.", lower_bound=0)
 _CLIPS_PER_CLASS = flags.DEFINE_list(
-    "clips_per_class", None, "synthetic: videos of each class in train,validation,test. Default: 100,20,10."
+    "clips_per_class",
+    None,
+    f"synthetic: videos of each class in {','.join(synthetic.DEFAULT_CLIPS_PER_CLASS)}. "
+    f"Default: {','.join(map(str, synthetic.DEFAULT_CLIPS_PER_CLASS.values()))}.",
 )
 
 

@@ -18,7 +18,7 @@ RESIZES: tuple[str, ...] = get_args(Resize)
 
 
 def subsample(num_source: int, num_frames: int, rule: str = "linspace") -> np.ndarray:
-    """Returns which source frames make a clip.
+    """Returns which source frames make a clip (D1).
 
     `linspace`: round_half_up(i (n - 1) / (T - 1)), so the first and the last frame are in (T = 1 takes the first).
     `released`: min(ceil(i n / T), n - 1), so the last frame is in only where the source is short.

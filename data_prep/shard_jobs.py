@@ -12,8 +12,7 @@ import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -120,8 +119,31 @@ def make_shard(job: Job, tick: Callable[[], None]) -> Result:
       job: what to make.
       tick: called after each clip, made or failed; may raise to stop, which leaves no file behind.
     """
-    report: dict[str, Any] = {"fingerprint": job.fingerprint, "failures": [], "notes": [], "labels": {}}
-    shards.write_shard(job.file, _clips(job, report, tick), job.settings.layout, report)
+    truth = synthetic.GroundTruth(job.ground_truth) if job.ground_truth else None
+    labels: collections.Counter[int] = collections.Counter()
+    failures: list[tuple[str, str, str]] = []
+    notes: list[tuple[str, str, str]] = []
+    with shards.ShardWriter(job.file, job.settings.layout) as writer:
+        for path, group in itertools.groupby(job.items, key=lambda item: item.path):
+            items = list(group)
+            try:
+                decoded = _decode(job, path, items)
+            except videos.UnreadableVideoError as error:
+                failures += [(item.video_id, path, str(error)) for item in items]
+                for _ in items:
+                    tick()
+                continue
+            for item in items:
+                remark = _remark(item, decoded)
+                if _length(item, decoded.num_frames) < 1:
+                    failures.append((item.video_id, path, remark))
+                else:
+                    notes += [(item.video_id, path, remark)] if remark else []
+                    labels[item.label] += 1
+                    writer.add(_clip(job.settings, item, decoded, truth))
+                tick()
+        counts = {str(label): count for label, count in sorted(labels.items())}
+        writer.finish({"fingerprint": job.fingerprint, "failures": failures, "notes": notes, "labels": counts})
     return read_result(job)
 
 
@@ -136,30 +158,6 @@ def read_result(job: Job) -> Result:
     shard = clip_store.Shard(job.file.name, job.split, sum(labels.values()), shards.sha256(job.file))
     failures, notes = (tuple(plans.Remark(*row) for row in report[name]) for name in ("failures", "notes"))
     return Result(shard, labels, failures, notes)
-
-
-def _clips(job: Job, report: dict[str, Any], tick: Callable[[], None]) -> Iterator[shards.Clip]:
-    truth = synthetic.GroundTruth(job.ground_truth) if job.ground_truth else None
-    labels: collections.Counter[int] = collections.Counter()
-    for path, group in itertools.groupby(job.items, key=lambda item: item.path):
-        items = list(group)
-        try:
-            decoded = _decode(job, path, items)
-        except videos.UnreadableVideoError as error:
-            report["failures"] += [(item.video_id, path, str(error)) for item in items]
-            for _ in items:
-                tick()
-            continue
-        for item in items:
-            remark = _remark(item, decoded)
-            if _length(item, decoded.num_frames) < 1:
-                report["failures"].append((item.video_id, path, remark))
-            else:
-                report["notes"] += [(item.video_id, path, remark)] if remark else []
-                labels[item.label] += 1
-                yield _clip(job.settings, item, decoded, truth)
-            tick()
-    report["labels"] = {str(label): count for label, count in sorted(labels.items())}
 
 
 def _decode(job: Job, path: str, items: list[plans.Item]) -> videos.Decoded:

@@ -112,11 +112,11 @@ def _index(source: pathlib.Path) -> dict[str, list[str]]:
     found = collections.defaultdict(list)
     with os.scandir(source) as entries:
         for entry in entries:
-            name = pathlib.PurePath(entry.name)
+            path = pathlib.Path(entry.path)
             if entry.is_dir():
                 found[entry.name].append(entry.name)
-            elif plans.is_video(name):
-                found[name.stem].append(entry.name)
+            elif plans.is_video(path):
+                found[path.stem].append(entry.name)
     return found
 
 

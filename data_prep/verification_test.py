@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common.clips import clip_store, shards
+from common.clips import clip_store, shards, tiny_store_for_tests
 from data_prep import verification
 
 LAYOUT = shards.Layout(frames=2, height=8, width=8, object_mask_shape=(2, 2))
@@ -107,7 +107,7 @@ def store(tmp_path):
     listed = []
     for index in range(2):
         path = tmp_path / clip_store.shard_name("train", index, 2)
-        shards.write_shard(path, [_clip(2 * index), _clip(2 * index + 1)], LAYOUT, {})
+        tiny_store_for_tests.write_shard(path, [_clip(2 * index), _clip(2 * index + 1)], LAYOUT)
         listed.append(clip_store.Shard(path.name, "train", 2, shards.sha256(path)))
     counts = {"train": {"a": 2, "b": 2}}
     info = clip_store.DatasetInfo("folder", ("a", "b"), LAYOUT, "stretch", "linspace", counts, {}, {}, tuple(listed))

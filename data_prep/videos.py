@@ -1,4 +1,4 @@
-"""Decodes the frames that are asked for from a video file, or from a folder of JPEG, PNG, TIFF or WebP frames.
+"""Decodes the frames that are asked for from a video file; from pictures by way of `images`.
 
 Which frames are wanted depends on how many there are, and what a file declares about that is often wrong. So the
 packets are counted first, without decoding them; the frames wanted under that count are kept while the file is decoded
@@ -15,8 +15,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import av
@@ -24,45 +23,17 @@ import cv2
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-Choose = Callable[[int], Collection[int]]
-Transform = Callable[[np.ndarray], np.ndarray]
+from data_prep import images
+from data_prep.decoded import Choose, Decoded, Transform, UnreadableVideoError
 
 # FFmpeg's fast conversion cuts off fractions: colours are 0…3 levels of 255 too dark, 1.2 on average. Full chroma
 # interpolation with accurate rounding is unbiased and nine times slower, a sixth of the time of a short clip.
 _CONVERSION = Interpolation.BILINEAR | Interpolation.BITEXACT
 _MAX_HELD = 16 << 20  # bytes of a video that may stay in memory while its packets are counted
-_FRAME_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|tiff?|webp)", re.IGNORECASE | re.DOTALL)
-
-
-class UnreadableVideoError(Exception):
-    """Not one frame can be had from a file or folder; the message is the reason, on one line."""
-
-    def __init__(self, reason: object) -> None:
-        super().__init__(" ".join(str(reason).split()))
-
-
-@dataclasses.dataclass
-class Decoded:
-    """What was read from one source.
-
-    Attributes:
-      num_frames: frames that decode.
-      fps: declared average rate, frames per second; measured from the time stamps where none is declared; NaN where
-        there are no time stamps either, as in a folder of frames.
-      frames: index -> what `transform` made of that frame; holds at least the chosen ones.
-      times: index -> presentation time in seconds; NaN where the source has no time stamps.
-      note: what a user should know about this source, or "".
-    """
-
-    num_frames: int = 0
-    fps: float = math.nan
-    frames: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    times: dict[int, float] = dataclasses.field(default_factory=dict)
-    note: str = ""
 
 
 def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
-    """Reads the chosen frames of a video file or of a folder of frames.
+    """Reads the chosen frames of a video file, an animated image, a TIFF file of several pages or a folder of frames.
 
     Args:
       path: of the file or folder.
@@ -74,7 +45,8 @@ def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
       UnreadableVideoError: where no frame decodes.
     """
     try:
-        return _read_folder(path, choose, transform) if path.is_dir() else _read_video(path, choose, transform)
+        read = images.reader(path) or _read_video
+        return read(path, choose, transform)
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableVideoError(error.strerror or error) from None
     except (MemoryError, cv2.error) as error:
@@ -84,18 +56,16 @@ def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
 def decoder_versions() -> dict[str, str]:
     """Returns the names and versions of what turns files into pixels."""
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
-    return {"name": "PyAV", "version": av.__version__, "libavcodec": codec, "opencv": cv2.__version__}
+    return {"name": "PyAV", "version": av.__version__, "libavcodec": codec, **images.decoder_versions()}
 
 
 def _read_video(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
     with _open(path) as (container, stream):
-        problems: list[str] = []
-        packets = _packets(container, stream, problems)
-        expected, held = _count(packets)
+        expected, held = _count(_packets(container, stream))
         wanted = set(choose(expected)) if expected else set()
         decoded = None
         if held:
-            decoded = _decode(container, stream, held, problems, wanted, transform)
+            decoded = _decode(container, stream, held, wanted, transform)
     if decoded is None:
         decoded = _decode_anew(path, wanted, transform)
     rightly_wanted = set(choose(decoded.num_frames))
@@ -114,8 +84,8 @@ def _open(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
-    """Yields packets up to the end, or up to where a damaged file cannot be followed any more; an empty one flushes."""
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Yields packets up to the end (an empty one flushes), or up to the error that ends a damaged file, and that."""
     packets = container.demux(stream)
     while True:
         try:
@@ -123,8 +93,7 @@ def _packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
         except StopIteration:
             return
         except av.error.FFmpegError as error:
-            problems.append(f"reading stops early: {error.strerror}")
-            yield None
+            yield error
             return
         yield packet
 
@@ -134,8 +103,9 @@ def _count(packets: Iterable[Any]) -> tuple[int, list[Any]]:
     held: list[Any] = []
     count = size = 0
     for packet in packets:
-        count += bool(packet and packet.size and not packet.is_discard)
-        size += packet.size if packet else 0
+        if not isinstance(packet, av.error.FFmpegError):
+            count += bool(packet.size and not packet.is_discard)
+            size += packet.size
         if size <= _MAX_HELD:
             held.append(packet)
         else:
@@ -145,27 +115,23 @@ def _count(packets: Iterable[Any]) -> tuple[int, list[Any]]:
 
 def _decode_anew(path: pathlib.Path, wanted: set[int], transform: Transform) -> Decoded:
     with _open(path) as (container, stream):
-        problems: list[str] = []
-        return _decode(container, stream, _packets(container, stream, problems), problems, wanted, transform)
+        return _decode(container, stream, _packets(container, stream), wanted, transform)
 
 
-def _decode(
-    container: Any,
-    stream: Any,
-    packets: Iterable[Any],
-    problems: list[str],
-    wanted: set[int],
-    transform: Transform,
-) -> Decoded:
-    """Decodes packets from first to last and keeps the wanted frames; `problems` says what came up in reading them."""
+def _decode(container: Any, stream: Any, packets: Iterable[Any], wanted: set[int], transform: Transform) -> Decoded:
+    """Decodes packets from first to last and keeps the wanted frames."""
     decoded = Decoded()
+    problems: list[str] = []
     failures: list[str] = []
     first_time = last_time = math.nan
     # One for all frames: PyAV would set up a new one, for more than a small frame's conversion takes, with each frame.
     reformatter = VideoReformatter()
     for packet in packets:
+        ended = isinstance(packet, av.error.FFmpegError)
+        if ended:
+            problems.append(f"reading stops early: {packet.strerror}")
         try:
-            frames = packet.decode() if packet else stream.codec_context.decode(None)
+            frames = stream.codec_context.decode(None) if ended else packet.decode()
         except av.error.FFmpegError as error:
             failures.append(str(error.strerror))
             continue
@@ -176,12 +142,18 @@ def _decode(
             if index in wanted:
                 decoded.frames[index] = transform(_upright_rgb(frame, reformatter))
                 decoded.times[index] = last_time
-    declared = _declared(container, stream)
     if failures:
         problems.append(f"{len(failures)} packets do not decode (the first: {failures[0]})")
     if not decoded.num_frames:
         raise UnreadableVideoError("; ".join(["no frame decodes", *problems]))
-    _complete(decoded, declared, first_time, last_time, problems)
+    declared, span = _declared(container, stream), last_time - first_time
+    decoded.fps = declared.fps
+    if math.isnan(decoded.fps) and decoded.num_frames > 1 and span > 0:
+        decoded.fps = (decoded.num_frames - 1) / span
+    for index, time in decoded.times.items():
+        if math.isnan(time):  # AVI and raw streams may give no time stamps; a rate they give says the same.
+            decoded.times[index] = index / decoded.fps
+    decoded.note = "; ".join(problems + _shortfall(decoded, declared, span))
     return decoded
 
 
@@ -203,20 +175,13 @@ def _declared(container: Any, stream: Any) -> _Declared:
     return _Declared(stream.frames, float(stream.average_rate or math.nan), duration)
 
 
-def _complete(decoded: Decoded, declared: _Declared, first: float, last: float, problems: list[str]) -> None:
-    """Fills in rate, times and note, given the first and last presentation time in seconds (NaN: unknown)."""
-    decoded.fps = declared.fps
-    span = last - first
-    if math.isnan(decoded.fps) and decoded.num_frames > 1 and span > 0:
-        decoded.fps = (decoded.num_frames - 1) / span
-    for index, time in decoded.times.items():
-        if math.isnan(time):  # AVI and raw streams may give no time stamps; a rate they give says the same.
-            decoded.times[index] = index / decoded.fps
+def _shortfall(decoded: Decoded, declared: _Declared, span: float) -> list[str]:
+    """Returns what is missing of what a file declares; `span` is the time from first to last frame, s (or NaN)."""
     if decoded.num_frames < declared.frames:
-        problems.append(f"declares {declared.frames} frames, {decoded.num_frames} decode")
-    elif span + 2 / decoded.fps < 0.9 * declared.duration:
-        problems.append(f"declares {declared.duration:.2f} s, frames end after {span + 1 / decoded.fps:.2f} s")
-    decoded.note = "; ".join(problems)
+        return [f"declares {declared.frames} frames, {decoded.num_frames} decode"]
+    if span + 2 / decoded.fps < 0.9 * declared.duration:
+        return [f"declares {declared.duration:.2f} s, frames end after {span + 1 / decoded.fps:.2f} s"]
+    return []
 
 
 def _upright_rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
@@ -242,45 +207,3 @@ def _oriented(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     else:
         return image
     return np.ascontiguousarray(image[:: -1 if row_sign < 0 else 1, :: -1 if column_sign < 0 else 1])
-
-
-def _read_folder(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
-    """Reads chosen frames only, so n counts the image files; one that turns out to be broken is taken off and told."""
-    files, problems = _frame_files(path)
-    decoded = Decoded()
-    images: dict[pathlib.Path, np.ndarray] = {}
-    while files:
-        wanted = sorted(set(choose(len(files))))
-        broken = {files[index] for index in wanted if not _load_image(files[index], images, transform)}
-        if not broken:
-            decoded.num_frames = len(files)
-            decoded.frames = {index: images[files[index]] for index in wanted}
-            decoded.times = dict.fromkeys(wanted, math.nan)
-            decoded.note = "; ".join(problems)
-            return decoded
-        problems += [f"{file.name} is not a readable image" for file in sorted(broken)]
-        files = [file for file in files if file not in broken]
-    raise UnreadableVideoError("; ".join(problems) or "no frame images (0001.jpg, img_00001.jpg, …)")
-
-
-def _frame_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
-    """Returns the frame images of a folder in the order of their numbers, and what is odd about them."""
-    matches = [(_FRAME_NAME.fullmatch(entry.name), entry) for entry in sorted(path.iterdir())]
-    named = [(int(match["number"]), match["prefix"], entry) for match, entry in matches if match]
-    if len({prefix for _, prefix, _ in named}) > 1:
-        raise UnreadableVideoError(f"frames of several kinds: {', '.join(sorted({repr(p) for _, p, _ in named}))}")
-    numbers = [number for number, _, _ in sorted(named)]
-    if len(set(numbers)) < len(numbers):
-        raise UnreadableVideoError("two frames with the same number")
-    gaps = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
-    return [entry for _, _, entry in sorted(named)], [f"{gaps} frame numbers are missing"] if gaps else []
-
-
-def _load_image(file: pathlib.Path, images: dict[pathlib.Path, np.ndarray], transform: Transform) -> bool:
-    if file not in images:
-        data = np.fromfile(file, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if image is None:
-            return False
-        images[file] = transform(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    return True

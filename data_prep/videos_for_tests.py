@@ -1,11 +1,12 @@
 """Videos and stores that several tests are made of."""
 
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from data_prep import building, encoding
+from data_prep import building, decoded, encoding, videos
 
 
 def folder_config(tmp_path: pathlib.Path, sizes: dict[str, int], **settings: Any) -> building.PrepareConfig:
@@ -29,3 +30,14 @@ def film(path: pathlib.Path, num_frames: int) -> None:
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
     """Returns name -> bytes of all files in a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read(path: pathlib.Path, indices: Collection[int]) -> decoded.Decoded:
+    """Reads frames of a source, in its own size."""
+    return videos.read_frames(path, lambda num_frames: indices, np.copy)
+
+
+def near(found: decoded.Decoded, expected: dict[int, int]) -> bool:
+    """Returns whether the frames read are those of the indices given, with those mean levels, but for 2."""
+    levels = {index: round(float(frame.mean())) for index, frame in found.frames.items()}
+    return levels.keys() == expected.keys() and all(abs(levels[n] - level) <= 2 for n, level in expected.items())

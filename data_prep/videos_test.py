@@ -1,13 +1,12 @@
-import math
 import pathlib
 import struct
 
 import av
-import cv2
 import numpy as np
 import pytest
 
 from data_prep import encoding, sampling, videos
+from data_prep.videos_for_tests import near, read
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,9 +14,9 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 def test_the_frames_that_are_chosen_are_the_ones_that_come(tmp_path):
     # With B-frames, the order in the file is not that of presentation.
     path = _film(tmp_path / "a.mp4", 30, "libx264", options={"bf": "3", "qp": "1"})
-    decoded = _read(path, [0, 7, 29])
+    decoded = read(path, [0, 7, 29])
     assert decoded.num_frames == 30 and decoded.fps == 10 and decoded.note == ""
-    assert _near(decoded, {0: 10, 7: 38, 29: 126})
+    assert near(decoded, {0: 10, 7: 38, 29: 126})
     assert decoded.times == {0: 0.0, 7: 0.7, 29: 2.9}
 
 
@@ -27,9 +26,9 @@ def test_the_frames_that_are_chosen_are_the_ones_that_come(tmp_path):
 )
 def test_containers_and_codecs(tmp_path, name, codec):
     path = _film(tmp_path / name, 12, codec, "yuvj420p" if codec == "mjpeg" else "yuv420p", bit_rate=400_000)
-    decoded = _read(path, [0, 11])
+    decoded = read(path, [0, 11])
     assert decoded.num_frames == 12 and decoded.fps == 10
-    assert _near(decoded, {0: 10, 11: 54})
+    assert near(decoded, {0: 10, 11: 54})
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3])
@@ -37,14 +36,14 @@ def test_very_short_videos(tmp_path, num_frames):
     path = _film(tmp_path / "a.mp4", num_frames, "libx264", options={"qp": "1"})
     decoded = videos.read_frames(path, lambda n: sampling.subsample(n, 5).tolist(), np.copy)
     assert decoded.num_frames == num_frames and decoded.fps == 10
-    assert _near(decoded, {n: 10 + 4 * n for n in range(num_frames)})
+    assert near(decoded, {n: 10 + 4 * n for n in range(num_frames)})
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (51, 67), (2, 300)])
 def test_odd_sizes(tmp_path, size):
     path = _film(tmp_path / "a.mp4", 4, "libx264", "yuv444p", size=size, options={"qp": "1"})
-    decoded = _read(path, [3])
-    assert decoded.frames[3].shape == (*size, 3) and _near(decoded, {3: 22})
+    decoded = read(path, [3])
+    assert decoded.frames[3].shape == (*size, 3) and near(decoded, {3: 22})
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le", "yuv444p10le"])
@@ -56,7 +55,7 @@ def test_colors_come_as_rgb_in_the_matrix_and_range_declared(tmp_path, pixel_for
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 100, 50)]
     frames = [np.full((16, 16, 3), color, np.uint8) for color in colors]
     encoding.write_video(tmp_path / "a.mp4", frames, "libx264", pixel_format, tags=tags, options={"qp": "1", "bf": "0"})
-    decoded = _read(tmp_path / "a.mp4", range(4))
+    decoded = read(tmp_path / "a.mp4", range(4))
     for index, color in enumerate(colors):
         np.testing.assert_allclose(decoded.frames[index][8, 8], color, atol=5)
 
@@ -64,13 +63,13 @@ def test_colors_come_as_rgb_in_the_matrix_and_range_declared(tmp_path, pixel_for
 def test_alpha_is_dropped(tmp_path):
     frame = np.full((16, 16, 4), (200, 100, 50, 30), np.uint8)
     encoding.write_video(tmp_path / "a.mov", [frame, frame], "png", "rgba")
-    np.testing.assert_array_equal(_read(tmp_path / "a.mov", [1]).frames[1][3, 3], (200, 100, 50))
+    np.testing.assert_array_equal(read(tmp_path / "a.mov", [1]).frames[1][3, 3], (200, 100, 50))
 
 
 def test_variable_frame_rate_gives_the_times_of_presentation(tmp_path):
     times = [0, 1, 5, 6, 20]
     path = _film(tmp_path / "a.mp4", 5, "libx264", times=times, options={"qp": "1"})
-    decoded = _read(path, range(5))
+    decoded = read(path, range(5))
     assert decoded.num_frames == 5
     assert decoded.times == pytest.approx({n: time / 10 for n, time in enumerate(times)})
 
@@ -98,7 +97,7 @@ def test_rotation_and_mirroring_in_the_metadata_are_applied(tmp_path, matrix, sh
     a, b, c, d = (value * 65536 for value in matrix)
     data[start : start + 20] = struct.pack(">5i", a, b, 0, c, d)
     path.write_bytes(data)
-    image = _read(path, [1]).frames[1]
+    image = read(path, [1]).frames[1]
     assert image.shape == (*shape, 3)
     corners = {(y, x): image[y, x, 0] > 128 for y in (0, -1) for x in (0, -1)}
     assert [corner for corner, is_red in corners.items() if is_red] == [red]
@@ -110,7 +109,7 @@ def test_packets_that_fail_are_left_out_and_the_choice_is_made_again(tmp_path):
     passes = []
     decoded = videos.read_frames(path, lambda n: passes.append(n) or [0, n - 1], np.copy)
     assert passes == [10, 8] and decoded.num_frames == 8
-    assert _near(decoded, {0: 10, 7: 42})  # Pictures 0 1 3 4 5 6 7 8 are left; number 7 is picture 8.
+    assert near(decoded, {0: 10, 7: 42})  # Pictures 0 1 3 4 5 6 7 8 are left; number 7 is picture 8.
     assert decoded.note.startswith("2 packets do not decode (the first: Invalid data")
     assert decoded.note.endswith("declares 10 frames, 8 decode")
 
@@ -126,7 +125,7 @@ def test_a_truncated_file_gives_what_decodes_and_says_so(tmp_path, name, codec):
     path = tmp_path / name
     encoding.write_video(path, frames, codec, pixel_format, container_options=container_options)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    decoded = _read(path, [0])
+    decoded = read(path, [0])
     assert 5 < decoded.num_frames < 35
     assert decoded.note
 
@@ -135,11 +134,11 @@ def test_a_long_video_is_not_held_in_memory(tmp_path, monkeypatch):
     path = _film(tmp_path / "a.mp4", 30, "libx264", options={"qp": "1"})
     monkeypatch.setattr(videos, "_MAX_HELD", 100)
     with videos._open(path) as (container, stream):
-        assert videos._count(videos._packets(container, stream, [])) == (30, [])
+        assert videos._count(videos._packets(container, stream)) == (30, [])
     chosen = []
     decoded = videos.read_frames(path, lambda n: [3, n - 1], lambda frame: chosen.append(1) or frame[:1, :1].copy())
     assert len(chosen) == 2 and set(decoded.frames) == {3, 29}
-    assert _near(decoded, {3: 22, 29: 126})
+    assert near(decoded, {3: 22, 29: 126})
 
 
 def test_what_holds_no_video_is_told_with_its_reason(tmp_path):
@@ -158,68 +157,14 @@ def test_what_holds_no_video_is_told_with_its_reason(tmp_path):
         "nothing.mp4": "No such file",
     }.items():
         with pytest.raises(videos.UnreadableVideoError, match=reason):
-            _read(tmp_path / name, [0])
+            read(tmp_path / name, [0])
 
 
 def test_a_video_of_broken_frames_alone_is_told(tmp_path):
     path = _film(tmp_path / "a.avi", 3, "mjpeg", "yuvj420p")
     _break_pictures(path, [0, 1, 2])
     with pytest.raises(videos.UnreadableVideoError, match="no frame decodes; 3 packets do not decode"):
-        _read(path, [0])
-
-
-@pytest.mark.parametrize(
-    "name", ["{:04d}.jpg", "img_{:05d}.jpg", "{}.JPEG", "frame-{:03d}.png", "{}.tif", "{}.TIFF", "{:02d}.webp"]
-)
-def test_folders_of_frames_are_read_in_the_order_of_their_numbers(tmp_path, name):
-    _frames(tmp_path, name, range(1, 13))
-    (tmp_path / "DONE").touch()
-    decoded = _read(tmp_path, [0, 9, 11])
-    assert decoded.num_frames == 12 and decoded.note == ""
-    assert _near(decoded, {0: 14, 9: 50, 11: 58})  # Frame n of the folder is 10 + 4 (n + 1).
-    assert math.isnan(decoded.fps) and all(math.isnan(time) for time in decoded.times.values())
-
-
-def test_color_images_come_as_rgb(tmp_path):
-    cv2.imwrite(str(tmp_path / "1.png"), np.full((4, 4, 3), (50, 100, 200), np.uint8))  # OpenCV writes BGR.
-    np.testing.assert_array_equal(_read(tmp_path, [0]).frames[0][0, 0], (200, 100, 50))
-
-
-@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
-def test_alpha_of_frames_in_a_folder_is_dropped(tmp_path, suffix):
-    image = np.full((8, 8, 4), (50, 100, 200, 30), np.uint8)  # OpenCV writes BGRA.
-    cv2.imwrite(str(tmp_path / f"1.{suffix}"), image, (cv2.IMWRITE_WEBP_QUALITY, 101))  # 101: without loss.
-    np.testing.assert_array_equal(_read(tmp_path, [0]).frames[0][0, 0], (200, 100, 50))
-
-
-def test_sixteen_bits_of_a_tiff_frame_are_rounded_to_eight(tmp_path):
-    cv2.imwrite(str(tmp_path / "1.tiff"), np.full((8, 8, 3), 400, np.uint16))  # 400 / 257 = 1.56
-    np.testing.assert_array_equal(_read(tmp_path, [0]).frames[0], np.full((8, 8, 3), 2, np.uint8))
-
-
-def test_gaps_and_broken_images_in_a_folder_are_told(tmp_path):
-    _frames(tmp_path, "{:04d}.jpg", [1, 2, 3, 6, 7])
-    (tmp_path / "0007.jpg").write_bytes(b"\xff\xd8\xff")
-    (tmp_path / "0001.jpg").write_bytes(b"")
-    decoded = videos.read_frames(tmp_path, lambda n: [0, n - 1], np.copy)
-    assert decoded.num_frames == 3 and _near(decoded, {0: 18, 2: 34})
-    assert decoded.note == (
-        "2 frame numbers are missing; 0001.jpg is not a readable image; 0007.jpg is not a readable image"
-    )
-
-
-def test_folders_that_are_no_video_are_told(tmp_path):
-    for name, files, reason in [
-        ("empty", [], "no frame images"),
-        ("two", ["1.jpg", "0001.jpg"], "two frames with the same number"),
-        ("kinds", ["img_1.jpg", "flow_x_1.jpg"], "several kinds: 'flow_x_', 'img_'"),
-        ("broken", ["1.jpg"], "1.jpg is not a readable image"),
-    ]:
-        (tmp_path / name).mkdir()
-        for file in files:
-            (tmp_path / name / file).touch()
-        with pytest.raises(videos.UnreadableVideoError, match=reason):
-            _read(tmp_path / name, [0])
+        read(path, [0])
 
 
 REAL = {  # Name: frames that decode, shape of the first, part of the note.
@@ -265,21 +210,15 @@ def test_real_videos(name):
 )
 def test_real_files_without_video(name, reason):
     with pytest.raises(videos.UnreadableVideoError, match=reason):
-        _read(SHARED / "videos" / name, [0])
+        read(SHARED / "videos" / name, [0])
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
 def test_a_real_rotated_video_shows_what_the_upright_one_shows():
-    upright, turned = (_read(SHARED / "videos" / f"decord_video_{angle}.mov", [0]).frames[0] for angle in (0, 90))
+    upright, turned = (read(SHARED / "videos" / f"decord_video_{angle}.mov", [0]).frames[0] for angle in (0, 90))
     # The turned file was filmed in portrait: the same keys, seen twice as large; compare their mean colors.
     assert turned.shape[0] > turned.shape[1] and upright.shape[0] < upright.shape[1]
     np.testing.assert_allclose(turned.mean((0, 1)), upright.mean((0, 1)), atol=20)
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
-def test_real_folders_of_frames():
-    for name, num_frames in {"2": 48, "13201": 49, "57082": 38, "80962": 58}.items():
-        assert _read(SHARED / "frame_folders" / name, [0]).num_frames == num_frames
 
 
 def _film(path, num_frames, codec, pixel_format="yuv420p", size=(32, 32), **settings):
@@ -299,21 +238,3 @@ def _break_pictures(path, numbers):
             data[begin:end] = bytes(end - begin)
         number += 1
     path.write_bytes(data)
-
-
-def _frames(folder, name, numbers):
-    for number in numbers:
-        cv2.imwrite(str(folder / name.format(number)), np.full((8, 8, 3), 10 + 4 * number, np.uint8))
-
-
-def _read(path, indices):
-    return videos.read_frames(path, lambda n: indices, np.copy)
-
-
-def _levels(decoded):
-    return {index: round(float(frame.mean())) for index, frame in decoded.frames.items()}
-
-
-def _near(decoded, expected):
-    levels = _levels(decoded)
-    return levels.keys() == expected.keys() and all(abs(levels[n] - level) <= 2 for n, level in expected.items())

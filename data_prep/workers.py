@@ -75,14 +75,15 @@ def run_jobs(
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Keeps OpenCV to one thread and FFmpeg silent for a while."""
-    threads, level = cv2.getNumThreads(), av.logging.get_level()
+    """Keeps OpenCV to one thread, and it and FFmpeg silent, for a while."""
+    threads, levels = cv2.getNumThreads(), (av.logging.get_level(), cv2.utils.logging.getLogLevel())
     _be_modest()
     try:
         yield
     finally:
         cv2.setNumThreads(threads)
-        av.logging.set_level(level)
+        av.logging.set_level(levels[0])
+        cv2.utils.logging.setLogLevel(levels[1])
 
 
 def available() -> int:
@@ -105,7 +106,8 @@ def start_worker(shared: Any = None) -> None:
 
 def _be_modest() -> None:
     cv2.setNumThreads(0)
-    av.logging.set_level(None)  # What FFmpeg would say about odd files, we say in notes and failures.
+    av.logging.set_level(None)  # What FFmpeg and OpenCV would say about odd files, we say in notes and failures.
+    cv2.utils.logging.setLogLevel(0)
 
 
 def _end_with(sentinel: int) -> None:

@@ -19,14 +19,19 @@ def test_what_a_job_raises_comes_through(num_workers):
         list(workers.run_jobs(_square, [0, 5, 0], num_workers, lambda ticks: None))
 
 
-def test_work_in_this_process_leaves_its_threads_as_they_were():
-    before = cv2.getNumThreads()
-    list(workers.run_jobs(_square, [3], 1, lambda ticks: None))
-    assert cv2.getNumThreads() == before
+def test_work_in_this_process_leaves_its_threads_and_its_messages_as_they_were():
+    before = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
+    seen = list(workers.run_jobs(_opencv_messages, [None], 1, lambda ticks: None))
+    assert (cv2.getNumThreads(), cv2.utils.logging.getLogLevel()) == before
+    assert seen == [0] and before[1] > 0  # None while jobs run.
 
 
 def test_no_jobs_give_no_results():
     assert list(workers.run_jobs(_square, [], 4, lambda ticks: None)) == []
+
+
+def _opencv_messages(job, tick):
+    return cv2.utils.logging.getLogLevel()
 
 
 def _square(number, tick):

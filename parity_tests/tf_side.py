@@ -1,5 +1,8 @@
 """One model in TensorFlow: its outcome on a batch, in NumPy."""
 
+import tf_impl  # noqa: F401  (first: it chooses Keras' backend, and holds back TensorFlow's start-up lines)
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 

@@ -1,12 +1,12 @@
-"""ConvLSTM classifier (Shi et al. 2015, arXiv:1506.04214, without peepholes), as section 4.2 of the paper uses it.
+"""ConvLSTM classifier (Shi et al. 2015, arXiv:1506.04214, no peepholes: D4), as section 4.2 of the paper uses it.
 
 Per layer, with * a SAME convolution, W of stride 2, U of stride 1, and the gates in the order i, f, c, o:
 
     i_t, f_t, o_t = sigmoid(W x_t + U * h_(t-1) + b)        g_t = tanh(W x_t + U * h_(t-1) + b)
     c_t = f_t c_(t-1) + i_t g_t                             h_t = o_t tanh(c_t)
 
-then batch norm over N, T, H, W together and a 2x2 max-pool of each frame. Inside, tensors are `[N, T, H, W, C]` as on
-the border.
+then batch norm over N, T, H, W together (in training by the batch's own statistics, D5) and a 2x2 max-pool of each
+frame. Inside, tensors are `[N, T, H, W, C]` as on the border.
 """
 
 from typing import Any
@@ -42,10 +42,19 @@ class ConvLSTMLayer(layers.Layer):
 
     def recur(self, gates: tf.Tensor) -> tf.Tensor:
         """Runs through time: the input's share of the gates `[N, T, H, W, 4 F]` -> hidden states `[N, T, H, W, F]`."""
-        return _recurrence(gates, self.recurrent_kernel)
+        return plain_recurrence(gates, self.recurrent_kernel)
 
 
-def _recurrence(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def plain_recurrence(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Runs through time as the equations say.
+
+    Args:
+      inputs: the input's share of the gates, `[N, T, H, W, 4 F]`.
+      kernel: recurrent kernel, `[h, w, F, 4 F]`.
+
+    Returns:
+      Hidden states, `[N, T, H, W, F]`.
+    """
     hidden_states: list[tf.Tensor] = []
     cell = None
     for gates in tf.unstack(inputs, axis=1):

@@ -134,7 +134,7 @@ class CenterAndScale(Layer):
 class BatchNorm(Layer):
     """Batch norm over all axes but the channels; in training it updates the running statistics.
 
-    Running variance is unbiased (n / (n - 1)), as in PyTorch (Keras' own layer keeps the biased one); the batch is
+    Running variance is unbiased (D7: n / (n - 1)), as in PyTorch (Keras' own layer keeps the biased one); the batch is
     normalised by the biased one.
 
     Args:
@@ -237,7 +237,7 @@ class Dense(Layer):
 
 
 class MaxPool(Layer):
-    """Max-pool with SAME padding, which counts as -inf."""
+    """Max-pool with SAME padding, which counts as -inf (D2)."""
 
     def __init__(self, kernel_size: tuple[int, ...], strides: tuple[int, ...], name: str | None = None) -> None:
         super().__init__(name=name)

@@ -9,11 +9,12 @@ probabilities will do as a model, and nothing but the mask is differentiated:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from common import errors
 from common.explaining import mask_search, masks, perturbations
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
@@ -123,10 +124,11 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
+        self.checked = False  # Whether the model was seen to score a clip alike whenever, and whatever is beside it.
         self._traced: dict[tuple, _Graphs] = {}
 
     def on(self, clips: tf.Tensor, targets: np.ndarray) -> "Scorer":
-        """Returns what the functions of `mask_search` are called with, after one call of the model to check it.
+        """Returns what the functions of `mask_search` are called with, after a few calls of the model to check it.
 
         Args:
           clips: `[N, T, H, W, C]`, any dtype.
@@ -218,7 +220,19 @@ def _trace(computation: _Computation, clips: tf.Tensor, dtype: tf.DType) -> _Gra
         name: tf.function(getattr(computation, name), input_signature=signature, autograph=False)
         for name, signature in signatures.items()
     }
+    _check_constant(graphs["score_prepared"].get_concrete_function().graph.as_graph_def())
     return _Graphs(prepare=prepare, **graphs)
+
+
+def _check_constant(graph: Any) -> None:
+    """Refuses a model that changes variables when it scores, before it has changed one."""
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assigning = sum(node.op.startswith(("Assign", "ResourceScatter", "ResourceApply")) for node in nodes)
+    if assigning:
+        raise errors.UserError(
+            "A model must not change its variables when it scores clips (call it with training=False). "
+            f"Received: one that does so in {assigning} places"
+        )
 
 
 class Scorer:
@@ -234,7 +248,13 @@ class Scorer:
         self._batch_size = search.batch_size or self.num_clips
         self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
         self._computation = search.traced(self._clips, self._dtype)
-        mask_search.check_probabilities(_numpy(search.score_fn(tf.cast(self._clips[:1], self._dtype))), targets)
+        clip = tf.cast(self._clips[:1], self._dtype)
+        alone = _numpy(search.score_fn(clip))
+        mask_search.check_probabilities(alone, targets)
+        if not search.checked:
+            again, beside = search.score_fn(clip), search.score_fn(tf.concat([clip, clip[:, ::-1]], axis=0))
+            mask_search.check_steady(alone, _numpy(again), _numpy(beside))
+            search.checked = True
 
     def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
         """Returns F_c, float64 `[M]`, of clips, int `[M]`, under masks, float `[M, T]`."""
@@ -292,6 +312,8 @@ class Scorer:
 
 
 def _of_targets(probabilities: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    if probabilities.shape.rank is not None:  # None in a graph, which is for any number of clips.
+        mask_search.check_shape(tuple(1 if size is None else size for size in probabilities.shape))
     return tf.gather(probabilities, targets, axis=1, batch_dims=1)
 
 

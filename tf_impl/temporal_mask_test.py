@@ -305,11 +305,49 @@ def test_a_model_is_as_it_was(method):
     assert _state(model) == before
 
 
+def _noise(clips):
+    return _motion(clips) * tf.random.uniform((), 0.5, 1.0)
+
+
+def _by_batch(clips):
+    return _motion(clips) * tf.cast(tf.shape(clips)[0], tf.float32) / 4
+
+
+@pytest.mark.parametrize(("score_fn", "when"), [(_noise, "from call to call"), (_by_batch, "with another clip beside")])
+def test_a_score_that_depends_on_more_than_the_clip_is_refused(score_fn, when):
+    with pytest.raises(errors.UserError, match=f"must depend on that clip alone, .* they change by .* {when}"):
+        temporal_mask.learn_masks(score_fn, _jumps(3, 6), [3, 6], MaskConfig(iterations=2))
+
+
+def test_a_model_in_training_mode_is_refused_and_left_as_it_was():
+    model = _trained()
+    model.layers[2].trainable = True
+    before = _state(model)
+    for search in (temporal_mask.learn_masks, temporal_mask.best_interval):
+        with pytest.raises(errors.UserError, match=r"must not change its variables .*training=False.* in \d+ places"):
+            search(lambda clips: model(clips, training=True), _random_clips(2, np.uint8), [0, 1], MaskConfig())
+    assert _state(model) == before
+
+
+def test_the_model_is_checked_once_a_search():
+    calls = []
+
+    def score_fn(clips):
+        calls.append(clips.shape[0])
+        return _motion(clips)
+
+    search = temporal_mask.MaskSearch(score_fn, MaskConfig(iterations=2))
+    for expected in ([None, 1, 1, 2], [1]):  # None: traced.
+        calls.clear()
+        search.on(_jumps(3, 6), [3, 6])
+        assert calls == expected
+
+
 @pytest.mark.parametrize("fails_at", [1, 3])
 def test_a_search_in_which_the_model_failed_can_be_used_again(short, fails_at):
     calls = []
 
-    def score_fn(clips):  # Called to check it, and to trace either graph.
+    def score_fn(clips):  # Called to trace it, to check it, and to trace other graphs.
         calls.append(clips)
         if len(calls) == fails_at:
             raise ZeroDivisionError

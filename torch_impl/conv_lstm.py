@@ -1,12 +1,12 @@
-"""ConvLSTM classifier (Shi et al. 2015, arXiv:1506.04214, without peepholes), as section 4.2 of the paper uses it.
+"""ConvLSTM classifier (Shi et al. 2015, arXiv:1506.04214, no peepholes: D4), as section 4.2 of the paper uses it.
 
 Per layer, with * a SAME convolution, W of stride 2, U of stride 1, and the gates in the order i, f, c, o:
 
     i_t, f_t, o_t = sigmoid(W x_t + U * h_(t-1) + b)        g_t = tanh(W x_t + U * h_(t-1) + b)
     c_t = f_t c_(t-1) + i_t g_t                             h_t = o_t tanh(c_t)
 
-then batch norm over N, T, H, W together and a 2x2 max-pool of each frame. Inside, tensors are `[T, N, C, H, W]`:
-a time step is one block of memory.
+then batch norm over N, T, H, W together (in training by the batch's own statistics, D5) and a 2x2 max-pool of each
+frame. Inside, tensors are `[T, N, C, H, W]`: a time step is one block of memory.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from common.models import architectures, configs
-from torch_impl import layers
+from torch_impl import layers, recurrence
 
 _STRIDES = (2, 2)
 _POOL = (2, 2)
@@ -37,97 +37,29 @@ class ConvLSTMLayer(nn.Module):
 
     def recur(self, gates: torch.Tensor) -> torch.Tensor:
         """Runs through time: the input's share of the gates `[T, N, 4 F, H, W]` -> hidden states `[T, N, F, H, W]`."""
-        # A zero in front makes an even kernel odd, whose SAME padding is symmetric, as the convolution's own is.
-        height, width = self.recurrent_kernel.shape[2:]
-        kernel = functional.pad(self.recurrent_kernel.to(gates.dtype), (1 - width % 2, 0, 1 - height % 2, 0))
-        keep = torch.is_grad_enabled() and (gates.requires_grad or kernel.requires_grad)
-        return _Recurrence.apply(gates, kernel, keep)
+        return recurrence.run(gates, self.recurrent_kernel)
 
 
-class _Recurrence(torch.autograd.Function):
-    """The time loop, with backpropagation through time written out.
+def plain_recurrence(inputs: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Runs through time as the equations say; `recurrence.run` computes the same, with a faster gradient.
 
-    Autograd would take one kernel gradient a step; here one convolution over all steps gives their sum. Gates are
-    stored as activations i, f, g, o; everything is in the dtype of the convolutions.
+    Args:
+      inputs: the input's share of the gates, `[T, N, 4 F, H, W]`.
+      kernel: recurrent kernel, `[4 F, F, h, w]`.
+
+    Returns:
+      Hidden states, `[T, N, F, H, W]`.
     """
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, inputs: torch.Tensor, kernel: torch.Tensor, keep: bool
-    ) -> torch.Tensor:
-        """Inputs `[T, N, 4 F, H, W]`, kernel `[4 F, F, h, w]` (odd) -> hidden states `[T, N, F, H, W]`."""
-        gates, cells = [], []
-        hidden = _like(inputs, kernel.shape[1])
-        for t, z in enumerate(inputs):
-            if t:
-                z = functional.conv2d(hidden[t - 1], kernel, padding="same").add_(z)
-            activations = torch.sigmoid(z)
-            i, f, g, o = activations.chunk(4, dim=1)
-            torch.tanh(z.chunk(4, dim=1)[2], out=g)
-            cell = i * g
-            if t:
-                cell.addcmul_(f, cells[-1])
-            torch.mul(o, torch.tanh(cell), out=hidden[t])
-            gates, cells = ([*gates, activations], [*cells, cell]) if keep else ([], [cell])
-        ctx.save_for_backward(kernel, hidden, *gates, *cells)
-        return hidden
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_hidden: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        """Returns the gradients of inputs and kernel."""
-        kernel, hidden, *states = ctx.saved_tensors
-        gates, cells = states[: len(hidden)], states[len(hidden) :]
-        grad_z = _like(hidden, len(kernel))
-        grad_h, grad_c = grad_hidden[-1], torch.zeros_like(cells[-1])
-        for t in reversed(range(len(hidden))):
-            grad_c = _step_backward(grad_h, grad_c, gates[t], cells[t], cells[t - 1] if t else None, grad_z[t])
-            if t:
-                grad_h = _convolution_backward(grad_z[t], hidden[t - 1], kernel, 0) + grad_hidden[t - 1]
-        grad_kernel = torch.zeros_like(kernel)
-        if ctx.needs_input_grad[1] and len(hidden) > 1:
-            grad_kernel = _convolution_backward(grad_z[1:].flatten(0, 1), hidden[:-1].flatten(0, 1), kernel, 1)
-        return grad_z, grad_kernel, None
-
-
-def _step_backward(
-    grad_h: torch.Tensor,
-    grad_c: torch.Tensor,
-    gates: torch.Tensor,
-    cell: torch.Tensor,
-    previous_cell: torch.Tensor | None,
-    grad_z: torch.Tensor,
-) -> torch.Tensor:
-    """Writes one step's gradient before the gates' activations to `grad_z`, and returns that of the previous cell."""
-    i, f, g, o = gates.chunk(4, dim=1)
-    grad_i, grad_f, grad_g, grad_o = grad_z.chunk(4, dim=1)
-    sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
-    tanh_cell = torch.tanh(cell)
-    sigmoid_backward(grad_h * tanh_cell, o, grad_input=grad_o)
-    grad_c = grad_c + tanh_backward(grad_h * o, tanh_cell)
-    sigmoid_backward(grad_c * g, i, grad_input=grad_i)
-    tanh_backward(grad_c * i, g, grad_input=grad_g)
-    if previous_cell is None:
-        grad_f.zero_()
-    else:
-        sigmoid_backward(grad_c * previous_cell, f, grad_input=grad_f)
-    return grad_c * f
-
-
-def _convolution_backward(grad: torch.Tensor, x: torch.Tensor, kernel: torch.Tensor, wanted: int) -> torch.Tensor:
-    """Returns the gradient of a SAME convolution's input (`wanted` 0) or kernel (1)."""
-    pad = [length // 2 for length in kernel.shape[2:]]
-    mask = [wanted == 0, wanted == 1, False]
-    gradients = torch.ops.aten.convolution_backward(grad, x, kernel, None, [1, 1], pad, [1, 1], False, [0, 0], 1, mask)
-    return gradients[wanted]
-
-
-def _like(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """Returns an empty tensor of other channels `[T, N, channels, H, W]`, each step in channels-last memory."""
-    time, batch, _, height, width = x.shape
-    return x.new_empty(time, batch, height, width, channels).permute(0, 1, 4, 2, 3)
+    hidden_states: list[torch.Tensor] = []
+    cell = None
+    for gates in inputs:
+        if hidden_states:
+            gates = gates + layers.same_conv(hidden_states[-1], kernel, (1, 1))
+        i, f, g, o = gates.chunk(4, dim=1)
+        new = torch.sigmoid(i) * torch.tanh(g)
+        cell = new if cell is None else torch.sigmoid(f) * cell + new
+        hidden_states.append(torch.sigmoid(o) * torch.tanh(cell))
+    return torch.stack(hidden_states)
 
 
 class FrameBatchNorm(layers.BatchNorm):

@@ -10,6 +10,7 @@ import numpy as np
 
 _DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs"
 _PAGE = (_DOCS / "your_own_model.md").read_text(encoding="utf-8")
+_README = (_DOCS.parent / "README.md").read_text(encoding="utf-8")
 _QUOTED = re.compile(r"^\[(\w+\.py)\]\(examples/\1\):\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -96,6 +97,13 @@ def test_the_page_shows_what_the_examples_print():
     assert [without_numbers(text) for text in shown] == [
         without_numbers(printed(name)) for name in ("3d_cnn", "frame_wise_cnn")
     ]
+
+
+def test_the_readme_s_example_runs():
+    (block,) = re.findall(r"^```python\n(.*?)^```$", _README, re.MULTILINE | re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", block], cwd=_DOCS.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\(2, 14, 30, 30\)$", done.stdout.strip())  # Grad-CAM's maps of a layer without padding.
 
 
 def without_numbers(text):

@@ -7,8 +7,9 @@ batch norm's epsilon, momentum and unbiased running variance (`common/models/arc
 """
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ class CenterAndScale(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm over all axes but the channels; in training it updates the running statistics.
 
-    Running variance is unbiased (n / (n - 1)), as in PyTorch; the batch is normalised by the biased one.
+    Running variance is unbiased (D7: n / (n - 1)), as in PyTorch; the batch is normalised by the biased one.
 
     Args:
       channels: C.
@@ -227,7 +228,7 @@ class Dense(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Max-pool with SAME padding, which counts as -inf."""
+    """Max-pool with SAME padding, which counts as -inf (D2)."""
 
     def __init__(self, kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -281,8 +282,31 @@ def seed_dropout(model: nn.Module, seed: int) -> None:
 
 
 @contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Puts a model into inference mode and its weights out of autograd's sight; leaves it as it was."""
+def frozen(function: Callable[..., object]) -> Iterator[None]:
+    """Puts every module that a function calls into inference mode and its weights out of autograd's sight.
+
+    Each is left as it was. A module, or one whose bound method is given, is frozen at once; one behind a lambda or any
+    other function when it is first called, before it computes.
+    """
+    seen: set[nn.Module] = set()
+    with contextlib.ExitStack() as stack:
+
+        def freeze(module: nn.Module, _: object = None) -> None:
+            if module not in seen:
+                seen.update(module.modules())
+                stack.enter_context(_frozen_module(module))
+
+        while isinstance(function, functools.partial):
+            function = function.func
+        for owner in (function, getattr(function, "__self__", None)):
+            if isinstance(owner, nn.Module):
+                freeze(owner)
+        with nn.modules.module.register_module_forward_pre_hook(freeze):
+            yield
+
+
+@contextlib.contextmanager
+def _frozen_module(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:

@@ -2,7 +2,7 @@
 
 Adam (Kingma & Ba 2015): m = 0.9 m + 0.1 g, v = 0.999 v + 0.001 g^2, w -= rate * (m / (1 - 0.9^t)) /
 (sqrt(v / (1 - 0.999^t)) + 1e-8). SGD: u = momentum * u + g, w -= rate * u. Weight decay is L2: g includes
-weight_decay * w, for every trainable weight (Table 2 of the paper). State is kept in canonical layout on disk.
+weight_decay * w, for every trainable weight (Table 2 of the paper; D9). State is kept in canonical layout on disk.
 """
 
 import numpy as np

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
 
 from common.explaining import mask_search, masks, perturbations
 from common.explaining.mask_search import BestIntervals, LearntMasks
@@ -78,8 +77,8 @@ def learn_masks(
     """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
 
     Args:
-      score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. A `torch.nn.Module` is
-        frozen meanwhile (see `layers.frozen`); what another callable does with a model is its own affair.
+      score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. The modules that
+        it calls are in inference mode meanwhile (see `layers.frozen`), and as they were afterwards.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
       targets: int `[N]`, class whose score is to fall.
       config: how.
@@ -120,9 +119,10 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
+        self.checked = False  # Whether the model was seen to score a clip alike whenever, and whatever is beside it.
 
     def on(self, clips: torch.Tensor, targets: np.ndarray) -> "Scorer":
-        """Returns what the functions of `mask_search` are called with, after one call of the model to check it.
+        """Returns what the functions of `mask_search` are called with, after a few calls of the model to check it.
 
         Args:
           clips: `[N, T, H, W, C]`, any dtype.
@@ -140,10 +140,8 @@ class _Computation:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Freezes a module, and has gradients on where the caller has them off."""
-        is_module = isinstance(self.score_fn, nn.Module)
-        frozen = layers.frozen(self.score_fn) if is_module else contextlib.nullcontext()
-        with torch.inference_mode(False), torch.enable_grad(), frozen:
+        """Freezes the modules that the score calls, and has gradients on where the caller has them off."""
+        with torch.inference_mode(False), torch.enable_grad(), layers.frozen(self.score_fn):
             yield
 
     def prepare(self, clips: torch.Tensor) -> torch.Tensor:
@@ -206,7 +204,13 @@ class Scorer:
         self._computation = _Computation(search.score_fn, search.config)
         # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
         with self._computation.frozen(), torch.no_grad():
-            mask_search.check_probabilities(_numpy(search.score_fn(self._clips[:1].to(self._dtype))), targets)
+            clip = self._clips[:1].to(self._dtype)
+            alone = _numpy(search.score_fn(clip))
+            mask_search.check_probabilities(alone, targets)
+            if not search.checked:
+                again, beside = search.score_fn(clip), search.score_fn(torch.cat([clip, clip.flip(1)]))
+                mask_search.check_steady(alone, _numpy(again), _numpy(beside))
+                search.checked = True
 
     def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
         """Returns F_c, float64 `[M]`, of clips, int `[M]`, under masks, float `[M, T]`."""

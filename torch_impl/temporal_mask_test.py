@@ -1,5 +1,6 @@
 """The search on scores whose best mask is known, and what it may not do to a model, to other clips, or to memory."""
 
+import functools
 import gc
 import pathlib
 
@@ -306,7 +307,7 @@ def _state(model):
         (temporal_mask.learn_masks, None),
         (temporal_mask.learn_masks, 1),
         (temporal_mask.learn_masks, 2),
-        (temporal_mask.learn_masks, 8),  # The second step of the descent, after 5 calls for the first mask.
+        (temporal_mask.learn_masks, 10),  # The second step of the descent, after 3 + 5 calls for checks and first mask.
         (temporal_mask.best_interval, None),
         (temporal_mask.best_interval, 2),
         (initial_mask, None),
@@ -330,11 +331,67 @@ def test_a_module_is_as_it_was(method, fails_at):
     assert _state(model) == before
 
 
-def test_a_model_behind_a_callable_gets_no_gradient():
-    model = _Trained().eval()
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: lambda clips: model(clips),
+        lambda model: model.forward,
+        lambda model: functools.partial(model.forward),
+        lambda model: functools.partial(lambda scale, clips: model(scale * clips), 1),
+        lambda model: nn.Sequential(model).__call__,
+    ],
+    ids=["lambda", "bound method", "partial of a method", "partial", "call"],
+)
+def test_a_model_behind_any_callable_is_frozen_and_left_as_it_was(wrap, train):
+    model = _Trained().train(train)  # Its forward refuses to run in training mode.
     before = _state(model)
-    temporal_mask.learn_masks(lambda clips: model(clips), _random_clips(2, np.uint8), [0, 1], MaskConfig(iterations=2))
+    config, clips = MaskConfig(iterations=2), _random_clips(2, np.uint8)
+    learnt = temporal_mask.learn_masks(wrap(model), clips, [0, 1], config)
     assert _state(model) == before
+    assert_same(learnt, temporal_mask.learn_masks(model, clips, [0, 1], config))
+
+
+def _noise(clips):
+    return (_motion(clips) * (0.9 + 0.1 * torch.rand(1))).clip(0, 1)
+
+
+def _by_batch(clips):
+    return _motion(clips) * len(clips) / 4
+
+
+@pytest.mark.parametrize(("score_fn", "when"), [(_noise, "from call to call"), (_by_batch, "with another clip beside")])
+def test_a_score_that_depends_on_more_than_the_clip_is_refused(score_fn, when):
+    with pytest.raises(errors.UserError, match=f"must depend on that clip alone, .* they change by .* {when}"):
+        temporal_mask.learn_masks(score_fn, _jumps(3, 6), [3, 6], MaskConfig(iterations=2))
+
+
+def test_the_model_is_checked_once_a_search():
+    calls = []
+
+    def score_fn(clips):
+        calls.append(len(clips))
+        return _motion(clips)
+
+    search = temporal_mask.MaskSearch(score_fn, MaskConfig(iterations=2))
+    for expected in ([1, 1, 2], [1]):
+        calls.clear()
+        search.on(_jumps(3, 6), [3, 6])
+        assert calls == expected
+
+
+def test_parts_of_a_model_are_frozen_in_whatever_order_they_are_called():
+    model = _Trained().train()
+    before = _state(model)
+
+    def parts(clips):
+        x = model.norm(model.conv(clips.permute(0, 4, 1, 2, 3) / 255)).mean((2, 3, 4))
+        return (model(clips) + model.dense(model.drop(x)).softmax(1)) / 2
+
+    clips = _random_clips(2, np.uint8)
+    learnt = temporal_mask.learn_masks(parts, clips, [0, 1], MaskConfig(iterations=2))
+    assert _state(model) == before
+    assert_same(learnt, temporal_mask.learn_masks(model, clips, [0, 1], MaskConfig(iterations=2)), tolerance=1e-6)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -23,7 +23,7 @@ def main(_: list[str]) -> None:
         return
     settings = train_flags.settings()
     if train_flags.wants_synthetic() and not (settings.clips / "dataset.json").exists():
-        from data_prep import building  # Making videos needs the extra `video`; training on clips does not.
+        from data_prep import building  # Loaded only where videos must be made.
 
         building.prepare(building.PrepareConfig("synthetic", settings.clips))
     config = train_flags.train_config(clip_store.read_dataset_json(settings.clips))

@@ -5,12 +5,12 @@ frames laid end to end (`jpeg`). HDF5 says where; the bytes themselves are read 
 at once, and no handle has to survive a fork or a pickle.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -105,59 +105,77 @@ def _columns(layout: Layout) -> dict[str, tuple[Any, tuple[int, ...]]]:
     return columns
 
 
-def write_shard(path: pathlib.Path, clips: Iterable[Clip], layout: Layout, report: dict[str, Any]) -> int:
-    """Writes clips to a shard that appears under `path` only when it is whole.
+class ShardWriter:
+    """A shard in the making. It appears under its name only when the block ends well, whole and with its report.
 
-    The same clips give the same bytes.
+        with ShardWriter(path, layout) as writer:
+            for clip in clips:
+                writer.add(clip)
+            writer.finish({"failures": failures})
+
+    The same clips and the same report give the same bytes. Only JPEG bytes, or one raw clip, are held in memory.
 
     Args:
       path: final name; its folder exists.
-      clips: consumed one by one. Only JPEG bytes, or one raw clip, are held in memory.
       layout: of the store.
-      report: JSON-able; stored in the shard after the last clip was taken, so the producer of the clips may still
-        add to it while they are written.
 
-    Returns:
-      The number of clips written.
+    Raises:
+      RuntimeError: where the block ends without `finish`.
     """
-    with files.written_whole(path, durable=True) as temporary, h5py.File(temporary, "w") as file:
-        count = _write(file, clips, layout)
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["report"] = json.dumps(report, sort_keys=True)
-    return count
 
+    def __init__(self, path: pathlib.Path, layout: Layout) -> None:
+        self._path, self._layout = path, layout
+        self._columns: dict[str, list[Any]] = {name: [] for name in _columns(layout)}
+        self._encoded: list[np.ndarray] = []
+        self._finished = False
 
-def _write(file: h5py.File, clips: Iterable[Clip], layout: Layout) -> int:
-    columns: dict[str, list[Any]] = {name: [] for name in _columns(layout)}
-    encoded: list[np.ndarray] = []
-    raw = None
-    if layout.encoding == "raw":
-        raw = file.create_dataset(
-            "frames",
-            (0, *layout.clip_shape),
-            np.uint8,
-            chunks=(1, *layout.clip_shape),
-            maxshape=(None, *layout.clip_shape),
-        )
-    count = 0
-    for clip in clips:
-        _check_clip(clip, layout)
-        if raw is not None:
-            raw.resize(count + 1, axis=0)
-            raw[count] = clip.frames
+    def __enter__(self) -> "ShardWriter":
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(files.written_whole(self._path, durable=True))
+            self._file = stack.enter_context(h5py.File(temporary, "w"))
+            if self._layout.encoding == "raw":
+                shape = self._layout.clip_shape
+                chunks, most = (1, *shape), (None, *shape)
+                # Kept: a data set that is opened anew for each clip is laid out otherwise in the file.
+                self._raw = self._file.create_dataset("frames", (0, *shape), np.uint8, chunks=chunks, maxshape=most)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with self._open:  # What is raised in here tells `written_whole` to leave no file.
+            if error is not None:
+                raise error
+            if not self._finished:
+                raise RuntimeError(f"A shard must be finished with its report. Received: {self._path} without one")
+
+    def add(self, clip: Clip) -> None:
+        """Appends a clip.
+
+        Raises:
+          ValueError: where its arrays do not have the layout's shapes; the shard should be given up.
+        """
+        _check_clip(clip, self._layout)
+        if self._layout.encoding == "raw":
+            self._raw.resize(len(self._raw) + 1, axis=0)
+            self._raw[-1] = clip.frames
         else:
-            encoded += [encode_jpeg(frame, layout.jpeg_quality) for frame in clip.frames]
-        for name, values in columns.items():
+            self._encoded += [encode_jpeg(frame, self._layout.jpeg_quality) for frame in clip.frames]
+        for name, values in self._columns.items():
             values.append(getattr(clip, name))
-        count += 1
-    if raw is None:
-        _write_jpeg(file, encoded, layout)
-    for name, (dtype, shape) in _columns(layout).items():
-        data: Any = columns[name]
-        if name != "video_id":
-            data = np.array(data, dtype).reshape(count, *shape)
-        file.create_dataset(name, (count, *shape), dtype, data=data if count else None)
-    return count
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Writes what was held back, and the report of the shard's making (JSON-able); nothing can be added after."""
+        if self._layout.encoding == "jpeg":
+            _write_jpeg(self._file, self._encoded, self._layout)
+        for name, (dtype, shape) in _columns(self._layout).items():
+            data: Any = self._columns[name]
+            count = len(data)
+            if name != "video_id":
+                data = np.array(data, dtype).reshape(count, *shape)
+            self._file.create_dataset(name, (count, *shape), dtype, data=data if count else None)
+        self._file.attrs["schema_version"] = SCHEMA_VERSION
+        self._file.attrs["report"] = json.dumps(report, sort_keys=True)
+        self._finished = True
 
 
 def _write_jpeg(file: h5py.File, encoded: list[np.ndarray], layout: Layout) -> None:

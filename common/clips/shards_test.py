@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import errors
-from common.clips import shards
+from common.clips import shards, tiny_store_for_tests
 
 RAW = shards.Layout(frames=2, height=3, width=4, encoding="raw")
 JPEG = shards.Layout(frames=2, height=16, width=24, encoding="jpeg", jpeg_quality=95)
@@ -42,7 +42,8 @@ def read_all(path: pathlib.Path, layout: shards.Layout) -> np.ndarray:
 def test_raw_round_trip_is_exact(tmp_path):
     stream = np.random.default_rng(0)
     clips = [make_clip(RAW, i, stream.integers(0, 256, RAW.clip_shape, dtype=np.uint8)) for i in range(5)]
-    assert shards.write_shard(tmp_path / "a.h5", clips, RAW, {"note": "x"}) == 5
+    tiny_store_for_tests.write_shard(tmp_path / "a.h5", clips, RAW, {"note": "x"})
+    assert len(shards.ShardReader(tmp_path / "a.h5", RAW)) == 5
     np.testing.assert_array_equal(read_all(tmp_path / "a.h5", RAW), np.stack([clip.frames for clip in clips]))
     columns = shards.ShardReader(tmp_path / "a.h5", RAW).columns
     np.testing.assert_array_equal(columns["source_frame"], [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]])
@@ -54,7 +55,7 @@ def test_raw_round_trip_is_exact(tmp_path):
 def test_jpeg_round_trip_is_close_and_keeps_the_colour_order(tmp_path):
     frames = np.zeros(JPEG.clip_shape, np.uint8)
     frames[0, ..., 0], frames[1, ..., 2] = 200, 200  # A red frame, then a blue one.
-    shards.write_shard(tmp_path / "a.h5", [make_clip(JPEG, 3, frames), make_clip(JPEG, 4)], JPEG, {})
+    tiny_store_for_tests.write_shard(tmp_path / "a.h5", [make_clip(JPEG, 3, frames), make_clip(JPEG, 4)], JPEG)
     read = read_all(tmp_path / "a.h5", JPEG)
     assert np.abs(read[0].astype(int) - frames).max() <= 3
     assert np.abs(read[1].astype(int) - make_clip(JPEG, 4).frames).max() <= 6
@@ -67,13 +68,15 @@ def test_jpeg_round_trip_is_close_and_keeps_the_colour_order(tmp_path):
 @pytest.mark.parametrize("layout", [RAW, JPEG])
 def test_the_same_clips_give_the_same_bytes(tmp_path, layout):
     for name in ("a.h5", "b.h5"):
-        shards.write_shard(tmp_path / name, (make_clip(layout, i) for i in range(3)), layout, {"b": 1, "a": 2})
+        tiny_store_for_tests.write_shard(
+            tmp_path / name, (make_clip(layout, i) for i in range(3)), layout, {"b": 1, "a": 2}
+        )
     assert shards.sha256(tmp_path / "a.h5") == shards.sha256(tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("layout", [RAW, JPEG])
 def test_a_shard_without_clips_is_whole(tmp_path, layout):
-    shards.write_shard(tmp_path / "a.h5", [], layout, {"failures": ["all"]})
+    tiny_store_for_tests.write_shard(tmp_path / "a.h5", [], layout, {"failures": ["all"]})
     assert len(shards.ShardReader(tmp_path / "a.h5", layout)) == 0
     assert shards.read_report(tmp_path / "a.h5") == {"failures": ["all"]}
 
@@ -82,36 +85,40 @@ def test_ground_truth_round_trip(tmp_path):
     layout = dataclasses.replace(RAW, object_mask_shape=(2, 2))
     masks = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) % 2
     clip = dataclasses.replace(make_clip(RAW), salient=np.array([0, 1], np.uint8), object_mask=masks)
-    shards.write_shard(tmp_path / "a.h5", [clip], layout, {})
+    tiny_store_for_tests.write_shard(tmp_path / "a.h5", [clip], layout)
     columns = shards.ShardReader(tmp_path / "a.h5", layout).columns
     np.testing.assert_array_equal(columns["salient"], [[0, 1]])
     np.testing.assert_array_equal(columns["object_mask"], [masks])
 
 
 def test_a_failing_producer_leaves_nothing_behind(tmp_path):
-    def clips():
-        yield make_clip(RAW)
+    with pytest.raises(RuntimeError, match="decoder died"), shards.ShardWriter(tmp_path / "a.h5", RAW) as writer:
+        writer.add(make_clip(RAW))
         raise RuntimeError("decoder died")
-
-    with pytest.raises(RuntimeError, match="decoder died"):
-        shards.write_shard(tmp_path / "a.h5", clips(), RAW, {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_producer_reports_while_it_runs_is_stored(tmp_path):
-    report = {"failures": []}
-
-    def clips():
-        yield make_clip(RAW)
-        report["failures"].append("second")
-
-    shards.write_shard(tmp_path / "a.h5", clips(), RAW, report)
+def test_what_came_up_while_clips_were_made_is_stored(tmp_path):
+    failures = []
+    with shards.ShardWriter(tmp_path / "a.h5", RAW) as writer:
+        writer.add(make_clip(RAW))
+        failures.append("second")
+        writer.finish({"failures": failures})
+        assert not (tmp_path / "a.h5").exists()  # Only the end of the block gives the file its name.
     assert shards.read_report(tmp_path / "a.h5") == {"failures": ["second"]}
+
+
+def test_a_shard_without_its_report_is_a_mistake_and_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError, match="must be finished with its report. Received: .*a.h5 without one"):
+        with shards.ShardWriter(tmp_path / "a.h5", RAW) as writer:
+            writer.add(make_clip(RAW))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_clip_of_another_shape_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"frames of clip 'clip 0 é' must have shape \(2, 3, 4, 3\)"):
-        shards.write_shard(tmp_path / "a.h5", [make_clip(JPEG)], RAW, {})
+        tiny_store_for_tests.write_shard(tmp_path / "a.h5", [make_clip(JPEG)], RAW)
+    assert list(tmp_path.iterdir()) == []
 
 
 def tamper(path: pathlib.Path, change) -> None:
@@ -157,7 +164,7 @@ def replace(name: str, value) -> object:
 )
 def test_a_shard_that_breaks_the_contract_is_refused_in_one_line(tmp_path, change, message):
     path = tmp_path / "a.h5"
-    shards.write_shard(path, [make_clip(JPEG, i) for i in range(2)], JPEG, {})
+    tiny_store_for_tests.write_shard(path, [make_clip(JPEG, i) for i in range(2)], JPEG)
     shards.ShardReader(path, JPEG)
     tamper(path, change)
     with pytest.raises(errors.UserError, match=message) as caught:
@@ -167,7 +174,7 @@ def test_a_shard_that_breaks_the_contract_is_refused_in_one_line(tmp_path, chang
 
 def test_data_outside_the_shard_is_refused(tmp_path):
     path = tmp_path / "a.h5"
-    shards.write_shard(path, [make_clip(JPEG)], JPEG, {})
+    tiny_store_for_tests.write_shard(path, [make_clip(JPEG)], JPEG)
     (tmp_path / "secret").write_bytes(b"x" * 100)
 
     def point_outside(file: h5py.File) -> None:
@@ -183,7 +190,7 @@ def test_data_outside_the_shard_is_refused(tmp_path):
 
 def test_compressed_raw_frames_are_refused(tmp_path):
     path = tmp_path / "a.h5"
-    shards.write_shard(path, [make_clip(RAW)], RAW, {})
+    tiny_store_for_tests.write_shard(path, [make_clip(RAW)], RAW)
 
     def compress(file: h5py.File) -> None:
         frames = file["frames"][...]
@@ -197,12 +204,12 @@ def test_compressed_raw_frames_are_refused(tmp_path):
 
 def test_frames_that_are_no_jpeg_or_of_another_size_are_refused(tmp_path):
     path = tmp_path / "a.h5"
-    shards.write_shard(path, [make_clip(JPEG)], JPEG, {})
+    tiny_store_for_tests.write_shard(path, [make_clip(JPEG)], JPEG)
     tamper(path, lambda file: file["frames"].__setitem__(slice(0, 4), 0))
     with pytest.raises(errors.UserError, match="JPEG images of 24x16 px. Received: no image in clip 'clip 0 é'"):
         read_all(path, JPEG)
     other = dataclasses.replace(JPEG, width=32)
-    shards.write_shard(path, [make_clip(other)], other, {})
+    tiny_store_for_tests.write_shard(path, [make_clip(other)], other)
     with pytest.raises(errors.UserError, match="JPEG images of 24x16 px. Received: 32x16 px"):
         read_all(path, JPEG)
 
@@ -218,10 +225,10 @@ def test_a_writer_that_is_killed_leaves_no_shard(tmp_path):
 import os, pathlib
 from common.clips import shards_test as t
 from common.clips import shards
-def clips():
-    yield t.make_clip(t.RAW)
+with shards.ShardWriter(pathlib.Path({str(tmp_path)!r}) / "a.h5", t.RAW) as writer:
+    writer.add(t.make_clip(t.RAW))
+    writer.finish({{}})
     os.kill(os.getpid(), 9)
-shards.write_shard(pathlib.Path({str(tmp_path)!r}) / "a.h5", clips(), t.RAW, {{}})
 """
     root = pathlib.Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == -9
@@ -241,7 +248,7 @@ def test_any_store_that_is_written_is_read_back(tmp_path, shape, count, encoding
     # Grey frames of one value each: JPEG keeps them to 1 level, whatever the size.
     values = stream.integers(0, 256, (count, shape[0]), dtype=np.uint8)
     frames = np.broadcast_to(values[:, :, None, None, None], (count, *layout.clip_shape))
-    shards.write_shard(tmp_path / "a.h5", [make_clip(layout, i, f) for i, f in enumerate(frames)], layout, {})
+    tiny_store_for_tests.write_shard(tmp_path / "a.h5", [make_clip(layout, i, f) for i, f in enumerate(frames)], layout)
     read = read_all(tmp_path / "a.h5", layout)
     assert read.shape == frames.shape
     assert np.abs(read.astype(int) - frames).max(initial=0) <= (0 if encoding == "raw" else 1)

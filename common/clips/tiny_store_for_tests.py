@@ -1,6 +1,8 @@
 """Small clip stores for tests: bright squares on noise, whose class is the way they move."""
 
 import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +40,7 @@ def write_tiny_store(
         parts = [made[start : start + clips_per_shard] for start in range(0, total, clips_per_shard)] or [[]]
         for index, part in enumerate(parts):
             path = directory / clip_store.shard_name(split, index, len(parts))
-            shards.write_shard(path, part, layout, {})
+            write_shard(path, part, layout)
             records.append(clip_store.Shard(path.name, split, len(part), shards.sha256(path)))
         counts[split] = {f"class {k}": len(range(k, total, num_classes)) for k in range(num_classes)}
     names = tuple(f"class {k}" for k in range(num_classes))
@@ -48,6 +50,16 @@ def write_tiny_store(
     )
     clip_store.write_dataset_json(directory, info)
     return info
+
+
+def write_shard(
+    path: pathlib.Path, clips: Iterable[shards.Clip], layout: shards.Layout, report: dict[str, Any] | None = None
+) -> None:
+    """Writes one shard of clips that are all there; without a report, an empty one."""
+    with shards.ShardWriter(path, layout) as writer:
+        for clip in clips:
+            writer.add(clip)
+        writer.finish(report or {})
 
 
 def _clip(video_id: str, label: int, layout: shards.Layout, seed: tuple[int, ...]) -> shards.Clip:

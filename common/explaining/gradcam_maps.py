@@ -28,7 +28,7 @@ class GradCamConfig:
     Attributes:
       endpoint: whose activations are used; "" is the paper's (see `default_endpoint`).
       weights: "frame" (Eq. 2 as printed: the gradient's mean over height and width of each frame) or "clip" (over time
-        too). Where the head sees the last frame alone (ConvLSTM on KTH), only that frame of the last layer has a
+        too; D18). Where the head sees the last frame alone (ConvLSTM on KTH), only that frame of the last layer has a
         gradient: "frame" leaves the other frames' maps zero, "clip" does not.
       score: F_c, the target's "logit" or its softmax "probability".
       time: how coarse time becomes the clip's T frames, "repeat" or "linear" (see `upsample`).
@@ -127,7 +127,7 @@ def upsample(maps: np.ndarray, shape: tuple[int, int, int], time: str = "repeat"
 def normalize(maps: np.ndarray, per: str = "clip") -> np.ndarray:
     """Returns maps [N, T, H, W], finite and at least 0, divided by the largest value of each clip or frame: 0…1.
 
-    A map that is zero everywhere stays so.
+    A map that is zero everywhere stays so (D17).
 
     Args:
       maps: float.

@@ -83,7 +83,7 @@ def adam_step(
 
 @dataclasses.dataclass(frozen=True)
 class LearntMasks:
-    """What the search found for N clips. Scores are probabilities of the target class.
+    """What the search found for N clips. Scores are probabilities of the target class (D15).
 
     Attributes:
       masks: float64 [N, T], 1 means perturbed.
@@ -138,7 +138,7 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     """Returns the paper's first masks, float64 [N, T] of 0 and 1: "centered at the middle of the sequence".
 
     It is the smallest centred window that keeps 90 % of the drop of the full mask; the middle half of time where the
-    full mask causes no drop. With compat "released": of ever smaller windows the first that fails to (D14).
+    full mask causes no drop. With compat "released" it is chosen as the released code does (D14).
 
     Args:
       scorer: the clips.
@@ -147,15 +147,28 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     windows = np.stack([interval_mask(*window, scorer.time) for window in centred_windows(scorer.time)])
     scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config.kind)
     drops = scores[:, :1] - scores[:, 1:]  # Longest window first: column 0 is the full mask's.
-    keeps = drops >= KEPT_DROP * drops[:, :1]
-    last = len(windows) - 1
     if config.compat == "released":
-        chosen = np.where(keeps.all(axis=1), last, keeps.argmin(axis=1))
-    else:
-        chosen = last - keeps[:, ::-1].argmax(axis=1)
+        return windows[_released_windows(scorer, scores[:, 0], drops)]
+    keeps = drops >= KEPT_DROP * drops[:, :1]
+    chosen = len(windows) - 1 - keeps[:, ::-1].argmax(axis=1)
     quarter = scorer.time // 4 or (scorer.time - 1) // 2
     middle = interval_mask(quarter, scorer.time - quarter, scorer.time)
     return np.where(drops[:, :1] > 0, windows[chosen], middle)
+
+
+def _released_windows(scorer: Scorer, original: np.ndarray, drops: np.ndarray) -> np.ndarray:
+    """Returns which window the released code starts from, int [N] (D14).
+
+    Of the windows that lack 1, 2 … T // 2 - 1 frames at either end it takes the first whose share of the full mask's
+    drop is below 90 %, or the last. The full mask freezes, whatever the kind; drops below 0 are divided all the same.
+    """
+    full = _scores_of_all(scorer, np.ones((1, scorer.time)), "freeze")
+    tried = drops[:, 1 : scorer.time // 2]
+    if not tried.size:
+        return np.zeros(len(drops), int)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fails = tried / (original[:, None] - full) < KEPT_DROP
+    return 1 + np.where(fails.any(axis=1), fails.argmax(axis=1), tried.shape[1] - 1)
 
 
 def learn_masks(
@@ -235,10 +248,15 @@ def check_clips(shape: tuple[int, ...], targets: np.ndarray) -> np.ndarray:
     return targets.astype(np.int64)
 
 
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuses the shape of what a model returns for one clip unless it is (1, K)."""
+    if len(shape) != 2 or shape[0] != 1:
+        raise errors.UserError(f"A model returns probabilities [N, K]. Received: {shape} for one clip")
+
+
 def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
     """Refuses what cannot be class probabilities [1, K] of a clip, and targets that are none of the K classes."""
-    if probabilities.ndim != 2 or len(probabilities) != 1:
-        raise errors.UserError(f"A model returns probabilities [N, K]. Received: {probabilities.shape} for one clip")
+    check_shape(probabilities.shape)
     low, high = probabilities.min(), probabilities.max()
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise errors.UserError(f"A model returns probabilities, 0…1 (softmax of logits). Received: {low:g}…{high:g}")
@@ -246,6 +264,26 @@ def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
         raise errors.UserError(
             f"Targets are classes 0…{probabilities.shape[1] - 1}. Received: {targets.min()}…{targets.max()}"
         )
+
+
+def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> None:
+    """Refuses probabilities of a clip that change from call to call, or with what else is in the batch.
+
+    So do those of a model in training mode: a search would follow its noise, and its running statistics the search.
+
+    Args:
+      alone: of a clip, [1, K].
+      again: of the same clip in a second call, [1, K].
+      beside: of the same clip and another one in a batch, [2, K].
+    """
+    # A batch may be computed in another order, in half precision too; dropout and batch statistics change far more.
+    for other, limit, when in ((again, 1e-5, "from call to call"), (beside[:1], 2e-2, "with another clip beside it")):
+        change = np.abs(other - alone).max()
+        if not change <= limit:
+            raise errors.UserError(
+                "A model's probabilities for a clip must depend on that clip alone, in every call the same (inference "
+                f"mode: eval() in PyTorch, training=False in Keras). Received: they change by {change:.2g} {when}"
+            )
 
 
 def check_gradient(exists: bool) -> None:

@@ -56,12 +56,56 @@ def test_nine_tenths_exactly_are_kept():
     np.testing.assert_array_equal(start, [[0, 1, 1, 1, 0]])
 
 
-@pytest.mark.parametrize("compat", masks.COMPATS)
 @pytest.mark.parametrize("full", [0.5, 0.75])
-def test_without_a_drop_the_search_starts_at_the_middle_half(full, compat):
+def test_without_a_drop_the_search_starts_at_the_middle_half(full):
     clip = {0: 0.5, 8: full, 6: 0, 4: 0, 2: 0}
-    start = mask_search.initial_masks(by_length(clip), masks.MaskConfig(compat=compat))
+    start = mask_search.initial_masks(by_length(clip), masks.MaskConfig())
     np.testing.assert_array_equal(start, [[0, 0, 1, 1, 1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("full", "windows", "length"),
+    [
+        # The clean score is 0.5, and the full mask raises it by 0.25 or leaves it.
+        (0.75, (0, 0, 0), 6),  # 0.5 / -0.25 = -2 is below 0.9 at once.
+        (0.75, (1, 0.75, 0.5), 2),  # Ratios 2, 1 and 0 of two negatives: the first that fails is the last.
+        (0.75, (1, 0.6, 0.5), 4),  # 2, 0.4.
+        (0.5, (0, 0, 0), 2),  # Infinite ratios: none fails.
+        (0.5, (0.5, 0.5, 0.5), 2),  # 0 / 0 is not below 0.9.
+        (0.5, (0.6, 0, 0), 6),  # Minus infinity is.
+    ],
+)
+def test_without_a_drop_the_released_code_divides_all_the_same(full, windows, length):
+    clip = dict(zip((0, 8, 6, 4, 2), (0.5, full, *windows), strict=True))
+    start = mask_search.initial_masks(by_length(clip), masks.MaskConfig(compat="released"))
+    gap = (8 - length) // 2
+    np.testing.assert_array_equal(start, [[0] * gap + [1] * length + [0] * gap])
+
+
+def test_the_released_code_measures_against_the_frozen_clip_whatever_the_kind():
+    # Reversed, the full mask takes 0.1 of 1; frozen, all of it. A window that takes 0.5 keeps the former drop only.
+    def score(clip, mask, kind):
+        if not mask.any():
+            return 1.0
+        return {"freeze": 0.0, "reverse": 0.9 if mask.all() else 0.5}[kind]
+
+    starts = {}
+    for compat in masks.COMPATS:
+        config = masks.MaskConfig(kind="reverse", compat=compat)
+        starts[compat] = mask_search.initial_masks(FakeScorer(score, time=6), config)
+    np.testing.assert_array_equal(starts["paper"], [[0, 0, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(starts["released"], [[0, 1, 1, 1, 1, 0]])  # 0.5 of 1 fails at once.
+
+
+@pytest.mark.parametrize(
+    ("time", "released", "paper"), [(1, 1, 1), (2, 2, 2), (3, 3, 1), (4, 2, 2), (5, 3, 1), (15, 3, 1)]
+)
+def test_the_released_code_stops_at_three_frames_of_an_odd_number(time, released, paper):
+    for compat, length in (("released", released), ("paper", paper)):
+        scorer = FakeScorer(lambda clip, mask, kind: float(not mask.any()), time=time)
+        start = mask_search.initial_masks(scorer, masks.MaskConfig(kind="mean", compat=compat))
+        gap = (time - length) // 2
+        np.testing.assert_array_equal(start, [[0] * gap + [1] * length + [0] * gap])
 
 
 def test_clips_start_each_where_their_own_scores_say():
@@ -200,6 +244,25 @@ def test_an_oracle_that_the_caller_has_is_not_sought_again():
     mask_search.learn_masks(scorer, config, oracle)
     np.testing.assert_array_equal(scorer.starts, [[-5, 5, -5, -5, -5, -5]])
     assert len(scorer.asked) == 1 + 6  # The end's loss, and the six scores of the result.
+
+
+def test_scores_that_depend_on_the_clip_alone_pass():
+    alone = np.array([[0.25, 0.75]])
+    mask_search.check_steady(alone, alone + 1e-6, np.array([[0.26, 0.74], [1, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("again", "beside", "message"),
+    [
+        (0.251, 0.25, "must depend on that clip alone, .* Received: they change by 0.001 from call to call"),
+        (0.25, 0.35, "Received: they change by 0.1 with another clip beside it"),
+        (float("nan"), 0.25, "Received: they change by nan from call to call"),
+    ],
+)
+def test_other_scores_are_refused(again, beside, message):
+    alone, again, beside = (np.array([[p, 1 - p]]) for p in (0.25, again, beside))
+    with pytest.raises(errors.UserError, match=message):
+        mask_search.check_steady(alone, again, np.concatenate([beside, alone]))
 
 
 def test_adam_by_hand():

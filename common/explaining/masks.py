@@ -32,7 +32,7 @@ class MaskConfig:
       learning_rate: of Adam.
       start: where the search starts: "centred" (the paper's window in the middle of time), "oracle" (the best single
         interval, found by trying all), or "multi" (both; of the two ends and that interval itself the one with the
-        smallest loss counts, so it is never worse than the oracle).
+        smallest loss counts, so it is never worse than the oracle; D16).
       compat: "paper", or "released" for what the released code does instead (D13, D14).
     """
 

@@ -76,6 +76,14 @@ def reverse(mask: Any, ops: Ops) -> Any:
     Both are blended with the mask value of the first half, as in the released code (D12), so the second half has no
     gradient.
     """
+    # Worked for m = (0, 1, 0.8, 0.6, 1, 0), whose run is frames 1 to 4 and reverses to 4, 3, 2, 1:
+    #   t              0   1   2   3   4   5
+    #   last_off       0   0   0   0   0   5     the last frame up to t that is off
+    #   first_off      0   5   5   5   5   5     the first from t on
+    #   mirror         0   4   3   2   1   5     their sum less t: where the frame shown at t comes from
+    #   in_first_half  0   1   2   2   1   5     the earlier of t and mirror, whose mask value counts
+    #   weight         0   1  .8  .8   1   0
+    # so row 2 of A is 0.2 e_2 + 0.8 e_3 and row 3 is 0.2 e_3 + 0.8 e_2: m_3 = 0.6 has no say.
     time = mask.shape[1]
     places = np.arange(time, dtype=float)
     here, there = ops.constant(places[:, None], mask), ops.constant(places[None, :], mask)  # t and any other frame.

@@ -21,7 +21,7 @@ class I3DConfig:
     Attributes:
       num_classes: K, number of logits.
       input_shape: T, H, W of a clip: frames (at least 8), height and width in px (at least 32).
-      dropout: probability of dropping a feature before the last convolution, in [0, 1).
+      dropout: probability of dropping a feature before the last convolution, in [0, 1) (D6).
       temporal_strides: "paper" (section 4.2: stride 1 in time at Conv3d_1a_7x7 and MaxPool3d_4a_3x3, so that 16 frames
         give 8 activations at Mixed_5c) or "original" (stride 2 there).
       width: channel multiplier, 1.0 in the paper; less for small runs.
@@ -195,7 +195,7 @@ PRESETS: dict[str, TrainConfig] = {
         momentum=0.2,
         weight_decay=1e-4,
     ),
-    # Small enough that two CPU cores learn each in a few minutes; what they reach is in the README.
+    # Small enough that two CPU cores learn each in a few minutes; what they reach is in docs/results.md.
     "i3d_synthetic": TrainConfig(
         I3DConfig(12, (16, 32, 32), dropout=0.0, width=0.25),
         "adam",

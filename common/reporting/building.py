@@ -1,6 +1,6 @@
 """Builds the report: one folder with a page that opens from disk, its pictures and numbers, and all tables as files.
 
-Inputs are what `explain.py` and `evaluate.py` of either framework wrote, of any number of runs. The page
+Inputs are what `explain.py`, `evaluate.py` and `evidence.py` of either framework wrote, of any number of runs. The page
 needs no server, no network and no library: see `gallery` for how.
 """
 

@@ -1,7 +1,7 @@
 """Scores of a classifier: Table 1 of the paper (F1, top-1 and top-5) and what is behind them.
 
-The paper does not say which average its F1 is; weighted and macro are both given. "F1 (Top 5)" counts a clip as the
-class it is when that class is among the five most probable, and as the most probable class otherwise.
+The paper does not say which average its F1 is; weighted and macro are both given (D11). "F1 (Top 5)" counts a clip as
+the class it is when that class is among the five most probable, and as the most probable class otherwise.
 """
 
 from typing import Any

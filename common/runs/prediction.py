@@ -18,7 +18,7 @@ def predict(
     reverse: bool = False,
     progress: str = "",
 ) -> np.ndarray:
-    """Returns logits, float64 [N, K], of all clips of a split in the store's order.
+    """Returns logits, float64 [N, K], of all clips of a split (D10) in the store's order.
 
     Args:
       predict_batch: uint8 [n, T, H, W, 3] -> logits [n, K].

@@ -7,6 +7,9 @@ from typing import Any
 if not __package__:  # Run as a file: import from this checkout, not from this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[2])
 
+import tf_impl  # noqa: F401  (first: it chooses Keras' backend, and holds back TensorFlow's start-up lines)
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf

@@ -1,0 +1,84 @@
+"""The data sets that clip stores are made from: one table, and what a line of it says."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+
+from common import errors
+from data_prep import folder, kth, plans, something, synthetic, synthetic_scenes
+
+Splits = tuple[str, ...] | None  # None: all there are.
+ClipsPerClass = Mapping[str, int] | None  # Split -> videos of each class; None: the data set's default.
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """How a data set makes its videos itself.
+
+    Attributes:
+      make: takes the source folder, a seed, the number of videos and of worker processes; makes what is missing there.
+      count: takes the number of videos and the splits; returns what would be planned, without making a video: the
+        items have neither id nor path.
+      version: takes the seed; returns what the videos depend on.
+    """
+
+    make: Callable[[pathlib.Path, int, ClipsPerClass, int], None]
+    count: Callable[[ClipsPerClass, Splits], plans.Plan]
+    version: Callable[[int], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What differs from one data set to another.
+
+    Attributes:
+      preset: whose clip size is the default, a key of `configs.PRESETS`.
+      plan: takes the source folder, the annotations (None: none were named) and the splits.
+      videos: folder of the videos in the source folder; "" is the source folder itself.
+      maker: makes the source; None where users bring it.
+      ground_truth: file in the source folder that says when and where the evidence is, see `synthetic.GroundTruth`;
+        "" where nobody knows.
+      mask_shape: (h, w) of its object masks; None without ground truth.
+    """
+
+    preset: str
+    plan: Callable[[pathlib.Path, pathlib.Path | None, Splits], plans.Plan]
+    videos: str = ""
+    maker: Maker | None = None
+    ground_truth: str = ""
+    mask_shape: tuple[int, int] | None = None
+
+
+def _plan_folder(source: pathlib.Path, annotations: pathlib.Path | None, splits: Splits) -> plans.Plan:
+    if annotations is not None:
+        raise errors.UserError(f"The folders of --dataset=folder are its annotations. Received: {annotations}")
+    return folder.plan(source, splits)
+
+
+def _count_synthetic(clips_per_class: ClipsPerClass, splits: Splits) -> plans.Plan:
+    counts = clips_per_class or synthetic.DEFAULT_CLIPS_PER_CLASS
+    names = tuple(synthetic.CLASSES)
+    items = {
+        split: tuple(plans.Item("", "", -1 if split == "test" else label) for label in range(len(names))) * count
+        for split, count in counts.items()
+        if count and split in (splits or plans.SPLITS)
+    }
+    return plans.Plan(names, items, {})
+
+
+DATA_SETS = {
+    "synthetic": DataSet(
+        "i3d_synthetic",
+        lambda source, annotations, splits: something.plan(source / "videos", source, splits),
+        videos="videos",
+        maker=Maker(synthetic.make_synthetic, _count_synthetic, lambda seed: f"{synthetic.VERSION}, seed {seed}"),
+        ground_truth="ground_truth.h5",
+        mask_shape=(synthetic_scenes.MASK_SIZE, synthetic_scenes.MASK_SIZE),
+    ),
+    "something": DataSet(
+        "i3d_something",
+        lambda source, annotations, splits: something.plan(source, annotations or source, splits),
+    ),
+    "kth": DataSet("i3d_kth", lambda source, annotations, splits: kth.plan(source, annotations or source, splits)),
+    "folder": DataSet("i3d_something", _plan_folder),
+}
