@@ -69,7 +69,7 @@ def difference(explained: Explanations, reference: Explanations) -> tuple[str, .
     """Returns the cells of a comparison with another file of the same clips."""
     missing = sorted(set(explained["video_id"]) - set(reference["video_id"]))
     if missing:
-        raise errors.UserError(f"--reference holds every clip of the others. Received: one without {missing[0]}")
+        raise errors.UserError(f"--reference must hold every clip of the others. Received: one without {missing[0]}")
     reference = reference.of_clips(explained["video_id"])
     same = (explained["mask_snapped"] == reference["mask_snapped"]).all(axis=1)
     cosine = np.sum(explained["mask"] * reference["mask"], axis=1) / (
@@ -82,7 +82,7 @@ def difference(explained: Explanations, reference: Explanations) -> tuple[str, .
 def main(_: list[str]) -> None:
     """Prints the tables."""
     if not _EXPLANATIONS.value:
-        raise errors.UserError("--explanations names at least one file. Received: none")
+        raise errors.UserError("--explanations must name at least one file. Received: none")
     files = [explanations.read(pathlib.Path(name)) for name in _EXPLANATIONS.value]
     store = ClipStore(_CLIPS.value or files[0].header["clips"], files[0].header["split"])
     rows = [

@@ -29,7 +29,7 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise errors.UserError(
-                f"One run at a time writes to a folder. Received: {folder}, where one is at work"
+                f"A folder must be written by one run at a time. Received: {folder}, where one is at work"
             ) from None
         yield
     finally:

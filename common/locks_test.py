@@ -6,7 +6,7 @@ from common import errors, locks
 def test_a_second_holder_is_refused_until_the_first_is_done(tmp_path):
     with (
         locks.exclusive(tmp_path),
-        pytest.raises(errors.UserError, match="One run at a time writes"),
+        pytest.raises(errors.UserError, match="written by one run at a time writes"),
         locks.exclusive(tmp_path),
     ):
         pass

@@ -175,7 +175,7 @@ def test_a_store_that_lost_a_shard_counts_as_unfinished_until_it_is_made_again(t
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
     config.out.mkdir()
-    with locks.exclusive(config.out), pytest.raises(errors.UserError, match="One run at a time"):
+    with locks.exclusive(config.out), pytest.raises(errors.UserError, match="written by one run at a time"):
         building.prepare(config)
 
 
@@ -232,9 +232,9 @@ def test_dry_run_of_synthetic_counts_what_would_be_made(tmp_path, capsys):
         ({"workers": 0}, "workers must be at least 1. Received: 0"),
         ({"clips_per_shard": 0}, "clips_per_shard must be at least 1. Received: 0"),
         ({"max_failures": -1}, "max_failures must be at least 0. Received: -1"),
-        ({"splits": ("train", "val")}, "splits are some of train, validation, test. Received: train, val"),
-        ({"splits": ()}, "splits are some of"),
-        ({"annotations": pathlib.Path("x")}, "are its annotations. Received: x"),
+        ({"splits": ("train", "val")}, "splits must be some of train, validation, test. Received: train, val"),
+        ({"splits": ()}, "splits must be some of"),
+        ({"annotations": pathlib.Path("x")}, "whose folders are the annotations. Received: x"),
         ({"source": None}, "needs --source"),
     ],
 )

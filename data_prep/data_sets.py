@@ -51,7 +51,10 @@ class DataSet:
 
 def _plan_folder(source: pathlib.Path, annotations: pathlib.Path | None, splits: Splits) -> plans.Plan:
     if annotations is not None:
-        raise errors.UserError(f"The folders of --dataset=folder are its annotations. Received: {annotations}")
+        raise errors.UserError(
+            f"--annotations must not be given with --dataset=folder, whose folders are the annotations. "
+            f"Received: {annotations}"
+        )
     return folder.plan(source, splits)
 
 

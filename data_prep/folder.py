@@ -31,18 +31,18 @@ def plan(source: pathlib.Path, splits: tuple[str, ...] | None) -> plans.Plan:
     elif set(_folders(source)) - set(folders.values()):
         others = sorted(path.name for path in set(_folders(source)) - set(folders.values()))
         raise errors.UserError(
-            f"Folders are all splits ({', '.join(plans.SPLITS)}) or all classes. "
+            f"Folders must be all splits ({', '.join(plans.SPLITS)}) or all classes. "
             f"Received: {', '.join(folders)} beside {', '.join(others)} in {source}"
         )
     absent = [split for split in splits or () if split not in folders]
     if absent:
-        raise errors.UserError(f"Each split needs its folder. Received: {source} without {', '.join(absent)}")
+        raise errors.UserError(f"Each split must have its folder. Received: {source} without {', '.join(absent)}")
     found = {split: {path: _videos(path) for path in sorted(_folders(folder))} for split, folder in folders.items()}
     names = sorted({path.name for videos in found.values() for path, files in videos.items() if files})
     labels = {name: label for label, name in enumerate(names)}
     items = {split: _items(source, found[split], labels) for split in splits or folders}
     if not any(items.values()):
-        raise errors.UserError(f"CLASS folders hold video files. Received: {source} with none")
+        raise errors.UserError(f"CLASS folders must hold video files. Received: {source} with none")
     for split, clips in items.items():
         plans.check_ids(split, (clip.video_id for clip in clips))
     return plans.Plan(tuple(names), items, {split: () for split in items})

@@ -44,7 +44,7 @@ def test_other_files_and_hidden_ones_are_left_alone(tmp_path):
 
 def test_a_missing_split_is_refused(tmp_path):
     _touch(tmp_path, "train/a/1.avi")
-    with pytest.raises(errors.UserError, match="needs its folder. Received: .* without test"):
+    with pytest.raises(errors.UserError, match="must have its folder. Received: .* without test"):
         folder.plan(tmp_path, ("train", "test"))
 
 
@@ -56,7 +56,7 @@ def test_classes_beside_splits_are_refused(tmp_path):
 
 def test_a_folder_without_videos_is_refused(tmp_path):
     _touch(tmp_path, "a/readme.txt")
-    with pytest.raises(errors.UserError, match="CLASS folders hold video files"):
+    with pytest.raises(errors.UserError, match="CLASS folders must hold video files"):
         folder.plan(tmp_path, None)
     with pytest.raises(errors.UserError, match="--source must be a folder. Received: .*(a file)"):
         folder.plan(tmp_path / "a" / "readme.txt", None)

@@ -61,7 +61,7 @@ def plan(source: pathlib.Path, annotations: pathlib.Path, splits: tuple[str, ...
     plans.check_folder(source, "--source")
     chosen = splits or _SPLITS
     if not set(chosen) <= set(_SPLITS):
-        raise errors.UserError(f"KTH has the splits {' and '.join(_SPLITS)}. Received: {', '.join(chosen)}")
+        raise errors.UserError(f"The splits must be KTH's, {' and '.join(_SPLITS)}. Received: {', '.join(chosen)}")
     videos = read_sequences(annotations / "00sequences.txt" if annotations.is_dir() else annotations)
     found = _index(source)
     items: dict[str, list[plans.Item]] = {split: [] for split in chosen}
@@ -89,7 +89,9 @@ def read_sequences(path: pathlib.Path) -> list[Video]:
         if _LINE_START.match(line.strip()):
             video = _read_line(line.strip(), f"line {number} of {path}")
             if video.name in videos:
-                raise errors.UserError(f"A video has one line. Received: {video.name} again in line {number} of {path}")
+                raise errors.UserError(
+                    f"A video must have one line. Received: {video.name} again in line {number} of {path}"
+                )
             videos[video.name] = video
     if not videos:
         raise errors.UserError(f"00sequences.txt has lines 'person01_boxing_d1 frames 1-95, …'. Received: {path}")
@@ -102,7 +104,7 @@ def _read_line(line: str, where: str) -> Video:
     subject = int(match["subject"]) if match else 0
     if match is None or action not in _LABELS or not 1 <= subject <= VALIDATION_SUBJECTS[-1]:
         raise errors.UserError(
-            f"A line reads person01_ACTION_d1 frames 1-95, 96-185, … with a person of 01…25, an action of "
+            f"A line must read person01_ACTION_d1 frames 1-95, 96-185, … with a person of 01…25, an action of "
             f"{', '.join(_LABELS)} and d1…d4. Received: {line!r:.200}, {where}"
         )
     texts = match["ranges"].split(",") if match["ranges"] else []
@@ -115,7 +117,7 @@ def _read_range(text: str, where: str) -> tuple[int, int]:
     first, last = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= first <= last:
         raise errors.UserError(
-            f"A range is FIRST-LAST with 1 <= FIRST <= LAST. Received: {text.strip()!r:.50}, {where}"
+            f"A range must be FIRST-LAST with 1 <= FIRST <= LAST. Received: {text.strip()!r:.50}, {where}"
         )
     return first - 1, last
 
@@ -127,5 +129,5 @@ def _index(source: pathlib.Path) -> dict[str, str]:
         found[path.name].append(path.relative_to(source).as_posix())
     for paths in found.values():
         if len(paths) > 1:
-            raise errors.UserError(f"A video has one file. Received: {' and '.join(sorted(paths))} in {source}")
+            raise errors.UserError(f"A video must have one file. Received: {' and '.join(sorted(paths))} in {source}")
     return {name: paths[0] for name, paths in found.items()}

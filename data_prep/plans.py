@@ -67,11 +67,14 @@ def check_ids(split: str, video_ids: Iterable[str]) -> None:
     for video_id, count in counts.items():
         if not 0 < len(video_id) <= _MAX_ID or _FORBIDDEN_IN_ID.search(video_id):
             raise errors.UserError(
-                f"A video id is a name of 1…{_MAX_ID} characters without path separators, '..' or control characters. "
+                f"A video id must be a name of 1…{_MAX_ID} characters without path separators, '..' or "
+                f"control characters. "
                 f"Received: {video_id!r:.300} in {split}"
             )
         if count > 1:
-            raise errors.UserError(f"A video id comes once in a split. Received: {video_id!r} {count} times in {split}")
+            raise errors.UserError(
+                f"A video id must occur only once in a split. Received: {video_id!r} {count} times in {split}"
+            )
 
 
 def check_splits(splits: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -80,7 +83,9 @@ def check_splits(splits: Iterable[str] | None) -> tuple[str, ...] | None:
         return None
     chosen = set(splits)
     if not chosen or not chosen <= set(SPLITS):
-        raise errors.UserError(f"splits are some of {', '.join(SPLITS)}. Received: {', '.join(sorted(chosen)) or None}")
+        raise errors.UserError(
+            f"splits must be some of {', '.join(SPLITS)}. Received: {', '.join(sorted(chosen)) or None}"
+        )
     return tuple(split for split in SPLITS if split in chosen)
 
 

@@ -97,7 +97,7 @@ def _clips_per_class(values: list[str] | None) -> dict[str, int] | None:
         return None
     if len(values) != len(plans.SPLITS) or not all(value.isascii() and value.isdigit() for value in values):
         raise errors.UserError(
-            f"--clips_per_class gives three numbers, for {', '.join(plans.SPLITS)}. Received: {','.join(values)}"
+            f"--clips_per_class must give three numbers, for {', '.join(plans.SPLITS)}. Received: {','.join(values)}"
         )
     return dict(zip(plans.SPLITS, map(int, values), strict=True))
 

@@ -46,12 +46,12 @@ def test_failures_above_the_limit_end_in_1(tmp_path):
     ("arguments", "message"),
     [
         ([], "error: --source must be a folder. Received: videos (nothing there)"),
-        (["--source="], "error: CLASS folders hold video files. Received: . with none"),
+        (["--source="], "error: CLASS folders must hold video files. Received: . with none"),
         (["--dataset=ucf"], "ucf"),
         (["--frames=0"], "--frames"),
         (["--jpeg_quality=101"], "--jpeg_quality"),
-        (["--splits=train,val"], "error: splits are some of train, validation, test. Received: train, val"),
-        (["--clips_per_class=3,x"], "error: --clips_per_class gives three numbers, for train, validation, test"),
+        (["--splits=train,val"], "error: splits must be some of train, validation, test. Received: train, val"),
+        (["--clips_per_class=3,x"], "error: --clips_per_class must give three numbers, for train, validation, test"),
         (["extra"], "Received: extra"),
         (["--no_such_flag"], "no_such_flag"),
     ],
@@ -65,8 +65,8 @@ def test_bad_input_ends_in_one_line_and_2(tmp_path, arguments, message):
 
 def test_verify_takes_one_folder(tmp_path):
     for arguments, message in [
-        ([], "error: One argument is taken: CLIPS. Received: none"),
-        (["a", "b"], "error: One argument is taken: CLIPS. Received: a b"),
+        ([], "error: Exactly one argument must be given: CLIPS. Received: none"),
+        (["a", "b"], "error: Exactly one argument must be given: CLIPS. Received: a b"),
         (["nowhere"], "error: CLIPS must be a folder. Received: nowhere (nothing there)"),
     ]:
         done = _run([ROOT / "data_prep" / "verify.py", *arguments], cwd=tmp_path)

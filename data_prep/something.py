@@ -32,7 +32,9 @@ def plan(source: pathlib.Path, annotations: pathlib.Path, splits: tuple[str, ...
     files = {split: _find(annotations, split) for split in plans.SPLITS if split in (splits or plans.SPLITS)}
     absent = [f"{split}.json" for split, file in files.items() if file is None]
     if (splits and absent) or len(absent) == len(files):
-        raise errors.UserError(f"Each split needs its JSON file. Received: {annotations} without {', '.join(absent)}")
+        raise errors.UserError(
+            f"Each split must have its JSON file. Received: {annotations} without {', '.join(absent)}"
+        )
     found = _index(source)
     items: dict[str, tuple[plans.Item, ...]] = {}
     missing: dict[str, tuple[plans.Remark, ...]] = {}
@@ -54,7 +56,7 @@ def read_classes(annotations: pathlib.Path) -> tuple[str, ...]:
     except (AttributeError, ValueError):
         by_index = {}
     if not by_index or len(by_index) < len(values) or sorted(by_index) != list(range(len(by_index))):
-        raise errors.UserError(f"labels.json maps class names to the indices 0…K-1, each once. Received: {path}")
+        raise errors.UserError(f"labels.json must map class names to the indices 0…K-1, each once. Received: {path}")
     return tuple(by_index[index] for index in range(len(by_index)))
 
 
@@ -76,16 +78,16 @@ def read_split(path: pathlib.Path, class_names: tuple[str, ...], labeled: bool) 
 def _read_record(record: Any, labels: dict[str, int] | None, path: pathlib.Path) -> tuple[str, int]:
     video_id = record.get("id") if isinstance(record, dict) else None
     if not isinstance(video_id, str | int) or isinstance(video_id, bool):
-        raise errors.UserError(f"A record has an id. Received: {record!r:.200} in {path}")
+        raise errors.UserError(f"A record must have an id. Received: {record!r:.200} in {path}")
     if labels is None:
         return str(video_id), -1
     template = record.get("template")
     if not isinstance(template, str):
-        raise errors.UserError(f"A record has a template. Received: {record!r:.200} in {path}")
+        raise errors.UserError(f"A record must have a template. Received: {record!r:.200} in {path}")
     name = template.replace("[", "").replace("]", "")
     if name not in labels:
         raise errors.UserError(
-            f"A template without its brackets is one of the {len(labels)} classes. "
+            f"A template without its brackets must be one of the {len(labels)} classes. "
             f"Received: {template!r:.200} of video {video_id} in {path}"
         )
     return str(video_id), labels[name]
@@ -99,7 +101,7 @@ def _match(
     for video_id, label in records:
         paths = found.get(video_id, [])
         if len(paths) > 1:
-            raise errors.UserError(f"A video id has one file or folder. Received: {' and '.join(sorted(paths))}")
+            raise errors.UserError(f"A video id must have one file or folder. Received: {' and '.join(sorted(paths))}")
         if paths:
             items.append(plans.Item(video_id, paths[0], label))
         else:

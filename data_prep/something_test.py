@@ -78,10 +78,10 @@ def test_labels_that_do_not_count_from_0_are_refused(tmp_path, values):
     ("records", "message"),
     [
         ({"id": "1"}, "must be a list of records. Received: dict"),
-        ([{"template": "A"}], "A record has an id"),
-        ([{"id": None, "template": "A"}], "A record has an id"),
-        (["1"], "A record has an id"),
-        ([{"id": "1"}], "A record has a template"),
+        ([{"template": "A"}], "A record must have an id"),
+        ([{"id": None, "template": "A"}], "A record must have an id"),
+        (["1"], "A record must have an id"),
+        ([{"id": "1"}], "A record must have a template"),
         ([{"id": "1", "template": "[C]"}], r"one of the 2 classes. Received: '\[C\]' of video 1"),
         ([{"id": "../1", "template": "A"}], "without path separators"),
         ([{"id": "a/b", "template": "A"}], "without path separators"),
@@ -109,7 +109,7 @@ def test_broken_json_is_refused(tmp_path):
 
 def test_a_missing_split_is_refused(tmp_path):
     source, annotations = _data_set(tmp_path, train=["1"])
-    with pytest.raises(errors.UserError, match="needs its JSON file. Received: .* without validation.json"):
+    with pytest.raises(errors.UserError, match="must have its JSON file. Received: .* without validation.json"):
         something.plan(source, annotations, ("train", "validation"))
     with pytest.raises(errors.UserError, match="without train.json, validation.json, test.json"):
         something.plan(source, source, None)

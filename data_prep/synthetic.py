@@ -114,7 +114,7 @@ class GroundTruth:
     def _find(self, video_id: str) -> tuple[h5py.File, int]:
         file = self._open()
         if video_id not in self._rows:
-            raise errors.UserError(f"{self._path} holds no such video id. Received: {video_id!r}")
+            raise errors.UserError(f"{self._path} must hold the video id. Received: {video_id!r}")
         return file, self._rows[video_id]
 
     def _read(self, name: str, video_id: str) -> np.ndarray:
@@ -127,7 +127,9 @@ def _opened(path: pathlib.Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError:
-        raise errors.UserError(f"Ground truth is an HDF5 file that make_synthetic writes. Received: {path}") from None
+        raise errors.UserError(
+            f"Ground truth must be an HDF5 file that make_synthetic writes. Received: {path}"
+        ) from None
 
 
 def make_synthetic(
@@ -173,7 +175,8 @@ def _check(seed: int, counts: Mapping[str, int], workers: int) -> None:
         raise errors.UserError(f"workers must be at least 1. Received: {workers}")
     if not set(counts) <= set(SPLITS) or min(counts.values(), default=0) < 0 or not any(counts.values()):
         raise errors.UserError(
-            f"clips_per_class gives a number of clips, not all 0, to some of {', '.join(SPLITS)}. Received: {counts}"
+            f"clips_per_class must give a number of clips, not all 0, to some of {', '.join(SPLITS)}. "
+            f"Received: {counts}"
         )
 
 
@@ -189,7 +192,7 @@ def _claim(out: pathlib.Path, seed: int) -> None:
         if found != made_from:
             raise errors.UserError(f"{out} must hold synthetic videos of {made_from} or nothing. Received: {found}")
     elif out.exists() and (not out.is_dir() or any(path.suffix != ".partial" for path in out.iterdir())):
-        raise errors.UserError(f"Synthetic videos go to an empty or a new folder. Received: {out}")
+        raise errors.UserError(f"The folder of synthetic videos must be empty or new. Received: {out}")
     out.mkdir(parents=True, exist_ok=True)
     _write_json(note, made_from)
 

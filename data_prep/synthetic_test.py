@@ -279,14 +279,14 @@ def test_ground_truth_reads_in_other_processes(made: pathlib.Path) -> None:
 
 
 def test_unknown_video_id_is_refused(made: pathlib.Path) -> None:
-    with pytest.raises(errors.UserError, match="holds no such video id. Received: 'train-99999'"):
+    with pytest.raises(errors.UserError, match="must hold the video id. Received: 'train-99999'"):
         synthetic.GroundTruth(made / "ground_truth.h5").salient("train-99999")
 
 
 def test_missing_or_damaged_ground_truth_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "damaged.h5").write_bytes(b"half a file")
     for name in ("none.h5", "damaged.h5"):
-        with pytest.raises(errors.UserError, match=f"Ground truth is an HDF5 file .* Received: .*{name}"):
+        with pytest.raises(errors.UserError, match=f"Ground truth must be an HDF5 file .* Received: .*{name}"):
             synthetic.GroundTruth(tmp_path / name).salient("train-00000")
 
 
@@ -315,7 +315,7 @@ def test_folder_of_another_seed_is_refused(made: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("thesis.tex", "empty or a new folder"), ("synthetic.json", "Received: None")]
+    ("name", "message"), [("thesis.tex", "must be empty or new"), ("synthetic.json", "Received: None")]
 )
 def test_folder_of_other_files_is_refused(tmp_path: pathlib.Path, name: str, message: str) -> None:
     (tmp_path / name).write_text("mine")

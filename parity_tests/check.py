@@ -102,7 +102,7 @@ def _batch(run: RunDirectory, settings: CheckSettings) -> tuple[np.ndarray, np.n
     labels = store.labels[chosen].astype(np.int64)
     if not len(chosen) or labels.min() < 0:
         raise errors.UserError(
-            f"The check takes clips that are labelled. Received: {settings.split} of {store.directory}"
+            f"For the check all clips must be labelled. Received: {settings.split} of {store.directory}"
         )
     return store.read(chosen), labels, store.directory
 
@@ -185,7 +185,7 @@ def main(_: list[str]) -> int:
     if _EXPLANATIONS.value:
         return _check_explanations([pathlib.Path(name) for name in _EXPLANATIONS.value])
     if not _RUN.value:
-        raise errors.UserError("--run names a run directory. Received: none")
+        raise errors.UserError("--run must name a run directory. Received: none")
     clips = pathlib.Path(_CLIPS.value) if _CLIPS.value else None
     result = check(CheckSettings(pathlib.Path(_RUN.value), clips, _SPLIT.value, _LIMIT.value, _PRECISION.value))
     sys.stdout.write(table(result) + "\n")
@@ -194,7 +194,7 @@ def main(_: list[str]) -> int:
 
 def _check_explanations(paths: list[pathlib.Path]) -> int:
     if len(paths) != 2:
-        raise errors.UserError(f"--explanations names torch's file, then tf's. Received: {len(paths)}")
+        raise errors.UserError(f"--explanations must name torch's file, then tf's. Received: {len(paths)}")
     result = check_explanations.check_explanations(*paths)
     files.write_json(paths[0].with_name("explanations_parity.json"), result)
     sys.stdout.write(check_explanations.table(result) + "\n")

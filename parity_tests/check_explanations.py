@@ -61,15 +61,18 @@ def _check_comparable(ours: Explanations, theirs: Explanations) -> None:
     for expected, found in (("torch", ours), ("tf", theirs)):
         if found.header["framework"] != expected:
             raise errors.UserError(
-                f"--explanations names torch's file, then tf's. Received: {found.header['framework']} for {expected}"
+                f"--explanations must name torch's file, then tf's. "
+                f"Received: {found.header['framework']} for {expected}"
             )
     different = [name for name in ours.header if name not in _FREE and ours.header[name] != theirs.header.get(name)]
     if different:
         what = ", ".join(different)
-        raise errors.UserError(f"Files of one run and settings are compared. Received: two that differ in {what}")
+        raise errors.UserError(
+            f"Both files must be of one run and the same settings. Received: two that differ in {what}"
+        )
     missing = sorted(set(theirs["video_id"]) - set(ours["video_id"]))
     if missing:
-        raise errors.UserError(f"Torch's file has all clips of tf's. Received: one without {', '.join(missing)}")
+        raise errors.UserError(f"Torch's file must have all clips of tf's. Received: one without {', '.join(missing)}")
 
 
 def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def find_device(name: str) -> str:
     errors.check_choice("device", name, DEVICES)
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
     if name == "gpu" and not has_gpu:
-        raise errors.UserError("device=gpu needs a GPU that TensorFlow sees. Received: none (tf.config)")
+        raise errors.UserError("With device=gpu there must be a GPU that TensorFlow sees. Received: none (tf.config)")
     # TF32 rounds the factors of a float32 product to 10 bits, by default in TensorFlow: --precision decides.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return "/CPU:0" if name == "cpu" or not has_gpu else "/GPU:0"

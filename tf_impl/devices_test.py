@@ -19,6 +19,8 @@ def test_unknown_device_is_refused():
 
 def test_gpu_is_refused_where_there_is_none(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(errors.UserError, match="device=gpu needs a GPU that TensorFlow sees. Received: none"):
+    with pytest.raises(
+        errors.UserError, match="With device=gpu there must be a GPU that TensorFlow sees. Received: none"
+    ):
         devices.find_device("gpu")
     assert devices.find_device("auto") == "/CPU:0"

@@ -109,7 +109,8 @@ def _parts(model: keras.Model, endpoint: str) -> keras.Model:
         return keras.Model(clips, (logits, activations))
     except (AttributeError, TypeError, ValueError) as error:
         raise errors.UserError(
-            "Grad-CAM takes a functional or Sequential model with one input and one output, and a layer within it. "
+            "Grad-CAM must be given a functional or Sequential model with one input and one output, and a "
+            "layer within it. "
             f"Received: {model.name}, {endpoint}: {error}"
         ) from None
 

@@ -159,7 +159,8 @@ class BatchNorm(Layer):
             return tf.cast(tf.cast(x, scale.dtype) * scale + shift, x.dtype)
         if x.shape.num_elements() == x.shape[-1]:
             raise errors.UserError(
-                f"Batch norm trains on more than one value per channel. Received: activations {tuple(x.shape)}"
+                f"In training batch norm must have more than one value for each channel. "
+                f"Received: activations {tuple(x.shape)}"
             )
         y, mean, variance = _normalize_batch(x, self.gamma, self.beta)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):

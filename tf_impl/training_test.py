@@ -106,7 +106,7 @@ def test_describe_ends_with_the_parameters_that_the_paper_prints(preset, number)
     [
         (["--clips=CLIPS", "--filters=3"], "those of the preset's model, i3d. Received: --filters"),
         (["--clips=CLIPS", "--device=gpu"], "device=gpu needs a GPU"),
-        (["positional"], "Only --flags are taken. Received: positional"),
+        (["positional"], "Arguments must be --flags. Received: positional"),
     ],
 )
 def test_bad_flags_are_one_line_and_code_2_and_leave_nothing(clips, tmp_path, flags, message):

@@ -18,7 +18,9 @@ def find_device(name: str) -> torch.device:
     """
     errors.check_choice("device", name, DEVICES)
     if name == "gpu" and not torch.cuda.is_available():
-        raise errors.UserError("device=gpu needs a GPU that PyTorch sees. Received: none (torch.cuda.is_available())")
+        raise errors.UserError(
+            "With device=gpu there must be a GPU that PyTorch sees. Received: none (torch.cuda.is_available())"
+        )
     # TF32 rounds the factors of a float32 product to 10 bits, by default in cuDNN's convolutions: --precision decides.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

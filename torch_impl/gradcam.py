@@ -116,7 +116,9 @@ def _cut(activations: list[torch.Tensor], channels_first: bool) -> Callable[...,
             return None
         if not isinstance(output, torch.Tensor) or output.ndim != 5:
             received = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise errors.UserError(f"Grad-CAM takes a layer with one output, 5 axes, of clips. Received: {received}")
+            raise errors.UserError(
+                f"Grad-CAM must be given a layer with one output, 5 axes, of clips. Received: {received}"
+            )
         leaf = (layers.to_border(output) if channels_first else output).detach().requires_grad_()
         activations.append(leaf)
         # A copy, since the next layer may write into it, which a leaf does not allow.

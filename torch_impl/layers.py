@@ -165,7 +165,8 @@ class BatchNorm(nn.Module):
         """`[N, C, ...]` -> the same shape and dtype."""
         if self.training and x.numel() == x.shape[1]:
             raise errors.UserError(
-                f"Batch norm trains on more than one value per channel. Received: activations {tuple(x.shape)}"
+                f"In training batch norm must have more than one value for each channel. "
+                f"Received: activations {tuple(x.shape)}"
             )
         return functional.batch_norm(
             x,

@@ -449,7 +449,7 @@ def _nan_gradient(clips):
     return torch.sqrt(_motion(clips))  # Where nothing moves, its slope has no value.
 
 
-_WRONG = "Clips are \\[N, T, H, W, C\\] and targets N class indices. Received: "
+_WRONG = "Clips must be \\[N, T, H, W, C\\] and targets N class indices. Received: "
 
 
 @pytest.mark.parametrize(
@@ -461,8 +461,8 @@ _WRONG = "Clips are \\[N, T, H, W, C\\] and targets N class indices. Received: "
         (lambda clips: clips, 3, [3], r"probabilities \[N, K\]. Received: \(1, 8, 2, 2, 3\) for one clip"),
         (_nan_when_perturbed, 3, [3], "Scores must be finite. Received: nan in row 1"),
         (_nan_gradient, 3, [3], "Losses must be finite. Received: nan in row 0"),
-        (_motion, 3, [8], "Targets are classes 0…7. Received: 8…8"),
-        (_motion, 3, [-1], "Targets are classes 0…7. Received: -1…-1"),
+        (_motion, 3, [8], "Targets must be classes 0…7. Received: 8…8"),
+        (_motion, 3, [-1], "Targets must be classes 0…7. Received: -1…-1"),
         (_motion, 3, [3, 3], _WRONG + r"\(1, 8, 2, 2, 3\) and int64 \(2,\)"),
         (_motion, 3, [3.0], _WRONG + r"\(1, 8, 2, 2, 3\) and float64 \(1,\)"),
         (_motion, 3, 3, _WRONG + r"\(1, 8, 2, 2, 3\) and int64 \(\)"),

@@ -105,7 +105,7 @@ def test_describe_ends_with_the_parameters_that_the_paper_prints(preset, number)
         (["--clips=CLIPS", "--run=CLIPS/dataset.json"], "--run is a folder that can be made"),
         (["--clips=CLIPS", "--device=gpu"], "device=gpu needs a GPU"),
         (["--epochs=-1"], "epochs"),
-        (["positional"], "Only --flags are taken. Received: positional"),
+        (["positional"], "Arguments must be --flags. Received: positional"),
     ],
 )
 def test_bad_flags_are_one_line_and_code_2_and_leave_nothing(clips, tmp_path, flags, message):

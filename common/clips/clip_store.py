@@ -91,9 +91,11 @@ def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
         raise errors.UserError(f"dataset.json must have the fields of DatasetInfo. Received: {path}: {error}") from None
     for shard in info.shards:
         if pathlib.PurePath(str(shard.file)).name != shard.file or shard.split not in SPLITS:
-            raise errors.UserError(f"A shard is a file name and a split. Received: {shard.file!r}, {shard.split!r}")
+            raise errors.UserError(
+                f"A shard must be a file name and a split. Received: {shard.file!r}, {shard.split!r}"
+            )
         if not isinstance(shard.clips, int) or not isinstance(shard.sha256, str):
-            raise errors.UserError(f"A shard has a number of clips and a SHA-256. Received: {shard}")
+            raise errors.UserError(f"A shard must have a number of clips and a SHA-256. Received: {shard}")
     return info
 
 
@@ -136,7 +138,8 @@ class ClipStore:
         classes = len(self.info.class_names)
         if len(self) and not (-1 <= self.labels.min() and self.labels.max() < classes):
             raise errors.UserError(
-                f"Labels are -1…{classes - 1}. Received: {self.labels.min()}…{self.labels.max()} in {self.directory}"
+                f"Labels must be -1…{classes - 1}. "
+                f"Received: {self.labels.min()}…{self.labels.max()} in {self.directory}"
             )
 
     def __len__(self) -> int:
@@ -145,7 +148,9 @@ class ClipStore:
     def column(self, name: str) -> np.ndarray:
         """Returns a column over all clips: [N, ...] (see `Clip` for names, shapes and units)."""
         if name not in self._shards[0].columns:
-            raise errors.UserError(f"Columns are {', '.join(self._shards[0].columns)}. Received: {name!r}")
+            raise errors.UserError(
+                f"The column must be one of {', '.join(self._shards[0].columns)}. Received: {name!r}"
+            )
         return np.concatenate([reader.columns[name] for reader in self._shards])
 
     def places(self, video_ids: Iterable[str]) -> list[int]:
@@ -155,7 +160,7 @@ class ClipStore:
             return [place[video_id] for video_id in video_ids]
         except KeyError as error:
             raise errors.UserError(
-                f"Clips are of the {self.split} split of {self.directory}. Received: {error}, which is not"
+                f"Clips must be of the {self.split} split of {self.directory}. Received: {error}, which is not"
             ) from None
 
     def read_into(self, index: int, out: np.ndarray) -> None:

@@ -34,7 +34,7 @@ def test_a_split_is_one_sequence_over_its_shards(store_path):
 def test_clips_are_found_by_id(store_path):
     store = clip_store.ClipStore(store_path, "train")
     assert store.places([store.video_ids[2], store.video_ids[0]]) == [2, 0]
-    with pytest.raises(errors.UserError, match="Clips are of the train split of .* Received: 'x', which is not"):
+    with pytest.raises(errors.UserError, match="Clips must be of the train split of .* Received: 'x', which is not"):
         store.places([store.video_ids[0], "x"])
 
 
@@ -61,15 +61,18 @@ def test_a_store_survives_a_pickle(store_path):
         (lambda v: v.pop("class_names"), "must have the fields of DatasetInfo"),
         (lambda v: v.update(counts=[]), "must have the fields of DatasetInfo"),
         (lambda v: v.update(shards=[1]), "must have the fields of DatasetInfo"),
-        (lambda v: v["shards"][0].update(clips="3"), "has a number of clips and a SHA-256"),
+        (lambda v: v["shards"][0].update(clips="3"), "must have a number of clips and a SHA-256"),
         (lambda v: v.update(extra=1), "must have the fields of DatasetInfo"),
-        (lambda v: v["layout"].update(height=40), "Raw frames are uint8"),
+        (lambda v: v["layout"].update(height=40), "Raw frames must be uint8"),
         (lambda v: v["layout"].update(encoding="jpeg"), "'frame_offsets' must be a dataset of the file itself"),
         (lambda v: v["layout"].update(encoding="gif"), "encoding must be one of jpeg, raw"),
         (lambda v: v["shards"][0].update(clips=4), "promises 4 clips in train-00000-of-00003.h5. Received: 3"),
-        (lambda v: v["shards"][0].update(file="../x.h5"), "A shard is a file name and a split. Received: '../x.h5'"),
+        (
+            lambda v: v["shards"][0].update(file="../x.h5"),
+            "A shard must be a file name and a split. Received: '../x.h5'",
+        ),
         (lambda v: v["shards"][0].update(file="gone.h5"), "readable HDF5 file"),
-        (lambda v: v.update(class_names=["a", "b"]), "Labels are -1…1. Received: 0…2"),
+        (lambda v: v.update(class_names=["a", "b"]), "Labels must be -1…1. Received: 0…2"),
     ],
 )
 def test_a_store_that_contradicts_dataset_json_is_refused(store_path, change, message):

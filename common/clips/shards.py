@@ -47,7 +47,7 @@ class Layout:
     def __post_init__(self) -> None:
         if min(self.frames, self.height, self.width) < 1:
             raise errors.UserError(
-                "A clip has at least 1 frame and 1x1 px. "
+                "A clip must have at least 1 frame and 1x1 px. "
                 f"Received: frames={self.frames}, height={self.height}, width={self.width}"
             )
         if self.encoding not in ENCODINGS or not 1 <= self.jpeg_quality <= 100:
@@ -209,7 +209,7 @@ def read_report(path: pathlib.Path) -> dict[str, Any]:
     """Returns the report that was stored with a shard; refuses a file that is not a whole shard."""
     with _open(path) as file:
         if "report" not in file.attrs:
-            raise errors.UserError(f"A shard holds the report of its making. Received: {path} without one")
+            raise errors.UserError(f"A shard must hold the report of its making. Received: {path} without one")
         return json.loads(file.attrs["report"])
 
 
@@ -226,7 +226,7 @@ def _open(path: pathlib.Path) -> h5py.File:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise errors.UserError(f"A shard is a readable HDF5 file. Received: {path}: {error}") from None
+        raise errors.UserError(f"A shard must be a readable HDF5 file. Received: {path}: {error}") from None
     if file.attrs.get("schema_version") != SCHEMA_VERSION:
         version = file.attrs.get("schema_version")
         file.close()
@@ -252,11 +252,15 @@ class ShardReader:
             self._ranges = _raw_ranges(file, layout) if layout.encoding == "raw" else _jpeg_ranges(file, layout)
         lengths = {name: len(column) for name, column in self.columns.items()} | {"frames": len(self._ranges)}
         if len(set(lengths.values())) > 1:
-            raise errors.UserError(f"All datasets of a shard have one row a clip. Received: {lengths} in {path}")
+            raise errors.UserError(
+                f"All datasets of a shard must have one row for each clip. Received: {lengths} in {path}"
+            )
         if self._ranges.size and (
             self._ranges[0, 0] < 0 or np.any(np.diff(self._ranges) < 0) or self._ranges.max() > path.stat().st_size
         ):
-            raise errors.UserError(f"Frame offsets rise and stay inside the file. Received: {path}, which breaks this")
+            raise errors.UserError(
+                f"Frame offsets must rise and stay inside the file. Received: {path}, which breaks this"
+            )
 
     def __len__(self) -> int:
         return len(self._ranges)
@@ -276,7 +280,7 @@ class ShardReader:
             while done < flat.size:  # One call may return less than was asked for.
                 got = os.preadv(descriptor, [flat[done:].data], int(ends[0]) + done)
                 if got == 0:
-                    raise errors.UserError(f"A shard does not shrink while it is read. Received: {self.path}")
+                    raise errors.UserError(f"A shard must not shrink while it is read. Received: {self.path}")
                 done += got
         finally:
             os.close(descriptor)
@@ -289,7 +293,7 @@ class ShardReader:
         if image is None or image.shape != frame.shape:
             came = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]} px"
             raise errors.UserError(
-                f"Frames are JPEG images of {frame.shape[1]}x{frame.shape[0]} px. "
+                f"Frames must be JPEG images of {frame.shape[1]}x{frame.shape[0]} px. "
                 f"Received: {came} in clip {self.columns['video_id'][row]!r} of {self.path}"
             )
         frame[...] = image
@@ -300,7 +304,7 @@ def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
     frames = hdf5.dataset(file, "frames")
     if frames.dtype != np.uint8 or frames.shape[1:] != layout.clip_shape or frames.chunks != (1, *layout.clip_shape):
         raise errors.UserError(
-            f"Raw frames are uint8 [N, {', '.join(map(str, layout.clip_shape))}], one chunk a clip. "
+            f"Raw frames must be uint8 [N, {', '.join(map(str, layout.clip_shape))}], one chunk a clip. "
             f"Received: {frames.dtype} {list(frames.shape)}, chunks {frames.chunks} in {file.filename}"
         )
     size = int(np.prod(layout.clip_shape))
@@ -313,7 +317,7 @@ def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
     if len(frames):
         frames.id.chunk_iter(note)
     if frames.compression or frames.shuffle or frames.fletcher32 or np.any(starts < 0):
-        raise errors.UserError(f"Raw frames are stored whole and without filters. Received: {file.filename}")
+        raise errors.UserError(f"Raw frames must be stored whole and without filters. Received: {file.filename}")
     return np.stack([starts, starts + size], axis=1)
 
 
@@ -323,12 +327,12 @@ def _jpeg_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
     values = hdf5.column(file, "frame_offsets", np.int64, ("N", layout.frames + 1))
     if frames.dtype != np.uint8 or frames.ndim != 1 or frames.chunks:
         raise errors.UserError(
-            "JPEG frames are one contiguous uint8 [bytes]. "
+            "JPEG frames must be one contiguous uint8 [bytes]. "
             f"Received: {frames.dtype} {list(frames.shape)} in {file.filename}"
         )
     if values.size and (values.min() < 0 or values.max() > frames.shape[0] or np.any(np.diff(values) < 0)):
         raise errors.UserError(
-            f"frame_offsets rise from 0 to {frames.shape[0]}, the bytes there are. "
+            f"frame_offsets must rise from 0 to {frames.shape[0]}, the bytes there are. "
             f"Received: {values.min()}…{values.max()} in {file.filename}"
         )
     return values + (frames.id.get_offset() or 0)

@@ -148,7 +148,7 @@ def replace(name: str, value) -> object:
             r"Dataset 'label' must be int32 \[N\]. Received: int32 \[2, 2\]",
         ),
         (replace("label", np.zeros(2, np.float64)), r"Received: float64 \[2\]"),
-        (replace("label", np.zeros(3, np.int32)), "one row a clip. Received"),
+        (replace("label", np.zeros(3, np.int32)), "one row for each clip. Received"),
         (replace("frames", np.zeros(10, np.float32)), r"contiguous uint8 \[bytes\]. Received: float32"),
         (
             replace("frame_offsets", np.zeros((2, 2), np.int64)),
@@ -156,10 +156,10 @@ def replace(name: str, value) -> object:
         ),
         (
             replace("frame_offsets", np.array([[0, 1, 2], [2, 3, 10**9]])),
-            r"frame_offsets rise from 0 to .* 0…1000000000",
+            r"frame_offsets must rise from 0 to .* 0…1000000000",
         ),
-        (replace("frame_offsets", np.array([[0, 2, 1], [2, 3, 4]])), "frame_offsets rise"),
-        (replace("frame_offsets", np.array([[-5, 1, 2], [2, 3, 4]])), "frame_offsets rise"),
+        (replace("frame_offsets", np.array([[0, 2, 1], [2, 3, 4]])), "frame_offsets must rise"),
+        (replace("frame_offsets", np.array([[-5, 1, 2], [2, 3, 4]])), "frame_offsets must rise"),
     ],
 )
 def test_a_shard_that_breaks_the_contract_is_refused_in_one_line(tmp_path, change, message):

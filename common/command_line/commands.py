@@ -18,9 +18,11 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
 
     def checked(argv: list[str]) -> int | None:
         if positional and len(argv) != 2:
-            raise errors.UserError(f"One argument is taken: {positional}. Received: {' '.join(argv[1:]) or 'none'}")
+            raise errors.UserError(
+                f"Exactly one argument must be given: {positional}. Received: {' '.join(argv[1:]) or 'none'}"
+            )
         if not positional and len(argv) > 1:
-            raise errors.UserError(f"Only --flags are taken. Received: {' '.join(argv[1:])}")
+            raise errors.UserError(f"Arguments must be --flags. Received: {' '.join(argv[1:])}")
         return main(argv)
 
     def parse(argv: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ _THREADS = flags.DEFINE_integer("loader_threads", 2, "Threads that read and deco
 def settings() -> EvaluateSettings:
     """Returns what to evaluate."""
     if not _RUN.value:
-        raise errors.UserError("--run names at least one run directory. Received: none")
+        raise errors.UserError("--run must name at least one run directory. Received: none")
     return EvaluateSettings(
         runs=tuple(pathlib.Path(name) for name in _RUN.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,

@@ -24,7 +24,7 @@ _OUT = flags.DEFINE_string("out", None, "File to write. Unset: evidence.json bes
 def settings() -> EvidenceSettings:
     """Returns what to gather evidence about."""
     if not _RUN.value:
-        raise errors.UserError("--run names a run directory. Received: none")
+        raise errors.UserError("--run must name a run directory. Received: none")
     return EvidenceSettings(
         run=pathlib.Path(_RUN.value),
         explanations=pathlib.Path(_EXPLANATIONS.value) if _EXPLANATIONS.value else None,

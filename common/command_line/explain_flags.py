@@ -54,7 +54,7 @@ _OUT = flags.DEFINE_string("out", None, "File to write. Unset: explanations.h5 i
 def settings() -> ExplainSettings:
     """Returns what to explain."""
     if not _RUN.value:
-        raise errors.UserError("--run names a run directory. Received: none")
+        raise errors.UserError("--run must name a run directory. Received: none")
     return ExplainSettings(
         run=pathlib.Path(_RUN.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,

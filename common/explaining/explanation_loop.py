@@ -163,7 +163,7 @@ def choose_clips(store: ClipStore, settings: ExplainSettings) -> np.ndarray:
     if settings.video_ids:
         unknown = sorted(set(settings.video_ids) - set(store.video_ids))
         if unknown:
-            raise errors.UserError(f"video_ids are of clips in {store.split}. Received: {', '.join(unknown)}")
+            raise errors.UserError(f"video_ids must be of clips in {store.split}. Received: {', '.join(unknown)}")
         keep &= np.isin(np.array(store.video_ids), settings.video_ids)
     if settings.classes:
         keep &= np.isin(store.labels, [_class_index(name, store.info.class_names) for name in settings.classes])
@@ -175,7 +175,7 @@ def choose_clips(store: ClipStore, settings: ExplainSettings) -> np.ndarray:
     if not len(chosen):
         raise errors.UserError(f"At least one clip must be chosen. Received: none of {len(store)} in {store.split}")
     if settings.target == "label" and store.labels[chosen].min() < 0:
-        raise errors.UserError("target=label needs clips that are labelled. Received: one that is not")
+        raise errors.UserError("With target=label all clips must be labelled. Received: one that is not")
     return chosen
 
 
@@ -184,7 +184,7 @@ def _class_index(name: str, class_names: tuple[str, ...]) -> int:
         return class_names.index(name)
     if name.isdecimal() and int(name) < len(class_names):
         return int(name)
-    raise errors.UserError(f"classes are names, or numbers below {len(class_names)}. Received: {name!r}")
+    raise errors.UserError(f"classes must be names, or numbers below {len(class_names)}. Received: {name!r}")
 
 
 def _explain_part(
@@ -223,7 +223,7 @@ def check_weights(run: RunDirectory, header: dict[str, Any]) -> None:
     """Refuses explanations of other weights than the run's."""
     if _weights_sha256(run) != header["weights_sha256"]:
         raise errors.UserError(
-            f"Explanations are those of the run's weights. Received: explanations of {header['run']!r}, "
+            f"Explanations must be of the run's own weights. Received: explanations of {header['run']!r}, "
             f"made with other weights than those in {run.path}"
         )
 
@@ -260,7 +260,7 @@ def _finished(out: pathlib.Path, header: dict[str, Any], store: ClipStore, chose
     found = explanations.read(out)
     _check_same(out, header, found.header)
     if list(found["video_id"]) != [store.video_ids[index] for index in chosen]:
-        raise errors.UserError(f"--out is a new file, or one of the same clips. Received: {out} with other clips")
+        raise errors.UserError(f"--out must be a new file, or one of the same clips. Received: {out} with other clips")
     logging.info("%s is there already, with these settings.", out)
     return found
 
@@ -271,7 +271,7 @@ def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]
     different = sorted(name for name in header.keys() | found.keys() if header.get(name) != found.get(name))
     if different:
         raise errors.UserError(
-            f"--out is a new file, or one of the same settings. Received: {out}, which differs in "
+            f"--out must be a new file, or one of the same settings. Received: {out}, which differs in "
             f"{', '.join(different)}; give another --out or remove it"
         )
 
@@ -301,7 +301,7 @@ class _Parts:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise errors.UserError(f"--out is a file that can be made. Received: {out}: {error}") from None
+                raise errors.UserError(f"--out must be a file that can be made. Received: {out}: {error}") from None
             files.write_json(record, plan)
         self.header: dict[str, Any] = plan["header"]
         self.batch_size: int = plan["batch_size"]

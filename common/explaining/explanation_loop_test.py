@@ -152,7 +152,7 @@ def test_clips_are_chosen_in_the_stores_order(run, settings, expected):
         ({"classes": ("3",)}, "names, or numbers below 3. Received: '3'"),
         ({"classes": ("-1",)}, "names, or numbers below 3. Received: '-1'"),
         ({"classes": ("0",), "video_ids": ("validation1",)}, "At least one clip .* none of 7 in validation"),
-        ({"target": "label"}, "target=label needs clips that are labelled"),
+        ({"target": "label"}, "With target=label all clips must be labelled"),
         ({"target": "logit"}, "target must be one of guess, label. Received: 'logit'"),
         ({"limit": -1}, "must be at least 0. Received: -1, 0, 0"),
         ({"limit_per_class": -1}, "must be at least 0. Received: 0, -1, 0"),
@@ -340,7 +340,9 @@ _OTHER = [
 def test_a_file_of_something_else_is_refused_and_stays(run, settings, message):
     explain(run)
     before = (run.path / "explanations.h5").read_bytes()
-    with pytest.raises(errors.UserError, match=f"--out is a new file, .* Received: .*/explanations.h5.* {message}"):
+    with pytest.raises(
+        errors.UserError, match=f"--out must be a new file, .* Received: .*/explanations.h5.* {message}"
+    ):
         explain(run, **settings)
     assert (run.path / "explanations.h5").read_bytes() == before
 
@@ -382,7 +384,9 @@ def test_parts_that_a_kill_left_half_removed_serve_nothing_else(run, tmp_path, m
 
 
 def test_an_out_that_cannot_be_made_is_refused(run):
-    with pytest.raises(errors.UserError, match="--out is a file that can be made. Received: .*config.json/masks.h5"):
+    with pytest.raises(
+        errors.UserError, match="--out must be a file that can be made. Received: .*config.json/masks.h5"
+    ):
         explain(run, out=run.path / "config.json" / "masks.h5")
 
 
@@ -406,7 +410,7 @@ def test_other_clips_that_fit_are_explained(run, tmp_path):
 def test_weights_of_another_model_than_the_runs_are_refused(tmp_path):
     tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"validation": 2})
     run = write_run(tmp_path, dataclasses.replace(MODEL, num_classes=4))
-    with pytest.raises(errors.UserError, match="holds the model of config.json. Received: .*'num_classes': 4"):
+    with pytest.raises(errors.UserError, match="must hold the model of config.json. Received: .*'num_classes': 4"):
         explain(run)
 
 

@@ -96,7 +96,7 @@ class _GroundTruth:
         missing = [video_id for video_id in explanations["video_id"] if video_id not in places]
         if missing:
             raise errors.UserError(
-                "Explanations are told with the clips that were explained. "
+                "Explanations must come with the clips that were explained. "
                 f"Received: {store.split} of {store.directory} without {len(missing)} of them, first {missing[0]!r}"
             )
         num_frames = explanations["mask"].shape[1]

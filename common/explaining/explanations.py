@@ -108,7 +108,7 @@ def read(path: pathlib.Path) -> Explanations:
             columns = {name: hdf5.column(file, name, dtype, letters) for name, (dtype, letters) in COLUMNS.items()}
     except (OSError, ValueError, TypeError, MemoryError) as error:
         raise errors.UserError(
-            f"Explanations are an HDF5 file that explain.py wrote. Received: {path}: {error}"
+            f"Explanations must be an HDF5 file that explain.py wrote. Received: {path}: {error}"
         ) from None
     _check(columns, str(path))
     _check_header(header, columns, path)
@@ -124,11 +124,13 @@ def concatenate(parts: list[Explanations]) -> Explanations:
 def _check_header(header: dict[str, Any], columns: dict[str, np.ndarray], path: pathlib.Path) -> None:
     missing = sorted(_HEADER - header.keys())
     if missing:
-        raise errors.UserError(f"An explanations file has the header fields {sorted(_HEADER)}. Missing: {missing}")
+        raise errors.UserError(
+            f"An explanations file must have the header fields {sorted(_HEADER)}. Missing: {missing}"
+        )
     num_classes, frames = columns["probabilities"].shape[1], columns["mask"].shape[1]
     if len(header["class_names"]) != num_classes or header["clip_shape"][0] != frames:
         raise errors.UserError(
-            f"class_names and clip_shape are of {num_classes} classes and {frames} frames. Received: "
+            f"class_names and clip_shape must be of {num_classes} classes and {frames} frames. Received: "
             f"{len(header['class_names'])} and {header['clip_shape']} in {path}"
         )
     for name, lowest in (("label", -1), ("prediction", 0), ("target", 0)):
@@ -143,7 +145,7 @@ def _check(columns: dict[str, np.ndarray], origin: str) -> None:
     """Refuses columns that are not `COLUMNS`, or whose sizes contradict each other."""
     if columns.keys() != COLUMNS.keys():
         different = ", ".join(sorted(columns.keys() ^ COLUMNS.keys()))
-        raise errors.UserError(f"Explanations have exactly the known columns. Missing or unexpected: {different}")
+        raise errors.UserError(f"Explanations must have exactly the known columns. Missing or unexpected: {different}")
     sizes = {"2": 2}
     for name, (_, letters) in COLUMNS.items():
         shape = np.shape(columns[name])

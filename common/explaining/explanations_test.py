@@ -238,8 +238,8 @@ def test_a_file_is_replaced_whole(path):
 @pytest.mark.parametrize(
     ("header", "columns", "message"),
     [
-        ({"class_names": ["a"]}, {}, "class_names and clip_shape are of 3 classes and 4 frames"),
-        ({"clip_shape": [5, 8, 8]}, {}, "class_names and clip_shape are of 3 classes and 4 frames"),
+        ({"class_names": ["a"]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
+        ({"clip_shape": [5, 8, 8]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
         ({}, {"label": [-2, 0]}, "label is -1…2. Received: -2…0"),
         ({}, {"target": [0, 3]}, "target is 0…2. Received: 0…3"),
     ],

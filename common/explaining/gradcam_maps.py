@@ -62,7 +62,7 @@ def check_shapes(activations: tuple[int | None, ...], logits: tuple[int | None, 
     """Refuses shapes that are not [N, T', H', W', C] and [N, K]; None is a size that is not known yet."""
     if len(activations) != 5 or len(logits) != 2 or activations[0] != logits[0] or logits[1] is None:
         raise errors.UserError(
-            "Grad-CAM takes activations [N, T', H', W', C] of a clip, not of single frames, and logits [N, K]. "
+            "Grad-CAM must be given activations [N, T', H', W', C] of a clip, not of single frames, and logits [N, K]. "
             f"Received: {activations} and {logits}"
         )
 

@@ -242,7 +242,7 @@ def check_clips(shape: tuple[int, ...], targets: np.ndarray) -> np.ndarray:
     targets = np.asarray(targets)
     if len(shape) < 3 or min(shape[:2]) < 1 or targets.shape != tuple(shape[:1]) or targets.dtype.kind not in "iu":
         raise errors.UserError(
-            "Clips are [N, T, H, W, C] and targets N class indices. "
+            "Clips must be [N, T, H, W, C] and targets N class indices. "
             f"Received: {tuple(shape)} and {targets.dtype} {targets.shape}"
         )
     return targets.astype(np.int64)
@@ -251,7 +251,7 @@ def check_clips(shape: tuple[int, ...], targets: np.ndarray) -> np.ndarray:
 def check_shape(shape: tuple[int, ...]) -> None:
     """Refuses the shape of what a model returns for one clip unless it is (1, K)."""
     if len(shape) != 2 or shape[0] != 1:
-        raise errors.UserError(f"A model returns probabilities [N, K]. Received: {shape} for one clip")
+        raise errors.UserError(f"A model must return probabilities [N, K]. Received: {shape} for one clip")
 
 
 def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
@@ -259,10 +259,12 @@ def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
     check_shape(probabilities.shape)
     low, high = probabilities.min(), probabilities.max()
     if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise errors.UserError(f"A model returns probabilities, 0…1 (softmax of logits). Received: {low:g}…{high:g}")
+        raise errors.UserError(
+            f"A model must return probabilities, 0…1 (softmax of logits). Received: {low:g}…{high:g}"
+        )
     if not (targets.min() >= 0 and targets.max() < probabilities.shape[1]):
         raise errors.UserError(
-            f"Targets are classes 0…{probabilities.shape[1] - 1}. Received: {targets.min()}…{targets.max()}"
+            f"Targets must be classes 0…{probabilities.shape[1] - 1}. Received: {targets.min()}…{targets.max()}"
         )
 
 

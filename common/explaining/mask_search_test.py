@@ -294,5 +294,7 @@ def test_targets_are_one_class_index_a_clip():
     [((2, 4), [0, 1]), ((0, 4, 8, 8, 3), []), ((2, 0, 8), [0, 1]), ((2, 4, 8), [0]), ((2, 4, 8), [0.0, 1.0])],
 )
 def test_other_clips_and_targets_are_refused(shape, targets):
-    with pytest.raises(errors.UserError, match=r"Clips are \[N, T, H, W, C\] and targets N class indices. Received: "):
+    with pytest.raises(
+        errors.UserError, match=r"Clips must be \[N, T, H, W, C\] and targets N class indices. Received: "
+    ):
         mask_search.check_clips(shape, np.array(targets))

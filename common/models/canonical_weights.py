@@ -36,7 +36,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], configs.ModelConfig
     """Returns weights (float32) and the config of their model; refuses anything missing, unexpected or misshapen."""
     weights, header = load_arrays(path)
     if header.get("format") != FORMAT:
-        raise errors.UserError(f"Weights have the format {FORMAT}. Received: {header.get('format')} in {path}")
+        raise errors.UserError(f"Weights must have the format {FORMAT}. Received: {header.get('format')} in {path}")
     config = configs.model_config_from_dict(header.get("config", {}))
     check(weights, config, str(path))
     return weights, config
@@ -76,4 +76,4 @@ def load_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, An
             header = json.loads((file.metadata() or {}).get("header", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (no mapping)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise errors.UserError(f"Weights are a readable safetensors file. Received: {path}: {error}") from None
+        raise errors.UserError(f"Weights must be a readable safetensors file. Received: {path}: {error}") from None

@@ -50,7 +50,9 @@ def test_files_that_are_no_canonical_weights_are_refused(tmp_path, arrays):
     with pytest.raises(errors.UserError, match="readable safetensors file"):
         canonical_weights.load(tmp_path / "none")
     canonical_weights.save_arrays(path, arrays, {})
-    with pytest.raises(errors.UserError, match="Weights have the format canonical-video-weights-1. Received: None"):
+    with pytest.raises(
+        errors.UserError, match="Weights must have the format canonical-video-weights-1. Received: None"
+    ):
         canonical_weights.load(path)
 
 

@@ -147,7 +147,7 @@ def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
 def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
     """Returns the model config of its JSON form; refuses unknown models and unknown or missing fields."""
     if not isinstance(values, dict) or values.get("model") not in MODELS:
-        raise errors.UserError(f"A model config names one of {sorted(MODELS)} as `model`. Received: {values}")
+        raise errors.UserError(f"A model config must name one of {sorted(MODELS)} as `model`. Received: {values}")
     return _from_dict(MODELS[values["model"]], {k: v for k, v in values.items() if k != "model"})
 
 
@@ -161,7 +161,7 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
     fields = {field.name for field in dataclasses.fields(cls)}
     if set(values) != fields:
         raise errors.UserError(
-            f"{cls.__name__} has exactly the fields {sorted(fields)}. "
+            f"{cls.__name__} must have exactly the fields {sorted(fields)}. "
             f"Missing: {sorted(fields - set(values))}, unexpected: {sorted(set(values) - fields)}"
         )
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
@@ -172,7 +172,7 @@ def _check_model(config: ModelConfig, *, min_frames: int, min_size: int) -> None
     if config.num_classes < 1:
         raise errors.UserError(f"num_classes must be at least 1. Received: {config.num_classes}")
     if not 0 <= config.dropout < 1:
-        raise errors.UserError(f"dropout is the probability of dropping, in [0, 1). Received: {config.dropout}")
+        raise errors.UserError(f"dropout must be a probability of dropping, in [0, 1). Received: {config.dropout}")
     shape = config.input_shape
     if len(shape) != 3 or shape[0] < min_frames or min(shape[1:]) < min_size:
         raise errors.UserError(

@@ -55,7 +55,7 @@ class ReportSettings:
 
     def __post_init__(self) -> None:
         if not self.explanations and not self.evaluations:
-            raise errors.UserError("A report is of --explanations or --evaluations. Received: neither")
+            raise errors.UserError("A report must be given --explanations or --evaluations. Received: neither")
         if self.gallery_clips < 1 or self.figures < 0:
             raise errors.UserError(
                 f"gallery_clips must be at least 1, figures at least 0. Received: {self.gallery_clips}, {self.figures}"
@@ -113,7 +113,9 @@ def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
     """Returns what an `evaluation.json` says; refuses another schema version, and what lacks a part."""
     values = files.read_json(path, "An evaluation", evaluation_loop.SCHEMA_VERSION)
     if not _is_evaluation(values):
-        raise errors.UserError(f"An evaluation has all that evaluate.py writes. Received: {path} without some of it")
+        raise errors.UserError(
+            f"An evaluation must have all that evaluate.py writes. Received: {path} without some of it"
+        )
     return values
 
 
@@ -170,7 +172,7 @@ def _check_header(header: dict[str, Any], path: pathlib.Path) -> None:
     )
     if not whole or not isinstance(header.get("class_names"), list) or not isinstance(header.get("clip_shape"), list):
         raise errors.UserError(
-            f"Explanations say in their header what they are of. Received: {path} without some of it"
+            f"The header of explanations must say what they are of. Received: {path} without some of it"
         )
 
 
@@ -185,19 +187,20 @@ def _check_clips(found: Explanations, store: ClipStore, path: pathlib.Path) -> N
     for name, value in expected.items():
         if found.header[name] != value:
             raise errors.UserError(
-                f"All explanations are of one split of {store.directory}, {name} {str(value)[:200]}. "
+                f"All explanations must be of one split of {store.directory}, {name} {str(value)[:200]}. "
                 f"Received: {str(found.header[name])[:200]} in {path}"
             )
     missing = sorted(set(found["video_id"]) - set(store.video_ids))
     if missing:
         raise errors.UserError(
-            f"Explained clips are clips of {store.directory}. Received: {len(missing)} others in {path}, "
+            f"Explained clips must be clips of {store.directory}. Received: {len(missing)} others in {path}, "
             f"first {missing[0]!r}"
         )
     ids, frames = found["video_id"], info.layout.frames
     if not len(ids) or len(set(ids)) < len(ids):
         raise errors.UserError(
-            f"Explanations are of at least one clip, of each once. Received: {len(ids)}, {len(set(ids))} of them "
+            f"Explanations must be of at least one clip, and of each only once. "
+            f"Received: {len(ids)}, {len(set(ids))} of them "
             f"different, in {path}"
         )
     ranges = {"mask": (0, 1), "gradcam": (0, np.inf), "oracle_interval": (0, frames)}
@@ -273,10 +276,10 @@ def _template() -> jinja2.Template:
 def _check_out(out: pathlib.Path) -> None:
     """Refuses a folder that holds something else than a report."""
     if out.exists() and not out.is_dir():
-        raise errors.UserError(f"--out is a folder. Received: {out}, a file")
+        raise errors.UserError(f"--out must be a folder. Received: {out}, a file")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if names and not {"index.html", "page.js", "style.css"} <= names:
-        raise errors.UserError(f"--out is a new folder or an earlier report. Received: {out} with other files")
+        raise errors.UserError(f"--out must be a new folder or an earlier report. Received: {out} with other files")
 
 
 @contextlib.contextmanager
@@ -287,7 +290,7 @@ def _temporary_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise errors.UserError(f"--out is a folder that can be made. Received: {out}: {error}") from None
+        raise errors.UserError(f"--out must be a folder that can be made. Received: {out}: {error}") from None
     try:
         yield temporary
     finally:

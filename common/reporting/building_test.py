@@ -146,7 +146,7 @@ def test_a_folder_of_something_else_is_refused(inputs):
     with pytest.raises(errors.UserError, match="a new folder or an earlier report"):
         building.build(settings(inputs, out=inputs / "mine"))
     assert (inputs / "mine" / "index.html").read_text() == "my own page"
-    with pytest.raises(errors.UserError, match="--out is a folder"):
+    with pytest.raises(errors.UserError, match="--out must be a folder"):
         building.build(settings(inputs, out=inputs / "a.h5"))
     with pytest.raises(errors.UserError, match="a folder that can be made"):
         building.build(settings(inputs, out=inputs / "a.h5" / "report"))
@@ -183,7 +183,7 @@ def test_a_clip_that_is_explained_twice_is_refused(inputs):
     found = explanations.read(inputs / "a.h5")
     found["video_id"][3] = found["video_id"][2]
     explanations.write(inputs / "a.h5", found)
-    with pytest.raises(errors.UserError, match="of each once. Received: 6, 5 of them different"):
+    with pytest.raises(errors.UserError, match="of each only once. Received: 6, 5 of them different"):
         building.build(settings(inputs))
 
 
@@ -191,7 +191,7 @@ def test_a_clip_that_is_explained_twice_is_refused(inputs):
 def test_a_header_of_other_types_is_refused(inputs, name):
     found = explanations.read(inputs / "a.h5")
     found.header[name] = {"mask": "freeze", "clip_shape": {"0": 8}, "split": 3}[name]
-    with pytest.raises(errors.UserError, match="say in their header what they are of"):
+    with pytest.raises(errors.UserError, match="must say what they are of"):
         building._check_header(found.header, inputs / "a.h5")
 
 

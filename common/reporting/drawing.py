@@ -128,7 +128,7 @@ def overlay(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def check_frames(frames: np.ndarray) -> None:
     """Refuses what is not a film, uint8 [T, H, W, 3]."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
-        raise errors.UserError(f"Frames are uint8 [T, H, W, 3]. Received: {frames.dtype} {list(frames.shape)}")
+        raise errors.UserError(f"Frames must be uint8 [T, H, W, 3]. Received: {frames.dtype} {list(frames.shape)}")
 
 
 def check_heat(frames: np.ndarray, heat: np.ndarray) -> None:

@@ -23,7 +23,9 @@ def read_evidence(path: pathlib.Path) -> dict[str, Any]:
     values = files.read_json(path, "Evidence", evidence.SCHEMA_VERSION)
     missing = {"run", "model", "framework", "video_ids", "curves", "randomization", "restarts"} - values.keys()
     if missing:
-        raise errors.UserError(f"Evidence has all that evidence.py writes. Received: {path} without {sorted(missing)}")
+        raise errors.UserError(
+            f"Evidence must have all that evidence.py writes. Received: {path} without {sorted(missing)}"
+        )
     return values
 
 

@@ -114,7 +114,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, writer):
 
 @pytest.mark.parametrize("writer", [figure_files.write_gif, figure_files.write_mp4])
 def test_what_is_no_film_is_refused(tmp_path, writer):
-    with pytest.raises(errors.UserError, match="Frames are uint8"):
+    with pytest.raises(errors.UserError, match="Frames must be uint8"):
         writer(tmp_path / "a", np.zeros((0, 8, 8, 3), np.uint8), 4)
     for rate in (0, 51, NAN):
         with pytest.raises(errors.UserError, match=f"frames_per_second must be in 0.1…50. Received: {rate}"):

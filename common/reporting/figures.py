@@ -118,7 +118,10 @@ def pair(left: ClipFigure, right: ClipFigure) -> np.ndarray:
       errors.UserError: where one has more frames than the other.
     """
     if len(left.frames) != len(right.frames):
-        raise errors.UserError(f"A pair has one number of frames. Received: {len(left.frames)} and {len(right.frames)}")
+        raise errors.UserError(
+            f"Both clips of a pair must have the same number of frames. "
+            f"Received: {len(left.frames)} and {len(right.frames)}"
+        )
     # Headers first and bodies under them, so that the panels of both stand in one line.
     sides = [_header_and_body(clip) for clip in (left, right)]
     rows = [drawing.join(row, drawing.ACROSS, 4 * _GAP) for row in zip(*sides, strict=True)]

@@ -144,7 +144,7 @@ def test_a_pair_stands_in_one_line_whatever_the_titles():
 
 
 def test_a_pair_of_different_lengths_is_refused():
-    with pytest.raises(errors.UserError, match="one number of frames. Received: 4 and 5"):
+    with pytest.raises(errors.UserError, match="the same number of frames. Received: 4 and 5"):
         figures.pair(figure(4), figure(5))
 
 
@@ -182,7 +182,7 @@ def test_a_still_of_no_use_is_refused(shown, dpi):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frames": np.zeros((4, 32, 32, 3))}, r"Frames are uint8 \[T, H, W, 3\]. Received: float64"),
+        ({"frames": np.zeros((4, 32, 32, 3))}, r"Frames must be uint8 \[T, H, W, 3\]. Received: float64"),
         ({"frames": np.zeros((4, 32, 32), np.uint8)}, r"Received: uint8 \[4, 32, 32\]"),
         ({"perturbed": np.zeros((3, 32, 32, 3), np.uint8)}, r"perturbed must be uint8 \[4, 32, 32, 3\]"),
         ({"mask": np.zeros(5, np.uint8)}, "mask must have 4 values, one a frame. Received: 5"),

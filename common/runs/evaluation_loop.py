@@ -63,7 +63,7 @@ def _evaluate_run(
     stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
     if not len(store) or store.labels.min() < 0:
         raise errors.UserError(
-            f"Evaluation takes clips that are all labelled. Received: {settings.split} of {store.directory}"
+            f"For evaluation all clips must be labelled. Received: {settings.split} of {store.directory}"
         )
     predict_batch = make_predict(stored.train.model, weights)
     scores = {

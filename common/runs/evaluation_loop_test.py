@@ -62,7 +62,7 @@ def test_table_1_shows_both_rows_and_every_class(run):
 def test_weights_of_another_model_than_the_config_are_refused(run):
     other = configs.ConvLSTMConfig(2, (8, 32, 32), num_layers=1, filters=2)
     canonical_weights.save(run.weights, initial_weights.initial_weights(other, 0), other)
-    with pytest.raises(errors.UserError, match="holds the model of config.json"):
+    with pytest.raises(errors.UserError, match="must hold the model of config.json"):
         evaluate(run)
 
 

@@ -58,7 +58,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise errors.UserError(f"--run is a folder that can be made. Received: {self.path}: {error}") from None
+            raise errors.UserError(f"--run must be a folder that can be made. Received: {self.path}: {error}") from None
         values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(config)}
         files.write_json(self._config, {**values, "train": configs.to_dict(config.train)})
 
@@ -107,12 +107,13 @@ def open_trained(
     stored = run.read_config()
     if not run.weights.exists():
         raise errors.UserError(
-            f"A run has weights from the end of its first epoch on. Received: {run.path} without {run.weights.name}"
+            f"A run must have weights (it has some from the end of its first epoch on). "
+            f"Received: {run.path} without {run.weights.name}"
         )
     weights, model = canonical_weights.load(run.weights)
     if model != stored.train.model:
         raise errors.UserError(
-            f"weights.safetensors holds the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
+            f"weights.safetensors must hold the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
         )
     store = ClipStore(clips or pathlib.Path(stored.clips), split)
     check_data(stored, store.info)

@@ -31,7 +31,7 @@ def test_config_round_trip(run, info):
 
 
 def test_a_run_before_its_first_weights_cannot_be_used(run):
-    with pytest.raises(errors.UserError, match="from the end of its first epoch on. Received: .*/run without weights"):
+    with pytest.raises(errors.UserError, match="from the end of its first epoch on.. Received: .*/run without weights"):
         run_directory.open_trained(run, None, "train")
 
 
@@ -70,7 +70,7 @@ def test_no_run_another_version_and_missing_fields_are_refused(run, tmp_path):
     with pytest.raises(errors.UserError, match="config.json must have schema version 1. Received: 9 in .*config.json"):
         run.read_config()
     path.write_text(json.dumps({**values, "train": {}}))
-    with pytest.raises(errors.UserError, match="A model config names one of"):
+    with pytest.raises(errors.UserError, match="A model config must name one of"):
         run.read_config()
     del values["framework"]
     path.write_text(json.dumps(values))

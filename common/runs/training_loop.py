@@ -136,7 +136,7 @@ def _labelled_store(clips: pathlib.Path, split: str) -> ClipStore:
     store = ClipStore(clips, split)
     if not len(store) or store.labels.min() < 0:
         raise errors.UserError(
-            f"Training takes splits with clips that are all labelled. Received: {len(store)} clips, "
+            f"For training all clips of a split must be labelled. Received: {len(store)} clips, "
             f"{int((store.labels < 0).sum())} without a label, in split {split!r} of {clips}"
         )
     return store
@@ -152,14 +152,16 @@ def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore,
     if not run.exists():
         return
     if not settings.resume:
-        raise errors.UserError(f"--run is a new folder, or --resume is given. Received: {run.path}, which holds a run")
+        raise errors.UserError(
+            f"--run must be a new folder, or --resume must be given. Received: {run.path}, which holds a run"
+        )
     stored = run.read_config()
     check_data(stored, store.info)
     # More epochs are a way to go on; anything else would make it another run.
     if dataclasses.replace(stored.train, epochs=config.epochs) != config:
         theirs, ours = configs.to_dict(stored.train), configs.to_dict(config)
         changed = {name: (theirs[name], ours[name]) for name in ours if theirs[name] != ours[name]}
-        raise errors.UserError(f"--resume goes on with the run's own config. Received (run, now): {changed}")
+        raise errors.UserError(f"With --resume the config must be the run's own. Received (run, now): {changed}")
 
 
 class _Loop:
@@ -202,7 +204,9 @@ class _Loop:
         """Takes state and place from the run's checkpoint."""
         arrays, header = canonical_weights.load_arrays(self._run.checkpoint)
         if header.get("format") != CHECKPOINT_FORMAT:
-            raise errors.UserError(f"Checkpoints have the format {CHECKPOINT_FORMAT}. Received: {header.get('format')}")
+            raise errors.UserError(
+                f"Checkpoints must have the format {CHECKPOINT_FORMAT}. Received: {header.get('format')}"
+            )
         weights = _with_prefix(arrays, "weights/")
         canonical_weights.check(weights, self._config.model, str(self._run.checkpoint))
         self._trainer.load(weights, _with_prefix(arrays, "optimizer/"))

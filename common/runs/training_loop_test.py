@@ -170,7 +170,7 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(clips, tmp_path)
 
 def test_a_run_that_exists_is_not_overwritten(clips, tmp_path):
     train(clips, tmp_path / "run")
-    with pytest.raises(errors.UserError, match="--run is a new folder, or --resume is given"):
+    with pytest.raises(errors.UserError, match="--run must be a new folder, or --resume must be given"):
         train(clips, tmp_path / "run")
 
 
@@ -185,7 +185,7 @@ def test_a_model_that_does_not_fit_the_clips_and_clips_without_labels_are_refuse
     with pytest.raises(errors.UserError, match="3 classes, shape .* Received: 4 classes"):
         train(clips, tmp_path / "run", other)
     tiny_store_for_tests.write_tiny_store(tmp_path / "empty", clips={"train": 3, "validation": 0})
-    with pytest.raises(errors.UserError, match="clips that are all labelled. Received: 0 clips"):
+    with pytest.raises(errors.UserError, match="clips of a split must be labelled. Received: 0 clips"):
         train(tmp_path / "empty", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
