@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from common import files
+from common import errors, files
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -20,3 +22,38 @@ def test_what_fails_leaves_no_trace(tmp_path):
         temporary.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_files_hold_no_nan_and_are_never_half_written(tmp_path):
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_other_characters_are_escaped_or_kept(tmp_path):
+    files.write_json(tmp_path / "a.json", {"a": "é"})
+    files.write_json(tmp_path / "b.json", {"a": "é"}, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_bytes() == b'{\n "a": "\\u00e9"\n}\n'
+    assert (tmp_path / "b.json").read_bytes() == '{\n "a": "é"\n}\n'.encode()
+    assert files.read_json(tmp_path / "a.json", "This") == files.read_json(tmp_path / "b.json", "This") == {"a": "é"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "This must be a readable JSON file. Received: .*a.json: .*No such file"),
+        (b"{", "This must be a readable JSON file. Received: .*a.json: "),
+        (b"\xff", "This must be a readable JSON file. Received: .*a.json: .*can't decode"),
+        (b'{"schema_version": 1, "a": NaN}', "This must be a readable JSON file. Received: .*a.json: NaN is no JSON"),
+        (b"[1]", "This must be a JSON object. Received: a list in .*a.json"),
+        (b"{}", "This must have schema version 1. Received: None in .*a.json"),
+        (b'{"schema_version": 2}', "This must have schema version 1. Received: 2 in .*a.json"),
+    ],
+)
+def test_what_is_no_json_of_this_version_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(errors.UserError, match=message):
+        files.read_json(tmp_path / "a.json", "This", 1)

@@ -18,7 +18,7 @@ def test_a_whole_store_has_no_problems(store):
 
 def test_no_store_at_all(tmp_path):
     (problem,) = verification.problems(tmp_path)
-    assert "A clip store must be a folder with dataset.json" in problem
+    assert "A clip store's dataset.json must be a readable JSON file" in problem
 
 
 def test_a_changed_byte_is_found(store):

@@ -22,7 +22,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import errors
+from common import errors, files
 from common.command_line import commands
 from common.models import canonical_weights
 from common.runs import run_directory
@@ -91,7 +91,7 @@ def check(settings: CheckSettings) -> dict[str, Any]:
         "agree": all(row["agree"] for row in rows),
         "rows": rows,
     }
-    run_directory.write_json(run.path / "parity.json", result)
+    files.write_json(run.path / "parity.json", result)
     return result
 
 
@@ -196,7 +196,7 @@ def _check_explanations(paths: list[pathlib.Path]) -> int:
     if len(paths) != 2:
         raise errors.UserError(f"--explanations must name torch's file, then tf's. Received: {len(paths)}")
     result = check_explanations.check_explanations(*paths)
-    run_directory.write_json(paths[0].with_name("explanations_parity.json"), result)
+    files.write_json(paths[0].with_name("explanations_parity.json"), result)
     sys.stdout.write(check_explanations.table(result) + "\n")
     return 0 if result["agree"] else 1
 

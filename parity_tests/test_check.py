@@ -61,5 +61,5 @@ def test_a_difference_beyond_the_limit_is_marked():
 
 
 def test_refuses_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(errors.UserError, match="A run must be a folder with config.json"):
+    with pytest.raises(errors.UserError, match="A run's config.json must be a readable JSON file"):
         check.check(check.CheckSettings(tmp_path))

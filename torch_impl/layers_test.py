@@ -92,7 +92,9 @@ def test_batch_norm_in_inference_uses_running_statistics_and_keeps_them():
 
 
 def test_batch_norm_does_not_train_on_one_value_per_channel():
-    with pytest.raises(errors.UserError, match=r"more than one value for each channel. Received: activations \(1, 4, 1, 1"):
+    with pytest.raises(
+        errors.UserError, match=r"more than one value for each channel. Received: activations \(1, 4, 1, 1"
+    ):
         layers.BatchNorm(4, torch.float32)(torch.zeros(1, 4, 1, 1, 1))
 
 

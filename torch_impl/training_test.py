@@ -99,7 +99,7 @@ def test_describe_ends_with_the_parameters_that_the_paper_prints(preset, number)
     ("flags", "message"),
     [
         (["--preset=i3d_kth"], "--preset=i3d_kth needs --clips=DIR"),
-        (["--clips=nowhere"], "A clip store must be a folder with dataset.json"),
+        (["--clips=nowhere"], "A clip store's dataset.json must be a readable JSON file"),
         (["--clips=CLIPS", "--filters=3"], "those of the preset's model, i3d. Received: --filters"),
         (["--clips=CLIPS", "--dropout=1.5"], "in [0, 1). Received: 1.5"),
         (["--clips=CLIPS", "--run=CLIPS/dataset.json"], "--run must be a folder that can be made"),

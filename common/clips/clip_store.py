@@ -5,7 +5,6 @@ finished. Everything it says is checked against the shards when a split is opene
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -66,24 +65,14 @@ def shard_name(split: str, index: int, count: int) -> str:
 def write_dataset_json(directory: pathlib.Path, info: DatasetInfo) -> None:
     """Writes `dataset.json` whole or not at all. It is written last: a folder that has it is finished."""
     values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(info)}
-    with files.written_whole(directory / "dataset.json") as temporary:
-        temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_json(directory / "dataset.json", values, ensure_ascii=False)
 
 
 def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
     """Returns what `dataset.json` says; refuses another schema version and contradictions."""
     path = directory / "dataset.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise errors.UserError(
-            f"A clip store must be a folder with dataset.json. Received: {directory} without it"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise errors.UserError(f"dataset.json must be a JSON file. Received: {path}: {error}") from None
-    version = values.pop("schema_version", None) if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise errors.UserError(f"Schema version {SCHEMA_VERSION} is read. Received: {version} in {path}")
+    values = files.read_json(path, "A clip store's dataset.json", SCHEMA_VERSION)
+    del values["schema_version"]
     try:
         layout = dict(values.pop("layout"))
         mask_shape = layout.pop("object_mask_shape")

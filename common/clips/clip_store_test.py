@@ -57,14 +57,14 @@ def test_a_store_survives_a_pickle(store_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(schema_version=7), "Schema version 1 is read. Received: 7"),
+        (lambda v: v.update(schema_version=7), "dataset.json must have schema version 1. Received: 7 in "),
         (lambda v: v.pop("class_names"), "must have the fields of DatasetInfo"),
         (lambda v: v.update(counts=[]), "must have the fields of DatasetInfo"),
         (lambda v: v.update(shards=[1]), "must have the fields of DatasetInfo"),
         (lambda v: v["shards"][0].update(clips="3"), "must have a number of clips and a SHA-256"),
         (lambda v: v.update(extra=1), "must have the fields of DatasetInfo"),
         (lambda v: v["layout"].update(height=40), "Raw frames must be uint8"),
-        (lambda v: v["layout"].update(encoding="jpeg"), "must have a dataset 'frame_offsets' of its own"),
+        (lambda v: v["layout"].update(encoding="jpeg"), "'frame_offsets' must be a dataset of the file itself"),
         (lambda v: v["layout"].update(encoding="gif"), "encoding must be one of jpeg, raw"),
         (lambda v: v["shards"][0].update(clips=4), "promises 4 clips in train-00000-of-00003.h5. Received: 3"),
         (
@@ -84,8 +84,10 @@ def test_a_store_that_contradicts_dataset_json_is_refused(store_path, change, me
 def test_an_unknown_split_a_missing_store_and_broken_json_are_refused(store_path, tmp_path):
     with pytest.raises(errors.UserError, match="Split must be one of train, validation. Received: 'test'"):
         clip_store.ClipStore(store_path, "test")
-    with pytest.raises(errors.UserError, match="folder with dataset.json"):
+    with pytest.raises(
+        errors.UserError, match="A clip store's dataset.json must be a readable JSON file. Received: .*none"
+    ):
         clip_store.ClipStore(tmp_path / "none", "train")
     (store_path / "dataset.json").write_text("{")
-    with pytest.raises(errors.UserError, match="must be a JSON file"):
+    with pytest.raises(errors.UserError, match="must be a readable JSON file"):
         clip_store.ClipStore(store_path, "train")

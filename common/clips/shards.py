@@ -17,7 +17,7 @@ import cv2
 import h5py
 import numpy as np
 
-from common import errors, files
+from common import errors, files, hdf5
 
 SCHEMA_VERSION = 1
 ENCODINGS = ("jpeg", "raw")
@@ -246,7 +246,9 @@ class ShardReader:
         self.path = path
         self._layout = layout
         with _open(path) as file:
-            self.columns = {name: _column(file, name, layout) for name in _columns(layout)}
+            self.columns = {
+                name: hdf5.column(file, name, dtype, ("N", *shape)) for name, (dtype, shape) in _columns(layout).items()
+            }
             self._ranges = _raw_ranges(file, layout) if layout.encoding == "raw" else _jpeg_ranges(file, layout)
         lengths = {name: len(column) for name, column in self.columns.items()} | {"frames": len(self._ranges)}
         if len(set(lengths.values())) > 1:
@@ -297,34 +299,9 @@ class ShardReader:
         frame[...] = image
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns a dataset that lies in this very file; links and data elsewhere could name any file of the reader's."""
-    link = file.get(name, getlink=True)
-    item = file[name] if isinstance(link, h5py.HardLink) else None
-    if not isinstance(item, h5py.Dataset):
-        came = "nothing" if link is None else type(link).__name__ if item is None else "a group"
-        raise errors.UserError(f"A shard must have a dataset {name!r} of its own. Received: {came} in {file.filename}")
-    if item.is_virtual or item.external:
-        raise errors.UserError(
-            f"Dataset {name!r} must lie in the shard itself. Received: data elsewhere, {file.filename}"
-        )
-    return item
-
-
-def _column(file: h5py.File, name: str, layout: Layout) -> np.ndarray:
-    dtype, shape = _columns(layout)[name]
-    dataset = _dataset(file, name)
-    if dataset.dtype != dtype or dataset.shape[1:] != shape or dataset.ndim != 1 + len(shape):
-        raise errors.UserError(
-            f"Dataset {name!r} is {np.dtype(dtype)} [N{''.join(f', {size}' for size in shape)}]. "
-            f"Received: {dataset.dtype} {list(dataset.shape)} in {file.filename}"
-        )
-    return dataset.asstr()[...] if name == "video_id" else dataset[...]
-
-
 def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
     """Returns int64 [N, 2]: where each clip's bytes begin and end in the file."""
-    frames = _dataset(file, "frames")
+    frames = hdf5.dataset(file, "frames")
     if frames.dtype != np.uint8 or frames.shape[1:] != layout.clip_shape or frames.chunks != (1, *layout.clip_shape):
         raise errors.UserError(
             f"Raw frames must be uint8 [N, {', '.join(map(str, layout.clip_shape))}], one chunk a clip. "
@@ -346,18 +323,13 @@ def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
 
 def _jpeg_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
     """Returns int64 [N, T + 1]: where each frame's bytes begin in the file, and where the last one ends."""
-    frames, offsets = _dataset(file, "frames"), _dataset(file, "frame_offsets")
+    frames = hdf5.dataset(file, "frames")
+    values = hdf5.column(file, "frame_offsets", np.int64, ("N", layout.frames + 1))
     if frames.dtype != np.uint8 or frames.ndim != 1 or frames.chunks:
         raise errors.UserError(
             "JPEG frames must be one contiguous uint8 [bytes]. "
             f"Received: {frames.dtype} {list(frames.shape)} in {file.filename}"
         )
-    if offsets.dtype != np.int64 or offsets.ndim != 2 or offsets.shape[1] != layout.frames + 1:
-        raise errors.UserError(
-            f"frame_offsets must be int64 [N, {layout.frames + 1}]. "
-            f"Received: {offsets.dtype} {list(offsets.shape)} in {file.filename}"
-        )
-    values = offsets[...]
     if values.size and (values.min() < 0 or values.max() > frames.shape[0] or np.any(np.diff(values) < 0)):
         raise errors.UserError(
             f"frame_offsets must rise from 0 to {frames.shape[0]}, the bytes there are. "

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, progress, text_table
+from common import errors, files, progress, text_table
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_loop, explanations, mask_search, masks
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import architectures, canonical_weights, configs, initial_weights
-from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 
 SCHEMA_VERSION = 1
@@ -107,7 +106,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
         "randomization": _randomization(make, model, weights, frames, some, few, mask_config, settings.seed),
         "restarts": _restarts(explainer, frames, some, few, mask_config, settings.seed),
     }
-    run_directory.write_json(settings.out or path.with_name("evidence.json"), result)
+    files.write_json(settings.out or path.with_name("evidence.json"), result)
     return result
 
 

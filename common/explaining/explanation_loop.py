@@ -7,7 +7,6 @@ that one run would have written. What a framework adds is an `Explainer`.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from absl import logging
 
-from common import errors, locks, progress
+from common import errors, files, locks, progress
 from common.clips.clip_store import ClipStore
 from common.explaining import explanations, mask_search, masks
 from common.explaining.explanations import Explanations
@@ -292,7 +291,7 @@ class _Parts:
         }
         record = self.folder / "plan.json"
         if record.exists():
-            found = json.loads(record.read_text(encoding="utf-8"))
+            found = files.read_json(record, "The plan of parts")
             _check_same(
                 self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
             )
@@ -303,7 +302,7 @@ class _Parts:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise errors.UserError(f"--out must be a file that can be made. Received: {out}: {error}") from None
-            run_directory.write_json(record, plan)
+            files.write_json(record, plan)
         self.header: dict[str, Any] = plan["header"]
         self.batch_size: int = plan["batch_size"]
         self.indices = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]

@@ -26,7 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from common import errors, files
+from common import errors, files, hdf5
 
 SCHEMA_VERSION = 1
 
@@ -105,7 +105,7 @@ def read(path: pathlib.Path) -> Explanations:
             version = header.get("schema_version") if isinstance(header, dict) else None
             if version != SCHEMA_VERSION:
                 raise errors.UserError(f"Schema version {SCHEMA_VERSION} is read. Received: {version} in {path}")
-            columns = {name: _read_column(file, name, path) for name in COLUMNS}
+            columns = {name: hdf5.column(file, name, dtype, letters) for name, (dtype, letters) in COLUMNS.items()}
     except (OSError, ValueError, TypeError, MemoryError) as error:
         raise errors.UserError(
             f"Explanations must be an HDF5 file that explain.py wrote. Received: {path}: {error}"
@@ -119,20 +119,6 @@ def concatenate(parts: list[Explanations]) -> Explanations:
     """Returns one from several that have the same header, in their order."""
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
     return Explanations(parts[0].header, columns)
-
-
-def _read_column(file: h5py.File, name: str, path: pathlib.Path) -> np.ndarray:
-    link = file.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-        raise errors.UserError(f"An explanations file must have the dataset {name}. Received: {path} without it")
-    dataset = file[name]
-    if dataset.external or dataset.is_virtual:
-        raise errors.UserError(f"Datasets must lie in their own file. Received: {name} of {path} elsewhere")
-    if name == "video_id":
-        return np.array(dataset.asstr()[:], dtype=object)
-    if dataset.dtype != COLUMNS[name][0]:
-        raise errors.UserError(f"{name} is {np.dtype(COLUMNS[name][0])}. Received: {dataset.dtype} in {path}")
-    return dataset[:]
 
 
 def _check_header(header: dict[str, Any], columns: dict[str, np.ndarray], path: pathlib.Path) -> None:

@@ -155,19 +155,25 @@ def _virtual(file):
 @pytest.mark.parametrize(
     ("replace", "message"),
     [
-        (lambda file: None, "An explanations file must have the dataset mask. Received: .* without it"),
-        (_group, "An explanations file must have the dataset mask"),
-        (_soft_link, "An explanations file must have the dataset mask"),
-        (_external_link, "An explanations file must have the dataset mask"),
-        (_external_storage, "Datasets must lie in their own file. Received: mask"),
-        (_virtual, "Datasets must lie in their own file. Received: mask"),
-        (lambda file: file.create_dataset("mask", (2, 4), np.float64), "mask is float32. Received: float64"),
+        (lambda file: None, "'mask' must be a dataset of the file itself. Received: nothing in .*explanations.h5"),
+        (_group, "'mask' must be a dataset of the file itself. Received: a group"),
+        (_soft_link, "'mask' must be a dataset of the file itself. Received: SoftLink"),
+        (_external_link, "'mask' must be a dataset of the file itself. Received: ExternalLink"),
+        (_external_storage, "Dataset 'mask' must lie in the file itself. Received: data elsewhere, .*explanations.h5"),
+        (_virtual, "Dataset 'mask' must lie in the file itself. Received: data elsewhere, .*explanations.h5"),
+        (
+            lambda file: file.create_dataset("mask", (2, 4), np.float64),
+            r"Dataset 'mask' must be float32 \[N, T\]. Received: float64",
+        ),
         (lambda file: file.create_dataset("mask", (2, 5), np.float32), "mask_snapped has the shape .*'T'.* Received"),
         (
             lambda file: file.create_dataset("mask", (3, 4), np.float32),
             r"mask has the shape \('N', 'T'\). Received: \(3",
         ),
-        (lambda file: file.create_dataset("mask", (8,), np.float32), r"mask has the shape .* Received: \(8,\)"),
+        (
+            lambda file: file.create_dataset("mask", (8,), np.float32),
+            r"'mask' must be float32 \[N, T\]. Received: .* \[8\]",
+        ),
     ],
 )
 def test_a_dataset_that_is_not_as_documented_is_refused(path, replace, message):
@@ -178,11 +184,14 @@ def test_a_dataset_that_is_not_as_documented_is_refused(path, replace, message):
         explanations.read(path)
 
 
-def test_video_ids_that_are_no_text_are_refused(path):
+@pytest.mark.parametrize("dtype", [np.int64, h5py.vlen_dtype(np.int32)])
+def test_video_ids_that_are_no_text_are_refused(path, dtype):
     with h5py.File(path, "r+") as file:
         del file["video_id"]
-        file["video_id"] = np.arange(2)
-    with pytest.raises(errors.UserError, match="HDF5 file that explain.py wrote"):
+        file.create_dataset("video_id", (2,), dtype)
+    with pytest.raises(
+        errors.UserError, match=r"Dataset 'video_id' must be text \[N\]. Received: (int64|object) \[2\]"
+    ):
         explanations.read(path)
 
 

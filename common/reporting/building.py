@@ -17,7 +17,7 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from common import errors, locks, progress
+from common import errors, files, locks, progress
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_statistics, explanations
 from common.explaining.explanations import Explanations
@@ -25,7 +25,7 @@ from common.reporting import charts, clip_figures, comparison, evidence_tables, 
 from common.reporting.clip_figures import FigureFiles
 from common.reporting.comparison import Run
 from common.reporting.paper_tables import Table
-from common.runs import evaluation_loop, run_directory
+from common.runs import evaluation_loop
 
 PAGE = pathlib.Path(__file__).with_name("page")
 _OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
@@ -111,7 +111,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
 
 def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
     """Returns what an `evaluation.json` says; refuses another schema version, and what lacks a part."""
-    values = run_directory.read_json(path, "an evaluation", evaluation_loop.SCHEMA_VERSION)
+    values = files.read_json(path, "An evaluation", evaluation_loop.SCHEMA_VERSION)
     if not _is_evaluation(values):
         raise errors.UserError(
             f"An evaluation must have all that evaluate.py writes. Received: {path} without some of it"
@@ -299,13 +299,13 @@ def _temporary_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _publish(temporary: pathlib.Path, out: pathlib.Path) -> None:
     """Moves every file to its place, the page last, and removes what an earlier report had and this one has not."""
-    files = [path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()]
+    made = [path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()]
     out.mkdir(exist_ok=True)
     with locks.exclusive(out):
-        for file in sorted(files, key=lambda file: file.name == "index.html"):
+        for file in sorted(made, key=lambda file: file.name == "index.html"):
             (out / file).parent.mkdir(exist_ok=True)
             (temporary / file).replace(out / file)
         for folder in _OURS:
             for path in (out / folder).glob("*"):
-                if path.relative_to(out) not in files:
+                if path.relative_to(out) not in made:
                     path.unlink()

@@ -211,10 +211,10 @@ def change_confusion(values):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.update(schema_version=2), "Schema version 1 of an evaluation is read. Received: 2"),
+        (lambda values: values.update(schema_version=2), "An evaluation must have schema version 1. Received: 2"),
         (lambda values: values.pop("drop"), "without some of it"),
         (lambda values: values.update(dataset=3), "without some of it"),
-        (lambda values: values["forward"].update(top_1=float("nan")), "without some of it"),
+        (lambda values: values["forward"].update(top_1=float("nan")), "readable JSON file. Received: .*NaN is no JSON"),
         (lambda values: values["forward"].update(per_class=[]), "without some of it"),
         (change_clips, "without some of it"),
         (change_confusion, "without some of it"),
@@ -232,7 +232,7 @@ def test_an_evaluation_that_is_none_is_refused(tmp_path, change, message):
 def test_what_is_no_json_is_refused(tmp_path):
     (tmp_path / "evaluation.json").write_text("{")
     for name in ("evaluation.json", "nowhere.json"):
-        with pytest.raises(errors.UserError, match="A JSON file of an evaluation is read"):
+        with pytest.raises(errors.UserError, match="An evaluation must be a readable JSON file"):
             building.read_evaluation(tmp_path / name)
 
 

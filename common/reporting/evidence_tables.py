@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from common import errors
+from common import errors, files
 from common.explaining import evidence
 from common.reporting import charts, comparison, paper_tables
 from common.reporting.paper_tables import Column, Estimate, Table
-from common.runs import run_directory
 
 _CURVES = {
     "deletion": "the fewer frames it takes for the score to fall, the better the order: a smaller area is better",
@@ -21,7 +20,7 @@ _CURVES = {
 
 def read_evidence(path: pathlib.Path) -> dict[str, Any]:
     """Returns what an `evidence.json` says; refuses another schema version, and what lacks a part."""
-    values = run_directory.read_json(path, "evidence", evidence.SCHEMA_VERSION)
+    values = files.read_json(path, "Evidence", evidence.SCHEMA_VERSION)
     missing = {"run", "model", "framework", "video_ids", "curves", "randomization", "restarts"} - values.keys()
     if missing:
         raise errors.UserError(

@@ -45,9 +45,9 @@ def test_no_evidence_is_no_table():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"schema_version": 9}, "Schema version 1 of evidence is read. Received: 9"),
+        ({"schema_version": 9}, "Evidence must have schema version 1. Received: 9"),
         ({"schema_version": 1, "run": "x"}, "without \\['curves', 'framework', 'model'"),
-        ([], "Schema version 1 of evidence is read. Received: None"),
+        ([], "Evidence must be a JSON object. Received: a list"),
     ],
 )
 def test_other_files_are_refused(tmp_path, values, message):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import errors
+from common import errors, files
 from common.models import configs
 from common.runs import metrics, prediction, run_directory
 from common.runs.run_directory import RunDirectory
@@ -93,7 +93,7 @@ def _evaluate_run(
         **scores,
         "drop": _drops(scores["forward"], scores["reversed"]),
     }
-    run_directory.write_json(run.path / "evaluation.json", result)
+    files.write_json(run.path / "evaluation.json", result)
     return result
 
 

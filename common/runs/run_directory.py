@@ -60,21 +60,12 @@ class RunDirectory:
         except OSError as error:
             raise errors.UserError(f"--run must be a folder that can be made. Received: {self.path}: {error}") from None
         values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(config)}
-        write_json(self._config, {**values, "train": configs.to_dict(config.train)})
+        files.write_json(self._config, {**values, "train": configs.to_dict(config.train)})
 
     def read_config(self) -> RunConfig:
         """Returns what `config.json` says; refuses a folder without it, or with another schema version."""
-        try:
-            values = json.loads(self._config.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise errors.UserError(
-                f"A run must be a folder with config.json. Received: {self.path} without it"
-            ) from None
-        except (ValueError, OSError) as error:
-            raise errors.UserError(f"config.json must be a JSON file. Received: {self._config}: {error}") from None
-        version = values.pop("schema_version", None) if isinstance(values, dict) else None
-        if version != SCHEMA_VERSION:
-            raise errors.UserError(f"Schema version {SCHEMA_VERSION} is read. Received: {version} in {self._config}")
+        values = files.read_json(self._config, "A run's config.json", SCHEMA_VERSION)
+        del values["schema_version"]
         try:
             return RunConfig(**{**values, "train": configs.train_config_from_dict(values["train"])})
         except (TypeError, KeyError) as error:
@@ -97,7 +88,7 @@ class RunDirectory:
     def trim_log(self, epochs: int) -> None:
         """Keeps the first `epochs` lines of `log.jsonl`: what came after the checkpoint happens again."""
         kept = "".join(json.dumps(line) + "\n" for line in self.read_log()[:epochs])
-        write_text(self.log, kept)
+        files.write_text(self.log, kept)
 
 
 def open_trained(
@@ -154,32 +145,3 @@ def check_data(run: RunConfig, info: DatasetInfo) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:200]}… ({len(value)} in all)"
-
-
-def read_json(path: pathlib.Path, what: str, schema_version: int) -> dict[str, Any]:
-    """Returns what a command wrote with `write_json`; refuses other files and another schema version.
-
-    Args:
-      path: of the file.
-      what: it holds, for messages.
-      schema_version: that is read.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise errors.UserError(f"A JSON file of {what} is read. Received: {path}: {error}") from None
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != schema_version:
-        raise errors.UserError(f"Schema version {schema_version} of {what} is read. Received: {version} in {path}")
-    return values
-
-
-def write_json(path: pathlib.Path, values: Any) -> None:
-    """Writes a JSON file whole or not at all. NaN is refused: it is no JSON."""
-    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with files.written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -31,9 +31,7 @@ def test_config_round_trip(run, info):
 
 
 def test_a_run_before_its_first_weights_cannot_be_used(run):
-    with pytest.raises(
-        errors.UserError, match="from the end of its first epoch on.*. Received: .*/run without weights"
-    ):
+    with pytest.raises(errors.UserError, match="from the end of its first epoch on.. Received: .*/run without weights"):
         run_directory.open_trained(run, None, "train")
 
 
@@ -62,25 +60,19 @@ def test_a_log_line_that_a_kill_cut_short_is_dropped_and_the_log_is_trimmed(run)
 
 
 def test_no_run_another_version_and_missing_fields_are_refused(run, tmp_path):
-    with pytest.raises(errors.UserError, match="folder with config.json. Received: .*none without it"):
+    with pytest.raises(
+        errors.UserError, match="A run's config.json must be a readable JSON file. Received: .*none/config.json: "
+    ):
         run_directory.RunDirectory(tmp_path / "none").read_config()
     path = run.path / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "schema_version": 9}))
-    with pytest.raises(errors.UserError, match="Schema version 1 is read. Received: 9"):
+    with pytest.raises(errors.UserError, match="config.json must have schema version 1. Received: 9 in .*config.json"):
         run.read_config()
     path.write_text(json.dumps({**values, "train": {}}))
     with pytest.raises(errors.UserError, match="A model config must name one of"):
         run.read_config()
     del values["framework"]
     path.write_text(json.dumps(values))
-    with pytest.raises(errors.UserError, match="fields of RunConfig"):
+    with pytest.raises(errors.UserError, match="config.json must have the fields of RunConfig"):
         run.read_config()
-
-
-def test_json_files_hold_no_nan_and_are_never_half_written(tmp_path):
-    run_directory.write_json(tmp_path / "a.json", {"a": 1})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        run_directory.write_json(tmp_path / "a.json", {"a": float("nan")})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
