@@ -9,7 +9,7 @@ then batch norm over N, T, H, W together and a 2x2 max-pool of each frame. Insid
 the border.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -185,4 +185,4 @@ class ConvLSTM(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "ConvLSTM":
         """Returns a new model from what `get_config` returned."""
-        return cls(configs.model_config_from_dict(config["config"]), config["precision"])
+        return cls(cast(configs.ConvLSTMConfig, configs.model_config_from_dict(config["config"])), config["precision"])

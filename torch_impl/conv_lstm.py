@@ -9,6 +9,8 @@ then batch norm over N, T, H, W together and a 2x2 max-pool of each frame. Insid
 a time step is one block of memory.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -56,7 +58,8 @@ class _Recurrence(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, inputs: torch.Tensor, kernel: torch.Tensor, keep: bool
     ) -> torch.Tensor:
         """Inputs `[T, N, 4 F, H, W]`, kernel `[4 F, F, h, w]` (odd) -> hidden states `[T, N, F, H, W]`."""
-        gates, cells = [], []
+        gates: list[torch.Tensor] = []
+        cells: list[torch.Tensor] = []
         hidden = _like(inputs, kernel.shape[1])
         for t, z in enumerate(inputs):
             if t:
@@ -75,7 +78,8 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_hidden: torch.Tensor
+        ctx: Any,
+        grad_hidden: torch.Tensor,  # PyTorch's FunctionCtx does not declare what it saved.
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Returns the gradients of inputs and kernel."""
         kernel, hidden, *states = ctx.saved_tensors
@@ -154,6 +158,8 @@ class ConvLSTM(nn.Module):
       precision: "float32", "float64", or "bfloat16": convolutions and activations in bfloat16; weights, batch norm's
         arithmetic, the dense layer and the logits in float32.
     """
+
+    ConvLSTM_1: ConvLSTMLayer
 
     def __init__(self, config: configs.ConvLSTMConfig, precision: str = "float32") -> None:
         super().__init__()

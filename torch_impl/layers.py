@@ -153,6 +153,9 @@ class BatchNorm(nn.Module):
       shared: gamma and beta that other layers use too; without it, the layer has its own.
     """
 
+    moving_mean: torch.Tensor
+    moving_variance: torch.Tensor
+
     def __init__(self, channels: int, dtype: torch.dtype, shared: CenterAndScale | None = None) -> None:
         super().__init__()
         center_and_scale = shared or CenterAndScale(channels, dtype)
