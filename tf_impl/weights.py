@@ -63,7 +63,7 @@ def get_weights(model: Model) -> dict[str, np.ndarray]:
 
 
 def trainable(model: Model) -> dict[str, keras.Variable]:
-    """Returns the trainable variables by canonical name, in the order of the layers."""
+    """Returns the trainable weights by canonical name, in the order of the layers."""
     tensors = _tensors(model)
     return {name: tensors[name] for name, weight in architectures.weights(model.config).items() if weight.trainable}
 

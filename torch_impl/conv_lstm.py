@@ -78,8 +78,8 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(
-        ctx: Any,
-        grad_hidden: torch.Tensor,  # PyTorch's FunctionCtx does not declare what it saved.
+        ctx: Any,  # PyTorch's FunctionCtx does not declare what it saved.
+        grad_hidden: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Returns the gradients of inputs and kernel."""
         kernel, hidden, *states = ctx.saved_tensors

@@ -145,7 +145,8 @@ class CenterAndScale(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm over all axes but the channels; in training it updates the running statistics.
 
-    Running variance is unbiased (n / (n - 1)), as in PyTorch; the batch is normalised by the biased one.
+    Running variance is unbiased (n / (n - 1)), as in PyTorch (Keras' own layer keeps the biased one); the batch is
+    normalised by the biased one.
 
     Args:
       channels: C.

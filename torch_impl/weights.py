@@ -31,7 +31,7 @@ def build_model(
       config: an `I3DConfig` or a `ConvLSTMConfig`.
       precision: of the computation: "float32", "bfloat16" (weights stay float32) or "float64".
       seed: of the initial weights and, until `layers.seed_dropout`, of dropout.
-      device: where it computes; without it, PyTorch's default.
+      device: where its weights lie; without it, PyTorch's default.
     """
     errors.check_choice("precision", precision, layers.DTYPES)
     model: Model
@@ -68,7 +68,7 @@ def get_weights(model: Model) -> dict[str, np.ndarray]:
 
 
 def trainable(model: Model) -> dict[str, nn.Parameter]:
-    """Returns the trainable parameters by canonical name, in the order of the layers."""
+    """Returns the trainable weights by canonical name, in the order of the layers."""
     tensors = cast(dict[str, nn.Parameter], _tensors(model))  # What is not trainable is a buffer.
     return {name: tensors[name] for name, weight in architectures.weights(model.config).items() if weight.trainable}
 
