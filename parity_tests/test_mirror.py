@@ -1,5 +1,4 @@
 import ast
-import concurrent.futures
 import pathlib
 import re
 import subprocess
@@ -232,12 +231,27 @@ def test_importing_a_folder_loads_no_other_framework(folder, loaded):
             defines_flags = re.search(r"^from absl import .*flags", path.read_text(encoding="utf-8"), re.MULTILINE)
             (alone if defines_flags else together).append(module)
     assert together
-    groups = [together, *([name] for name in alone)]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(run_python, [f"import {', '.join(names)}; {_PRINT_FRAMEWORKS}" for names in groups]))
-    for names, result in zip(groups, results, strict=True):
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.strip() == loaded, names
+    # All in one process, since a framework takes seconds to load; a fork of it for each that defines flags.
+    code = f"""
+import importlib, os, sys
+import {", ".join(together)}
+{_PRINT_FRAMEWORKS}
+for name in {alone}:
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        importlib.import_module(name)
+        {_PRINT_FRAMEWORKS}
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(name)
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert dict.fromkeys(["together", *alone], loaded) == dict(
+        zip(["together", *alone], result.stdout.splitlines(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("framework", _BUILDS)
@@ -266,14 +280,43 @@ print(evaluation.predictor(model, trainer.weights(), device="cpu")(np.zeros((1, 
     assert result.stdout.strip() == "(1, 3)"
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "explain", "evidence"])
-def test_flags_are_the_same(script):
-    helps = []
-    commands = [[sys.executable, folder / f"{script}.py", "--help"] for folder in _BUILDS.values()]
-    # Side by side: most of their time goes into importing a framework.
-    processes = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for c in commands]
-    for process in processes:
-        text, _ = process.communicate()
+_SCRIPTS = ("train", "evaluate", "explain", "evidence")
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """Framework -> script -> its --help; one process a framework, which loads it once and forks for each script."""
+    code = """
+import importlib, os, runpy, sys
+importlib.import_module(sys.argv[1] + ".training")
+for script in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        path = os.path.join(sys.argv[1], script + ".py")
+        sys.argv = [path, "--help"]
+        runpy.run_path(path, run_name="__main__")
+    os.waitpid(child, 0)
+    print(end=chr(0), flush=True)
+"""
+    processes = {
+        framework: subprocess.Popen(
+            [sys.executable, "-c", code, folder.name, *_SCRIPTS],
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for framework, folder in _BUILDS.items()
+    }
+    texts = {framework: process.communicate()[0].split("\0")[:-1] for framework, process in processes.items()}
+    return {framework: dict(zip(_SCRIPTS, parts, strict=True)) for framework, parts in texts.items()}
+
+
+@pytest.mark.parametrize("script", _SCRIPTS)
+def test_flags_are_the_same(script, helps):
+    texts = []
+    for framework in _BUILDS:
+        text = helps[framework][script]
         assert "--device" in text
-        helps.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
-    assert helps[0] == helps[1]
+        texts.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
+    assert texts[0] == texts[1]
