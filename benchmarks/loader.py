@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 
 if not __package__:  # Run as a file: import from this checkout, not from this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
@@ -76,7 +77,7 @@ def plain_decoding(encoded: list[np.ndarray], layout: shards.Layout) -> None:
     for start in range(0, len(encoded), layout.frames):
         clip = np.empty(layout.clip_shape, np.uint8)
         for frame, data in zip(clip, encoded[start : start + layout.frames], strict=True):
-            frame[...] = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+            frame[...] = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # type: ignore[assignment]  # Never None: we encoded it.
 
 
 def memory_map(path: pathlib.Path, clips: int, layout: shards.Layout) -> None:
@@ -109,19 +110,19 @@ def main(_: list[str]) -> None:
         root = pathlib.Path(folder)
         np.stack(frames).tofile(root / "bare")
         layout = shards.Layout(*shape, encoding="raw")
-        rows["raw: memory map of the same bytes"] = lambda: memory_map(root / "bare", len(frames), layout)
+        rows["raw: memory map of the same bytes"] = partial(memory_map, root / "bare", len(frames), layout)
         store = make_store(root / "raw", layout, frames)
         for threads in (1, 2):
-            rows[f"raw: loader, {threads} thread(s)"] = lambda s=store, t=threads: through_loader(s, t)
+            rows[f"raw: loader, {threads} thread(s)"] = partial(through_loader, store, threads)
         pairs += [(f"raw: loader, {t} thread(s)", "raw: memory map of the same bytes") for t in (1, 2)]
         for quality in (95, 90):
             layout = shards.Layout(*shape, encoding="jpeg", jpeg_quality=quality)
             store = make_store(root / f"q{quality}", layout, frames)
             encoded = [shards.encode_jpeg(frame, quality) for clip in frames for frame in clip]
             name = f"JPEG q{quality}"
-            rows[f"{name}: plain decoding, 1 thread"] = lambda e=encoded, y=layout: plain_decoding(e, y)
+            rows[f"{name}: plain decoding, 1 thread"] = partial(plain_decoding, encoded, layout)
             for threads in (1, 2):
-                rows[f"{name}: loader, {threads} thread(s)"] = lambda s=store, t=threads: through_loader(s, t)
+                rows[f"{name}: loader, {threads} thread(s)"] = partial(through_loader, store, threads)
             pairs += [(f"{name}: loader, {t} thread(s)", f"{name}: plain decoding, 1 thread") for t in (1, 2)]
             pairs.append((f"{name}: loader, 2 thread(s)", f"{name}: loader, 1 thread(s)"))
         rates = median_rates(rows)

@@ -61,7 +61,7 @@ def _best_interval_scores(explained: Explanations) -> np.ndarray:
     """Returns F_c under the best interval [N]: its Eq. 1 without the mask's own cost."""
     config = masks.MaskConfig(**explained.header["mask"])
     time = explained["mask"].shape[1]
-    best = np.stack([masks.interval_mask(*interval, time) for interval in explained["oracle_interval"]])
+    best = np.stack([masks.interval_mask(start, stop, time) for start, stop in explained["oracle_interval"]])
     return explained["oracle_loss"] - masks.mask_loss(np.zeros(len(best)), best, config)
 
 
@@ -85,7 +85,7 @@ def main(_: list[str]) -> None:
         raise errors.UserError("--explanations must name at least one file. Received: none")
     files = [explanations.read(pathlib.Path(name)) for name in _EXPLANATIONS.value]
     store = ClipStore(_CLIPS.value or files[0].header["clips"], files[0].header["split"])
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             *(
                 "correct, moving",

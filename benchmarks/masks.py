@@ -312,8 +312,9 @@ def rows(name: str, runs: dict[str, dict[str, float]]) -> list[str]:
 def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
-    if workers.WORKER.value:
-        workers.serve(lambda: checked_searches(Options(**json.loads(workers.WORKER.value))))
+    options = workers.WORKER.value
+    if options:
+        workers.serve(lambda: checked_searches(Options(**json.loads(options))))
         return
     sys.stdout.write(
         f"{sizes.words(_BATCH.value)}, {_PRECISION.value}; plain takes one clip at a time\n"

@@ -33,7 +33,7 @@ def build_model(config: configs.ModelConfig, arrays: Mapping[str, np.ndarray]) -
     clips = keras.Input((*config.input_shape, 3))
     x = layers.Rescaling(1 / 127.5, offset=-1)(clips) if config.normalization == "minus_one_to_one" else clips
     named: list[_Named] = []
-    logits = (_i3d if isinstance(config, configs.I3DConfig) else _conv_lstm)(x, config, named)
+    logits = _i3d(x, config, named) if isinstance(config, configs.I3DConfig) else _conv_lstm(x, config, named)
     for layer, names in named:
         layer.set_weights([arrays[name] for name in names])
     return keras.Model(clips, logits)

@@ -23,7 +23,8 @@ def build_model(config: configs.ModelConfig, arrays: Mapping[str, np.ndarray], d
       arrays: canonical name -> array, as `initial_weights` returns them.
       dtype: of everything.
     """
-    model = (PlainI3D if isinstance(config, configs.I3DConfig) else PlainConvLSTM)(config).to(dtype)
+    model: nn.Module = PlainI3D(config) if isinstance(config, configs.I3DConfig) else PlainConvLSTM(config)
+    model.to(dtype)
     with torch.no_grad():
         for name, parts in _canonical_tensors(model).items():
             for part, array in zip(parts, np.split(arrays[name], len(parts), axis=-1), strict=True):
@@ -35,7 +36,7 @@ def canonical_gradients(model: nn.Module) -> dict[str, np.ndarray]:
     """Returns the gradient of every trainable weight by canonical name, axes as TensorFlow's."""
     tensors = {name: parts for name, parts in _canonical_tensors(model).items() if "moving" not in name}
     return {
-        name: np.concatenate([_to_tensorflow(part.grad.numpy()) for part in parts], axis=-1)
+        name: np.concatenate([_to_tensorflow(_gradient(part)) for part in parts], axis=-1)
         for name, parts in tensors.items()
     }
 
@@ -43,6 +44,12 @@ def canonical_gradients(model: nn.Module) -> dict[str, np.ndarray]:
 def canonical_statistics(model: nn.Module) -> dict[str, np.ndarray]:
     """Returns batch norm's running statistics by canonical name."""
     return {name: parts[0].numpy() for name, parts in _canonical_tensors(model).items() if "moving" in name}
+
+
+def _gradient(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.grad is None:
+        raise ValueError("Gradients must be computed before they are read. Received: a tensor without one")
+    return tensor.grad.numpy()
 
 
 def _to_torch(array: np.ndarray) -> np.ndarray:
@@ -58,7 +65,7 @@ def _canonical_tensors(model: nn.Module) -> dict[str, list[torch.Tensor]]:
     return {
         name: tensors
         for module in model.modules()
-        if hasattr(module, "canonical")
+        if isinstance(module, PlainUnit | PlainI3D | PlainConvLSTMLayer | PlainConvLSTM)
         for name, tensors in module.canonical()
     }
 
@@ -95,8 +102,8 @@ class PlainUnit(nn.Module):
         yield f"{self.name}/kernel", [self.conv.weight]
         yield f"{self.name}/gamma", [self.norm.weight]
         yield f"{self.name}/beta", [self.norm.bias]
-        yield f"{self.name}/moving_mean", [self.norm.running_mean]
-        yield f"{self.name}/moving_variance", [self.norm.running_var]
+        yield f"{self.name}/moving_mean", [self.norm.get_buffer("running_mean")]
+        yield f"{self.name}/moving_variance", [self.norm.get_buffer("running_var")]
 
 
 class PlainPool(nn.Module):
@@ -164,7 +171,7 @@ class PlainI3D(nn.Module):
     def canonical(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
         """Yields the head's canonical names and tensors."""
         yield "Logits/Conv3d_0c_1x1/kernel", [self.logits.weight]
-        yield "Logits/Conv3d_0c_1x1/bias", [self.logits.bias]
+        yield "Logits/Conv3d_0c_1x1/bias", [self.logits.get_parameter("bias")]
 
 
 class PlainConvLSTMLayer(nn.Module):
@@ -172,21 +179,23 @@ class PlainConvLSTMLayer(nn.Module):
 
     def __init__(self, number: int, channels: int, config: configs.ConvLSTMConfig) -> None:
         super().__init__()
-        self.number, self.filters, kernel = number, config.filters, config.kernel_size
+        self.number, self.filters, self.kernel_size = number, config.filters, config.kernel_size
         gates = range(len(architectures.GATES))
-        self.inputs = nn.ModuleList([nn.Conv2d(channels, config.filters, kernel, stride=2) for _ in gates])
-        self.hidden = nn.ModuleList([nn.Conv2d(config.filters, config.filters, kernel, bias=False) for _ in gates])
+        self.inputs = nn.ModuleList([nn.Conv2d(channels, config.filters, self.kernel_size, stride=2) for _ in gates])
+        self.hidden = nn.ModuleList(
+            [nn.Conv2d(config.filters, config.filters, self.kernel_size, bias=False) for _ in gates]
+        )
         self.norm = nn.BatchNorm3d(config.filters, eps=1e-3, momentum=0.01)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, C, T, H, W]` -> pooled `[N, F, T, H', W']`."""
-        outputs = []
+        outputs: list[torch.Tensor] = []
         for frame in x.unbind(2):
-            padded = _pad_same(frame, self.inputs[0].kernel_size, (2, 2))
+            padded = _pad_same(frame, self.kernel_size, (2, 2))
             i, f, g, o = (conv(padded) for conv in self.inputs)
             if not outputs:
                 h = c = torch.zeros_like(i)
-            padded = _pad_same(h, self.hidden[0].kernel_size, (1, 1))
+            padded = _pad_same(h, self.kernel_size, (1, 1))
             h_i, h_f, h_g, h_o = (conv(padded) for conv in self.hidden)
             c = torch.sigmoid(f + h_f) * c + torch.sigmoid(i + h_i) * torch.tanh(g + h_g)
             h = torch.sigmoid(o + h_o) * torch.tanh(c)
@@ -195,11 +204,11 @@ class PlainConvLSTMLayer(nn.Module):
 
     def canonical(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
         """Yields canonical names and tensors; gates are split along the last axis."""
-        yield f"ConvLSTM_{self.number}/kernel", [conv.weight for conv in self.inputs]
-        yield f"ConvLSTM_{self.number}/recurrent_kernel", [conv.weight for conv in self.hidden]
-        yield f"ConvLSTM_{self.number}/bias", [conv.bias for conv in self.inputs]
-        yield f"BatchNorm_{self.number}/moving_mean", [self.norm.running_mean]
-        yield f"BatchNorm_{self.number}/moving_variance", [self.norm.running_var]
+        yield f"ConvLSTM_{self.number}/kernel", [conv.get_parameter("weight") for conv in self.inputs]
+        yield f"ConvLSTM_{self.number}/recurrent_kernel", [conv.get_parameter("weight") for conv in self.hidden]
+        yield f"ConvLSTM_{self.number}/bias", [conv.get_parameter("bias") for conv in self.inputs]
+        yield f"BatchNorm_{self.number}/moving_mean", [self.norm.get_buffer("running_mean")]
+        yield f"BatchNorm_{self.number}/moving_variance", [self.norm.get_buffer("running_var")]
 
 
 class PlainConvLSTM(nn.Module):
@@ -228,5 +237,5 @@ class PlainConvLSTM(nn.Module):
         yield "Logits/bias", [self.logits.bias]
         for number, layer in enumerate(self.layers, start=1):
             name = "BatchNorm" if self.config.share_batch_norm else f"BatchNorm_{number}"
-            yield f"{name}/gamma", [layer.norm.weight]
-            yield f"{name}/beta", [layer.norm.bias]
+            yield f"{name}/gamma", [layer.get_parameter("norm.weight")]
+            yield f"{name}/beta", [layer.get_parameter("norm.bias")]

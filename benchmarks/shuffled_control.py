@@ -11,6 +11,7 @@ frames, tells a class from its reversal, and a model that does better has used t
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Iterator
 
 if not __package__:  # Run as a file: import from this checkout, not from this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
@@ -47,7 +48,7 @@ def shuffle_store(source: pathlib.Path, target: pathlib.Path) -> None:
     clip_store.write_dataset_json(target, dataclasses.replace(info, layout=layout, shards=tuple(records)))
 
 
-def _shuffled(store: clip_store.ClipStore, number: int):  # noqa: ANN202 (an iterator of shards.Clip)
+def _shuffled(store: clip_store.ClipStore, number: int) -> Iterator[shards.Clip]:
     columns = {name: store.column(name) for name in ("source_frame", "source_time", "source_frames", "source_fps")}
     for index, (label, video_id) in enumerate(zip(store.labels, store.video_ids, strict=True)):
         order = np.random.default_rng((0, number, index)).permutation(store.info.layout.frames)
@@ -69,7 +70,7 @@ def pair_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
       logits: float [N, 12].
       labels: int [N]; clips of classes without a reversal are left out.
     """
-    partner = {}
+    partner: dict[int, int] = {}
     for first, second in synthetic.REVERSE_PAIRS:
         a, b = synthetic.CLASSES.index(first), synthetic.CLASSES.index(second)
         partner |= {a: b, b: a}
@@ -91,7 +92,7 @@ def main(_: list[str]) -> None:
     run = out / _PRESET.value
     config = dataclasses.replace(preset, model=model)
     training.train(config, training_loop.TrainSettings(out / "clips", run, resume=True), "cpu")
-    weights, _ = canonical_weights.load(run / "weights.safetensors")
+    weights = canonical_weights.load(run / "weights.safetensors")[0]
     store = clip_store.ClipStore(out / "clips", "validation")
     logits = prediction.predict(evaluation.predictor(model, weights, device="cpu"), store, batch_size=16)
     accuracy, count = pair_accuracy(logits, store.labels)

@@ -28,7 +28,7 @@ def frames_of_pair(store: clip_store.ClipStore, labels: list[int], first: bool) 
     """Returns one frame of every clip of two classes, float32 [n, H W 3] in 0…1, and the labels [n]."""
     rows = np.flatnonzero(np.isin(store.labels, labels))
     times = np.random.default_rng(0).integers(0, store.info.layout.frames, len(rows)) * (not first)
-    frames = [store.read([row])[0, time] for row, time in zip(rows, times, strict=True)]
+    frames = [store.read([row])[0, time] for row, time in zip(rows.tolist(), times, strict=True)]
     return np.stack(frames).reshape(len(rows), -1).astype(np.float32) / 255, store.labels[rows]
 
 

@@ -65,11 +65,15 @@ def compare(name: str, precision: str) -> list[tuple[str, float, float]]:
     clips = torch.randint(0, 256, (_BATCH.value, *config.input_shape, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, config.num_classes, (_BATCH.value,), generator=generator)
     check_agreement(plain, ours, clips, _LOGITS_LIMIT[precision])
-    pairs = {
+    pairs: dict[str, list[Callable[[], object]]] = {
         "training step": [training_step(model, clips, labels) for model in (plain, ours)],
         "evaluation": [evaluation(model, clips) for model in (plain, ours)],
     }
-    return [(f"{name}, {what}", *interleaved(functions, _REPEATS.value)) for what, functions in pairs.items()]
+    rows = []
+    for what, functions in pairs.items():
+        plain_seconds, our_seconds = interleaved(functions, _REPEATS.value)
+        rows.append((f"{name}, {what}", plain_seconds, our_seconds))
+    return rows
 
 
 def check_agreement(plain: torch.nn.Module, ours: torch.nn.Module, clips: torch.Tensor, limit: float) -> None:

@@ -4,6 +4,7 @@ Each framework runs in a process of its own; they take turns, so that what else 
 median seconds and the ratio TensorFlow / PyTorch. Example: python benchmarks/twins.py --model=i3d --batch=1
 """
 
+import importlib
 import json
 import pathlib
 import statistics
@@ -34,14 +35,12 @@ FRAMEWORKS = ("torch", "tf")
 
 def make_trainer(framework: str, config: configs.TrainConfig, threads: int) -> Any:
     """Returns the trainer of a framework, which alone is imported."""
+    training = importlib.import_module(f"{framework}_impl.training")  # Before TensorFlow, for a quiet start.
     if framework == "torch":
         import torch
 
-        from torch_impl import training
-
         torch.set_num_threads(threads)
     else:
-        from tf_impl import training  # noqa: I001  (before TensorFlow, for a quiet start)
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)

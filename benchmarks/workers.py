@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 from absl import flags
 
@@ -40,21 +40,23 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
+        # Both are pipes, so neither is None.
+        self._input, self._output = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         self._answer()
 
     def seconds(self, task: str) -> float:
         """Runs a task once and returns how long it took."""
-        self._process.stdin.write(task + "\n")
-        self._process.stdin.flush()
+        self._input.write(task + "\n")
+        self._input.flush()
         return self._answer()["seconds"]
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        self._input.close()
         self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
+        line = self._output.readline()
         if not line:
             raise errors.UserError(
                 f"The process of {self._framework} must answer. Received: it ended with code {self._process.wait()}"

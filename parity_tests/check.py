@@ -80,7 +80,8 @@ def check(settings: CheckSettings) -> dict[str, Any]:
                     "precision": settings.precision,
                 }
             )
-        rows = _rows(*(np.load(folder / f"{framework}.npz") for framework in FRAMEWORKS), settings.precision)
+        torch_arrays, tf_arrays = (np.load(folder / f"{framework}.npz") for framework in FRAMEWORKS)
+        rows = _rows(torch_arrays, tf_arrays, settings.precision)
     result = {
         "schema_version": SCHEMA_VERSION,
         "run": run.path.name,

@@ -1,9 +1,9 @@
 import ast
-import concurrent.futures
 import pathlib
 import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
@@ -44,13 +44,60 @@ _ARGUMENTS = {
 }
 
 
+# Public docstrings that differ by more than the framework's name, and why; `_LAYOUT` by their shapes alone.
+_LAYOUT = {
+    "conv_lstm.py:ConvLSTMLayer",
+    "conv_lstm.py:ConvLSTMLayer.forward",
+    "conv_lstm.py:ConvLSTMLayer.recur",
+    "conv_lstm.py:FrameBatchNorm.forward",
+    "conv_lstm.py:FramePool.forward",
+    "i3d.py:InceptionBlock.forward",
+    "i3d.py:Head.forward",
+    "layers.py:SameConv3D",
+    "layers.py:SameConv3D.forward",
+    "layers.py:same_conv",
+    "layers.py:BatchNorm.forward",
+    "layers.py:Unit3D.forward",
+    "layers.py:PointwiseConv3D",
+    "layers.py:Dense",
+    "layers.py:MaxPool.forward",
+}
+_DOCSTRINGS = {
+    "conv_lstm.py:ConvLSTM.forward": "`training` is an argument of Keras' models",
+    "i3d.py:I3D.forward": "as ConvLSTM.forward",
+    "gradcam.py:GradCam": "TensorFlow's holds graphs",
+    "gradcam.py:endpoint_fn": "a PyTorch module is hooked and put back as it was; a Keras model is cut",
+    "layers.py:BatchNorm": "`dtype` is a Keras policy, which may be mixed",
+    "optimizers.py:Optimizer.step": "PyTorch's weights hold their gradients; TensorFlow's are passed",
+    "temporal_mask.py:learn_masks": "a PyTorch module is frozen meanwhile; TensorFlow traces graphs",
+    "temporal_mask.py:MaskSearch": "TensorFlow's holds graphs",
+    "weights.py:build_model": "a PyTorch module has a mode",
+    "weights.py:to_canonical": "PyTorch's layers hold kernels in another order of axes",
+}
+# What each framework calls the same thing, longest first.
+_WORDS = (
+    (r"`nn\.Module`|Keras model", "model"),
+    (r"(PyTorch|TensorFlow)'s|Keras'", "framework's"),
+    (r"PyTorch|TensorFlow|Keras", "framework"),
+    (r"\b(torch|tf)_impl\b", "build"),
+    (r"\b(torch|tf)\b", "framework"),
+)
+
+
+class Definition(NamedTuple):
+    """What twins must share: argument -> kind and default, and the docstring; no arguments of what is not called."""
+
+    arguments: dict[str, tuple[str, str | None]] | None
+    docstring: str
+
+
 def public_names(folder):
-    """Returns `file.py:Class.method` -> argument names of everything public."""
+    """Returns `file.py:Class.method` -> `Definition` of everything public."""
     names = {}
     for path in sorted(folder.glob("*.py")):
         if path.name.endswith("_test.py") or path.name == "__init__.py":
             continue
-        names[path.name] = None
+        names[path.name] = Definition(None, "")
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names.update(_definitions(path.name, node))
     return names
@@ -58,19 +105,47 @@ def public_names(folder):
 
 def _definitions(prefix, node, inside=""):
     if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-        yield f"{prefix}:{node.name}", None
+        yield f"{prefix}:{node.name}", Definition(None, ast.get_docstring(node) or "")
         for child in node.body:
             yield from _definitions(prefix, child, f"{node.name}.")
     if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
         if node.name in _FRAMEWORK_METHODS:
             return
-        arguments = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
         name = _SAME_METHOD.get(node.name, node.name)
-        yield f"{prefix}:{inside}{name}", [argument for argument in arguments if argument not in _EXTRA_ARGUMENTS]
+        yield f"{prefix}:{inside}{name}", Definition(_arguments(node.args), ast.get_docstring(node) or "")
     if isinstance(node, ast.Assign) and not inside:
         for target in node.targets:
             if isinstance(target, ast.Name) and not target.id.startswith("_"):
-                yield f"{prefix}:{target.id}", None
+                yield f"{prefix}:{target.id}", Definition(None, "")
+
+
+def _arguments(args):
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [None] * (len(positional) - len(args.defaults)) + args.defaults + args.kw_defaults
+    values = dict(zip([a.arg for a in (*positional, *args.kwonlyargs)], defaults, strict=True))
+    kinds = {
+        "positional only": args.posonlyargs,
+        "positional": args.args,
+        "*": [args.vararg] if args.vararg else [],
+        "keyword only": args.kwonlyargs,
+        "**": [args.kwarg] if args.kwarg else [],
+    }
+    return {
+        argument.arg: (kind, ast.unparse(values[argument.arg]) if values.get(argument.arg) else None)
+        for kind, arguments in kinds.items()
+        for argument in arguments
+        if argument.arg not in _EXTRA_ARGUMENTS
+    }
+
+
+def _without_framework(docstring):
+    for pattern, word in _WORDS:
+        docstring = re.sub(pattern, word, docstring)
+    return " ".join(docstring.split())
+
+
+def _without_shapes(docstring):
+    return re.sub(r"`\[[^`]*\]`", "`[]`", docstring)
 
 
 def _allowed(name, allowed):
@@ -84,20 +159,37 @@ def test_every_public_name_of_one_build_is_in_the_other():
     assert not [name for name in theirs if name not in ours and not _allowed(name, _ONLY_TF)]
 
 
-def test_arguments_have_the_same_names_in_the_same_order():
+def test_arguments_have_the_same_names_kinds_and_defaults_in_the_same_order():
     ours, theirs = (public_names(folder) for folder in _BUILDS.values())
-    different = {
-        name: (ours[name], theirs[name])
-        for name in ours.keys() & theirs.keys()
-        if ours[name] != theirs[name] and name not in _ARGUMENTS
-    }
+    different = {}
+    for name in ours.keys() & theirs.keys() - _ARGUMENTS.keys():
+        mine, other = ours[name].arguments, theirs[name].arguments
+        if mine != other or list(mine or ()) != list(other or ()):
+            different[name] = mine, other
     assert not different
+
+
+def _different_docstrings(change=lambda docstring: docstring):
+    ours, theirs = (public_names(folder) for folder in _BUILDS.values())
+    texts = {
+        name: [change(_without_framework(build[name].docstring)) for build in (ours, theirs)]
+        for name in ours.keys() & theirs.keys()
+    }
+    return {name: pair for name, pair in texts.items() if pair[0] != pair[1]}
+
+
+def test_docstrings_say_the_same():
+    different = _different_docstrings()
+    assert not {name: pair for name, pair in different.items() if name not in _LAYOUT and name not in _DOCSTRINGS}
+    # What differs in layout differs in nothing else.
+    assert not _LAYOUT & _different_docstrings(_without_shapes).keys()
 
 
 def test_no_exception_has_lost_its_reason_to_be():
     ours, theirs = (public_names(folder) for folder in _BUILDS.values())
     assert not [name for name in _ONLY_TORCH if name not in ours or name in theirs]
     assert not [name for name in _ONLY_TF if name not in theirs or name in ours]
+    assert not [name for name in (*_LAYOUT, *_DOCSTRINGS) if name not in _different_docstrings()]
 
 
 def _names_in(build):
@@ -144,12 +236,27 @@ def test_importing_a_folder_loads_no_other_framework(folder, loaded):
             defines_flags = re.search(r"^from absl import .*flags", path.read_text(encoding="utf-8"), re.MULTILINE)
             (alone if defines_flags else together).append(module)
     assert together
-    groups = [together, *([name] for name in alone)]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(run_python, [f"import {', '.join(names)}; {_PRINT_FRAMEWORKS}" for names in groups]))
-    for names, result in zip(groups, results, strict=True):
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.strip() == loaded, names
+    # All in one process, since a framework takes seconds to load; a fork of it for each that defines flags.
+    code = f"""
+import importlib, os, sys
+import {", ".join(together)}
+{_PRINT_FRAMEWORKS}
+for name in {alone}:
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        importlib.import_module(name)
+        {_PRINT_FRAMEWORKS}
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(name)
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert dict.fromkeys(["together", *alone], loaded) == dict(
+        zip(["together", *alone], result.stdout.splitlines(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("framework", _BUILDS)
@@ -178,14 +285,43 @@ print(evaluation.predictor(model, trainer.weights(), device="cpu")(np.zeros((1, 
     assert result.stdout.strip() == "(1, 3)"
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "explain", "evidence"])
-def test_flags_are_the_same(script):
-    helps = []
-    commands = [[sys.executable, folder / f"{script}.py", "--help"] for folder in _BUILDS.values()]
-    # Side by side: most of their time goes into importing a framework.
-    processes = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for c in commands]
-    for process in processes:
-        text, _ = process.communicate()
+_SCRIPTS = ("train", "evaluate", "explain", "evidence")
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """Framework -> script -> its --help; one process a framework, which loads it once and forks for each script."""
+    code = """
+import importlib, os, runpy, sys
+importlib.import_module(sys.argv[1] + ".training")
+for script in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        path = os.path.join(sys.argv[1], script + ".py")
+        sys.argv = [path, "--help"]
+        runpy.run_path(path, run_name="__main__")
+    os.waitpid(child, 0)
+    print(end=chr(0), flush=True)
+"""
+    processes = {
+        framework: subprocess.Popen(
+            [sys.executable, "-c", code, folder.name, *_SCRIPTS],
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for framework, folder in _BUILDS.items()
+    }
+    texts = {framework: process.communicate()[0].split("\0")[:-1] for framework, process in processes.items()}
+    return {framework: dict(zip(_SCRIPTS, parts, strict=True)) for framework, parts in texts.items()}
+
+
+@pytest.mark.parametrize("script", _SCRIPTS)
+def test_flags_are_the_same(script, helps):
+    texts = []
+    for framework in _BUILDS:
+        text = helps[framework][script]
         assert "--device" in text
-        helps.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
-    assert helps[0] == helps[1]
+        texts.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
+    assert texts[0] == texts[1]

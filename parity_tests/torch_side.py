@@ -29,10 +29,11 @@ def outcome(
     frames, labels = (torch.from_numpy(array) for array in batch)
     logits, endpoints = model(frames, return_endpoints=True)
     loss = torch.nn.functional.cross_entropy(logits, labels)
-    loss.backward()
+    trainable = weights.trainable(model)
+    gradients = torch.autograd.grad(loss, list(trainable.values()))
     return Outcome(
         {name: value.detach().numpy() for name, value in endpoints.items()},
         loss.detach().numpy(),
-        {name: weights.to_canonical(name, weight.grad) for name, weight in weights.trainable(model).items()},
+        {name: weights.to_canonical(name, value) for name, value in zip(trainable, gradients, strict=True)},
         weights.get_weights(model),
     )

@@ -9,7 +9,7 @@ then batch norm over N, T, H, W together (in training by the batch's own statist
 frame. Inside, tensors are `[N, T, H, W, C]` as on the border.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -194,4 +194,4 @@ class ConvLSTM(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "ConvLSTM":
         """Returns a new model from what `get_config` returned."""
-        return cls(configs.model_config_from_dict(config["config"]), config["precision"])
+        return cls(cast(configs.ConvLSTMConfig, configs.model_config_from_dict(config["config"])), config["precision"])

@@ -4,7 +4,8 @@ The layers come from the table in `common/models/architectures.py`; endpoints be
 the temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames give 8 activations at Mixed_5c.
 """
 
-from typing import Any
+import functools
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -169,7 +170,7 @@ class I3D(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "I3D":
         """Returns a new model from what `get_config` returned."""
-        return cls(configs.model_config_from_dict(config["config"]), config["precision"])
+        return cls(cast(configs.I3DConfig, configs.model_config_from_dict(config["config"])), config["precision"])
 
 
 def _block(channels: int, block: architectures.Block, dtype: str) -> layers.Layer:
@@ -183,5 +184,5 @@ def _block(channels: int, block: architectures.Block, dtype: str) -> layers.Laye
 def _filters(channels: int, block: architectures.Block) -> int:
     """Returns the channels that come out where `channels` go in."""
     if isinstance(block, architectures.Inception):
-        return sum(branch[-1].filters for branch in block.branches)
+        return sum(functools.reduce(_filters, branch, channels) for branch in block.branches)
     return channels if isinstance(block, architectures.MaxPool) else block.filters

@@ -139,7 +139,7 @@ class BatchNorm(Layer):
 
     Args:
       channels: C.
-      dtype: policy.
+      dtype: a Keras policy, whose variables are weights and statistics.
       shared: gamma and beta that other layers use too; without it, the layer has its own.
     """
 

@@ -29,7 +29,7 @@ class _Ops:
     def constant(self, values: np.ndarray, like: tf.Tensor) -> tf.Tensor:
         return tf.constant(values, like.dtype)
 
-    def where(self, condition: tf.Tensor, x: tf.Tensor | float, y: tf.Tensor | float) -> tf.Tensor:
+    def where(self, condition: tf.Tensor, x: Any, y: Any) -> tf.Tensor:
         # Of two numbers of which one is a tensor, TensorFlow would take the other for float32.
         dtype = x.dtype if tf.is_tensor(x) else y.dtype
         return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
@@ -149,11 +149,13 @@ class _Computation:
 
     def __init__(self, score_fn: ScoreFn, config: MaskConfig) -> None:
         self.score_fn, self.config = score_fn, config
-        self._prepares = hasattr(score_fn, "prepare")
+        self._shared: tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]] | None = None
+        if hasattr(score_fn, "prepare") and hasattr(score_fn, "perturbed"):
+            self._shared = score_fn.prepare, score_fn.perturbed
 
     def prepare(self, clips: tf.Tensor) -> tf.Tensor:
         """Returns prepared clips."""
-        return self.score_fn.prepare(clips) if self._prepares else clips
+        return self._shared[0](clips) if self._shared else clips
 
     def score(self, clips: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
@@ -161,9 +163,10 @@ class _Computation:
 
     def score_prepared(self, prepared: tf.Tensor, targets: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         """The same, of prepared clips; one clip may meet many matrices."""
-        if not self._prepares:
+        if not self._shared:
             return self.score(prepared, targets, matrix)
-        return tf.cast(_of_targets(self.score_fn.perturbed(prepared, matrix), targets), matrix.dtype)
+        _, perturbed = self._shared
+        return tf.cast(_of_targets(perturbed(prepared, matrix), targets), matrix.dtype)
 
     def gradient(self, prepared: tf.Tensor, targets: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns Eq. 1 `[N]` of masks `[N, T]`, and its gradient in them `[N, T]`."""

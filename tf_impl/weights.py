@@ -17,11 +17,6 @@ from tf_impl import conv_lstm, i3d, layers
 
 Model = i3d.I3D | conv_lstm.ConvLSTM
 
-_MODELS: dict[type[configs.ModelConfig], type[Model]] = {
-    configs.I3DConfig: i3d.I3D,
-    configs.ConvLSTMConfig: conv_lstm.ConvLSTM,
-}
-
 
 def build_model(
     config: configs.ModelConfig, precision: str = "float32", seed: int = 0, device: str | None = None
@@ -36,7 +31,11 @@ def build_model(
     """
     errors.check_choice("precision", precision, layers.DTYPES)
     with tf.device(device):
-        model = _MODELS[type(config)](config, precision)
+        model: Model
+        if isinstance(config, configs.I3DConfig):
+            model = i3d.I3D(config, precision)
+        else:
+            model = conv_lstm.ConvLSTM(config, precision)
     load_weights(model, initial_weights.initial_weights(config, seed))
     layers.seed_dropout(model, seed)
     return model
@@ -64,7 +63,7 @@ def get_weights(model: Model) -> dict[str, np.ndarray]:
 
 
 def trainable(model: Model) -> dict[str, keras.Variable]:
-    """Returns the trainable variables by canonical name, in the order of the layers."""
+    """Returns the trainable weights by canonical name, in the order of the layers."""
     tensors = _tensors(model)
     return {name: tensors[name] for name, weight in architectures.weights(model.config).items() if weight.trainable}
 

@@ -87,6 +87,8 @@ class ConvLSTM(nn.Module):
         arithmetic, the dense layer and the logits in float32.
     """
 
+    ConvLSTM_1: ConvLSTMLayer
+
     def __init__(self, config: configs.ConvLSTMConfig, precision: str = "float32") -> None:
         super().__init__()
         self.config = config

@@ -85,9 +85,9 @@ def endpoint_fn(model: nn.Module, endpoint: str = "", channels_first: bool = Tru
     Raises:
       UserError: for an endpoint that the model does not have; lists those it has.
     """
-    ours = isinstance(model, weights.Model)
-    if ours:
-        endpoint, channels_first = gradcam_maps.find_endpoint(model.config, endpoint), False
+    ours = model if isinstance(model, weights.Model) else None
+    if ours is not None:
+        endpoint, channels_first = gradcam_maps.find_endpoint(ours.config, endpoint), False
     else:
         names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
         errors.check_choice("endpoint", endpoint, names)
@@ -96,8 +96,8 @@ def endpoint_fn(model: nn.Module, endpoint: str = "", channels_first: bool = Tru
     def run(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         activations: list[torch.Tensor] = []
         with layers.frozen(model), layer.register_forward_hook(_cut(activations, channels_first)):
-            if ours:
-                logits, endpoints = model(clips, return_endpoints=True)
+            if ours is not None:
+                logits, endpoints = ours(clips, return_endpoints=True)
                 return logits, endpoints[endpoint]
             logits = model(layers.to_native(clips) if channels_first else clips)
         if not activations:

@@ -4,6 +4,8 @@ The layers come from the table in `common/models/architectures.py`; endpoints be
 the temporal stride of Conv3d_1a_7x7 and MaxPool3d_4a_3x3 is 1, so that 16 frames give 8 activations at Mixed_5c.
 """
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -51,6 +53,8 @@ class I3D(nn.Module):
       precision: "float32", "float64", or "bfloat16": convolutions and activations in bfloat16; weights, batch norm's
         arithmetic, the head and the logits in float32.
     """
+
+    Conv3d_1a_7x7: layers.Unit3D
 
     def __init__(self, config: configs.I3DConfig, precision: str = "float32") -> None:
         super().__init__()
@@ -142,5 +146,5 @@ def _block(channels: int, block: architectures.Block, dtype: torch.dtype) -> nn.
 def _filters(channels: int, block: architectures.Block) -> int:
     """Returns the channels that come out where `channels` go in."""
     if isinstance(block, architectures.Inception):
-        return sum(branch[-1].filters for branch in block.branches)
+        return sum(functools.reduce(_filters, branch, channels) for branch in block.branches)
     return channels if isinstance(block, architectures.MaxPool) else block.filters

@@ -146,13 +146,17 @@ class CenterAndScale(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm over all axes but the channels; in training it updates the running statistics.
 
-    Running variance is unbiased (D7: n / (n - 1)), as in PyTorch; the batch is normalised by the biased one.
+    Running variance is unbiased (D7: n / (n - 1)), as in PyTorch (Keras' own layer keeps the biased one); the batch is
+    normalised by the biased one.
 
     Args:
       channels: C.
       dtype: of weights and statistics.
       shared: gamma and beta that other layers use too; without it, the layer has its own.
     """
+
+    moving_mean: torch.Tensor
+    moving_variance: torch.Tensor
 
     def __init__(self, channels: int, dtype: torch.dtype, shared: CenterAndScale | None = None) -> None:
         super().__init__()

@@ -21,6 +21,8 @@ such kernel gradients, one a step; here one convolution over all steps gives the
 U `[4 F, F, h, w]`. Everything is in the dtype of the convolutions.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
@@ -50,7 +52,8 @@ class _Recurrence(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, inputs: torch.Tensor, kernel: torch.Tensor, keep: bool
     ) -> torch.Tensor:
         """Inputs `[T, N, 4 F, H, W]`, kernel `[4 F, F, h, w]` (odd) -> hidden states `[T, N, F, H, W]`."""
-        gates, cells = [], []
+        gates: list[torch.Tensor] = []
+        cells: list[torch.Tensor] = []
         hidden = _like(inputs, kernel.shape[1])
         for t, z in enumerate(inputs):
             if t:
@@ -69,7 +72,8 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_hidden: torch.Tensor
+        ctx: Any,  # PyTorch's FunctionCtx does not declare what it saved.
+        grad_hidden: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Returns the gradients of inputs and kernel."""
         kernel, hidden, *states = ctx.saved_tensors

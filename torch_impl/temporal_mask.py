@@ -136,7 +136,9 @@ class _Computation:
 
     def __init__(self, score_fn: ScoreFn, config: MaskConfig) -> None:
         self.score_fn, self.config = score_fn, config
-        self._prepares = hasattr(score_fn, "prepare")
+        self._shared: tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]] | None = None
+        if hasattr(score_fn, "prepare") and hasattr(score_fn, "perturbed"):
+            self._shared = score_fn.prepare, score_fn.perturbed
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -146,10 +148,11 @@ class _Computation:
 
     def prepare(self, clips: torch.Tensor) -> torch.Tensor:
         """Returns prepared clips."""
-        if not self._prepares:
+        if not self._shared:
             return clips
+        prepare, _ = self._shared
         with torch.no_grad():
-            return self.score_fn.prepare(clips)
+            return prepare(clips)
 
     def score(self, clips: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         """Returns F_c `[N]` of clips perturbed by matrices `[N, T, T]`, in the matrices' dtype."""
@@ -157,9 +160,10 @@ class _Computation:
 
     def score_prepared(self, prepared: torch.Tensor, targets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         """The same, of prepared clips; one clip may meet many matrices."""
-        if not self._prepares:
+        if not self._shared:
             return self.score(prepared, targets, matrix)
-        return _of_targets(self.score_fn.perturbed(prepared, matrix), targets).to(matrix.dtype)
+        _, perturbed = self._shared
+        return _of_targets(perturbed(prepared, matrix), targets).to(matrix.dtype)
 
     def gradient(
         self, prepared: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor

@@ -6,6 +6,7 @@ letter are how this build is cut and drop out (`Mixed_3b.Branch_0.Conv3d_0a_1x1.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,10 +18,6 @@ from torch_impl import conv_lstm, i3d, layers
 
 Model = i3d.I3D | conv_lstm.ConvLSTM
 
-_MODELS: dict[type[configs.ModelConfig], type[Model]] = {
-    configs.I3DConfig: i3d.I3D,
-    configs.ConvLSTMConfig: conv_lstm.ConvLSTM,
-}
 # Number of axes of a kernel -> axes of the canonical one (..., I, O) in the order of PyTorch's (O, I, ...).
 _KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1), 5: (4, 3, 0, 1, 2)}
 
@@ -34,10 +31,15 @@ def build_model(
       config: an `I3DConfig` or a `ConvLSTMConfig`.
       precision: of the computation: "float32", "bfloat16" (weights stay float32) or "float64".
       seed: of the initial weights and, until `layers.seed_dropout`, of dropout.
-      device: where it computes; without it, PyTorch's default.
+      device: where its weights lie; without it, PyTorch's default.
     """
     errors.check_choice("precision", precision, layers.DTYPES)
-    model = _MODELS[type(config)](config, precision).to(device or torch.get_default_device())
+    model: Model
+    if isinstance(config, configs.I3DConfig):
+        model = i3d.I3D(config, precision)
+    else:
+        model = conv_lstm.ConvLSTM(config, precision)
+    model.to(device or torch.get_default_device())
     load_weights(model, initial_weights.initial_weights(config, seed))
     layers.seed_dropout(model, seed)
     return model
@@ -66,8 +68,8 @@ def get_weights(model: Model) -> dict[str, np.ndarray]:
 
 
 def trainable(model: Model) -> dict[str, nn.Parameter]:
-    """Returns the trainable parameters by canonical name, in the order of the layers."""
-    tensors = _tensors(model)
+    """Returns the trainable weights by canonical name, in the order of the layers."""
+    tensors = cast(dict[str, nn.Parameter], _tensors(model))  # What is not trainable is a buffer.
     return {name: tensors[name] for name, weight in architectures.weights(model.config).items() if weight.trainable}
 
 
