@@ -49,6 +49,7 @@ _LAYOUT = {
     "conv_lstm.py:ConvLSTMLayer",
     "conv_lstm.py:ConvLSTMLayer.forward",
     "conv_lstm.py:ConvLSTMLayer.recur",
+    "conv_lstm.py:plain_recurrence",
     "conv_lstm.py:FrameBatchNorm.forward",
     "conv_lstm.py:FramePool.forward",
     "i3d.py:InceptionBlock.forward",

@@ -37,11 +37,12 @@ class ConvLSTMLayer(nn.Module):
 
     def recur(self, gates: torch.Tensor) -> torch.Tensor:
         """Runs through time: the input's share of the gates `[T, N, 4 F, H, W]` -> hidden states `[T, N, F, H, W]`."""
+        # What `plain_recurrence` computes, with a gradient that is faster than autograd's.
         return recurrence.run(gates, self.recurrent_kernel)
 
 
 def plain_recurrence(inputs: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Runs through time as the equations say; `recurrence.run` computes the same, with a faster gradient.
+    """Runs through time as the equations say.
 
     Args:
       inputs: the input's share of the gates, `[T, N, 4 F, H, W]`.
