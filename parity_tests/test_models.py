@@ -11,6 +11,10 @@ _SMALL = {
     "i3d even": (configs.I3DConfig(5, (8, 48, 48), dropout=0, width=0.06), 2),
     "i3d odd": (configs.I3DConfig(4, (9, 33, 47), dropout=0, width=0.06, normalization="raw"), 2),
     "i3d original strides": (configs.I3DConfig(3, (16, 38, 35), dropout=0, width=0.06, temporal_strides="original"), 2),
+    "i3d DeepMind's head": (
+        configs.I3DConfig(3, (17, 193, 225), dropout=0, width=0.03, temporal_strides="original", head="deepmind"),
+        1,
+    ),
     "conv_lstm even": (configs.ConvLSTMConfig(5, (8, 64, 80), num_layers=3, filters=6), 2),
     "conv_lstm odd": (
         configs.ConvLSTMConfig(4, (5, 33, 47), num_layers=2, filters=4, kernel_size=(3, 5), head="last_frame"),

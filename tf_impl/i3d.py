@@ -52,18 +52,33 @@ class _Branch(layers.Layer):
 
 
 class Head(layers.Layer):
-    """Average over time and space, dropout, 1x1x1 convolution with bias."""
+    """Average over time and space, dropout, 1x1x1 convolution with bias.
 
-    def __init__(self, channels: int, num_classes: int, dropout: float, dtype: str) -> None:
+    Args:
+      channels: C.
+      num_classes: K.
+      dropout: probability of dropping.
+      pool: window of an average pool with stride 1 before the dropout, whose results are averaged; None: all there is.
+      dtype: of weights and logits.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, dropout: float, pool: tuple[int, int, int] | None, dtype: str
+    ) -> None:
         super().__init__(dtype, "Logits")
+        self.pool = pool
         self.dropout = layers.Dropout(dropout)
         self.Conv3d_0c_1x1 = layers.PointwiseConv3D(channels, num_classes, dtype)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """`[N, T, H, W, C]` -> logits `[N, K]`."""
-        # A mean of the mean equals the mean of the logits of every position: the convolution is linear.
-        x = tf.reduce_mean(tf.cast(x, self.variable_dtype), (1, 2, 3))
-        return self.Conv3d_0c_1x1(self.dropout(x, training=training))
+        # The convolution is linear: the mean of the logits of every position are the logits of the mean.
+        x = tf.cast(x, self.variable_dtype)
+        if self.pool is None:
+            return self.Conv3d_0c_1x1(self.dropout(tf.reduce_mean(x, (1, 2, 3)), training=training))
+        for axis, size in enumerate(self.pool, start=1):  # Not `tf.nn.avg_pool3d`, which has no float64 on CPUs.
+            x = tf.reduce_mean(tf.signal.frame(x, size, 1, axis=axis), axis + 1)
+        return self.Conv3d_0c_1x1(tf.reduce_mean(self.dropout(x, training=training), (1, 2, 3)))
 
 
 @keras.saving.register_keras_serializable("tf_impl")
@@ -84,7 +99,9 @@ class I3D(keras.Model):
         for block in architectures.i3d_blocks(config):
             setattr(self, block.name, _block(channels, block, dtype))
             channels = _filters(channels, block)
-        self.Logits = Head(channels, config.num_classes, config.dropout, dtype)
+        self.Logits = Head(
+            channels, config.num_classes, config.dropout, architectures.I3D_HEAD_POOLS[config.head], dtype
+        )
         self.build((None, *config.input_shape, 3))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

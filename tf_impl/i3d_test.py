@@ -116,3 +116,15 @@ def test_keras_finds_saves_and_loads(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.config == _SMALL
     np.testing.assert_array_equal(loaded(clips), model(clips))
+
+
+def test_deepminds_head_by_hand():
+    """Pool windows of frames 0-1 and 1-2, so the middle frame counts twice; 8 columns are two windows of 7."""
+    head = i3d.Head(4, 5, 0.0, (2, 7, 7), "float64")
+    x = np.random.default_rng(0).normal(size=(2, 3, 7, 8, 4))
+    kernel, bias = np.random.default_rng(1).normal(size=(4, 5)), np.arange(5.0)
+    head.Conv3d_0c_1x1.kernel.assign(kernel.reshape(head.Conv3d_0c_1x1.kernel.shape))
+    head.Conv3d_0c_1x1.bias.assign(bias)
+    in_time, in_columns = np.array([1, 2, 1]) / 4, np.array([1, 2, 2, 2, 2, 2, 2, 1]) / 14
+    expected = np.einsum("nthwc,t,w,ck->nk", x, in_time, in_columns, kernel) / 7 + bias
+    np.testing.assert_allclose(head(x), expected, rtol=1e-12)

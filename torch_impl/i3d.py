@@ -32,17 +32,37 @@ class InceptionBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Average over time and space, dropout, 1x1x1 convolution with bias."""
+    """Average over time and space, dropout, 1x1x1 convolution with bias.
 
-    def __init__(self, channels: int, num_classes: int, dropout: float, dtype: torch.dtype) -> None:
+    Args:
+      channels: C.
+      num_classes: K.
+      dropout: probability of dropping.
+      pool: window of an average pool with stride 1 before the dropout, whose results are averaged; None: all there is.
+      dtype: of weights and logits.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        dropout: float,
+        pool: tuple[int, int, int] | None,
+        dtype: torch.dtype,
+    ) -> None:
         super().__init__()
+        self.pool = pool
         self.dropout = layers.Dropout(dropout)
         self.Conv3d_0c_1x1 = layers.PointwiseConv3D(channels, num_classes, dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, C, T, H, W]` -> logits `[N, K]`."""
-        # A mean of the mean equals the mean of the logits of every position: the convolution is linear.
-        return self.Conv3d_0c_1x1(self.dropout(x.mean((2, 3, 4), dtype=self.Conv3d_0c_1x1.kernel.dtype)))
+        # The convolution is linear: the mean of the logits of every position are the logits of the mean.
+        dtype = self.Conv3d_0c_1x1.kernel.dtype
+        if self.pool is None:
+            return self.Conv3d_0c_1x1(self.dropout(x.mean((2, 3, 4), dtype=dtype)))
+        pooled = functional.avg_pool3d(x.to(dtype), self.pool, stride=1, padding=0)
+        return self.Conv3d_0c_1x1(self.dropout(pooled).mean((2, 3, 4)))
 
 
 class I3D(nn.Module):
@@ -64,7 +84,8 @@ class I3D(nn.Module):
         for block in architectures.i3d_blocks(config):
             self.add_module(block.name, _block(channels, block, weight_dtype))
             channels = _filters(channels, block)
-        self.Logits = Head(channels, config.num_classes, config.dropout, weight_dtype)
+        pool = architectures.I3D_HEAD_POOLS[config.head]
+        self.Logits = Head(channels, config.num_classes, config.dropout, pool, weight_dtype)
 
     def forward(
         self, clips: torch.Tensor, return_endpoints: bool = False

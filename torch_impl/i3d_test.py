@@ -165,3 +165,16 @@ def test_no_graph_outlives_its_step():
     for _ in range(3):
         step()
     assert _live_tensors() == before
+
+
+def test_deepminds_head_by_hand():
+    """Pool windows of frames 0-1 and 1-2, so the middle frame counts twice; 8 columns are two windows of 7."""
+    head = i3d.Head(4, 5, 0.0, (2, 7, 7), torch.float64).eval()
+    x = np.random.default_rng(0).normal(size=(2, 3, 7, 8, 4))
+    kernel, bias = np.random.default_rng(1).normal(size=(4, 5)), np.arange(5.0)
+    with torch.no_grad():
+        head.Conv3d_0c_1x1.kernel.copy_(torch.from_numpy(kernel.T).reshape(head.Conv3d_0c_1x1.kernel.shape))
+        head.Conv3d_0c_1x1.bias.copy_(torch.from_numpy(bias))
+    in_time, in_columns = np.array([1, 2, 1]) / 4, np.array([1, 2, 2, 2, 2, 2, 2, 1]) / 14
+    expected = np.einsum("nthwc,t,w,ck->nk", x, in_time, in_columns, kernel) / 7 + bias
+    np.testing.assert_allclose(head(torch.from_numpy(x).permute(0, 4, 1, 2, 3)).detach(), expected, rtol=1e-12)

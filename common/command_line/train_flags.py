@@ -57,7 +57,12 @@ _MODEL_FLAGS = {
     "width": flags.DEFINE_float("width", None, "I3D: channel multiplier."),
     "num_layers": flags.DEFINE_integer("num_layers", None, "ConvLSTM: number of layers.", lower_bound=1),
     "filters": flags.DEFINE_integer("filters", None, "ConvLSTM: channels of each layer.", lower_bound=1),
-    "head": flags.DEFINE_enum("head", None, ["all_frames", "last_frame"], "ConvLSTM: what feeds the dense layer."),
+    "head": flags.DEFINE_enum(
+        "head",
+        None,
+        ["mean", "deepmind", "all_frames", "last_frame"],
+        "I3D: mean over time and space, or DeepMind's pool of 2x7x7; ConvLSTM: what feeds the dense layer.",
+    ),
     "share_batch_norm": flags.DEFINE_bool("share_batch_norm", None, "ConvLSTM: one gamma and beta for all layers."),
 }
 

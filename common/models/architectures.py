@@ -60,6 +60,10 @@ _INCEPTION_CHANNELS = {
 }
 
 
+# Window of the average pool before the last convolution, stride 1; None: over all there is.
+I3D_HEAD_POOLS = {"mean": None, "deepmind": (2, 7, 7)}
+
+
 def i3d_blocks(config: configs.I3DConfig) -> tuple[Block, ...]:
     """Returns I3D's endpoints before the head, first to last (`Conv3d_1a_7x7` … `Mixed_5c`)."""
     stride = {"paper": 1, "original": 2}[config.temporal_strides]

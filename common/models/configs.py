@@ -24,6 +24,9 @@ class I3DConfig:
       dropout: probability of dropping a feature before the last convolution, in [0, 1) (D6).
       temporal_strides: "paper" (section 4.2: stride 1 in time at Conv3d_1a_7x7 and MaxPool3d_4a_3x3, so that 16 frames
         give 8 activations at Mixed_5c) or "original" (stride 2 there).
+      head: "mean" (average over time and space, then the convolution, as in the released code at the paper's strides)
+        or "deepmind" (the original's: average pool of 2x7x7 with stride 1, the convolution, then the mean of what is
+        left; frames at either end count half, so it needs 2x7x7 activations at Mixed_5c).
       width: channel multiplier, 1.0 in the paper; less for small runs.
       normalization: what the model does with pixels in 0…255: "minus_one_to_one" (x / 127.5 - 1) or "raw" (nothing).
     """
@@ -33,12 +36,18 @@ class I3DConfig:
     input_shape: tuple[int, int, int] = (16, 224, 224)
     dropout: float = 0.5
     temporal_strides: str = "paper"
+    head: str = "mean"
     width: float = 1.0
     normalization: str = "minus_one_to_one"
 
     def __post_init__(self) -> None:
-        _check_model(self, min_frames=8, min_size=32)
         errors.check_choice("temporal_strides", self.temporal_strides, ("paper", "original"))
+        errors.check_choice("head", self.head, ("mean", "deepmind"))
+        whole = (
+            self.head == "deepmind"
+        )  # Mixed_5c has ceil(H / 32) rows and, with the original strides, ceil(T / 8) frames.
+        original = self.temporal_strides == "original"
+        _check_model(self, min_frames=9 if whole and original else 8, min_size=193 if whole else 32)
         if not 0 < self.width <= 8:
             raise errors.UserError(f"width must be in (0, 8]. Received: {self.width}")
 
@@ -157,7 +166,12 @@ def train_config_from_dict(values: dict[str, Any]) -> TrainConfig:
     return _from_dict(TrainConfig, {**values, "model": model})
 
 
+# Fields that files of earlier versions lack, and what they meant.
+_ADDED: dict[type, dict[str, Any]] = {I3DConfig: {"head": "mean"}}
+
+
 def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+    values = {**_ADDED.get(cls, {}), **values}
     fields = {field.name for field in dataclasses.fields(cls)}
     if set(values) != fields:
         raise errors.UserError(

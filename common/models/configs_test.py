@@ -4,7 +4,7 @@ import json
 import pytest
 
 from common import errors
-from common.models import configs
+from common.models import architectures, configs
 
 I3D = configs.I3DConfig(num_classes=3)
 CONV_LSTM = configs.ConvLSTMConfig(num_classes=3)
@@ -40,6 +40,9 @@ def test_json_round_trip(name):
         (I3D, {"dropout": 1.0}, r"in \[0, 1\). Received: 1.0"),
         (I3D, {"input_shape": (7, 224, 224)}, r"frames >= 8, height >= 32, width >= 32\). Received: \(7, 224, 224\)"),
         (I3D, {"input_shape": (8, 31, 32)}, r"Received: \(8, 31, 32\)"),
+        (I3D, {"head": "last_frame"}, "head must be one of mean, deepmind. Received: 'last_frame'"),
+        (I3D, {"head": "deepmind", "input_shape": (16, 192, 224)}, "193"),
+        (I3D, {"head": "deepmind", "temporal_strides": "original", "input_shape": (8, 224, 224)}, "9"),
         (I3D, {"temporal_strides": "mine"}, "temporal_strides must be one of paper, original. Received: 'mine'"),
         (I3D, {"width": 0.0}, r"width must be in \(0, 8\]. Received: 0.0"),
         (I3D, {"normalization": "zscore"}, "normalization must be one of minus_one_to_one, raw"),
@@ -72,6 +75,20 @@ def test_a_training_that_cannot_be_is_refused(change, message):
         dataclasses.replace(configs.PRESETS["i3d_kth"], **change)
 
 
+def test_a_model_of_an_earlier_version_has_the_head_that_there_was():
+    values = configs.to_dict(I3D)
+    del values["head"]
+    assert configs.model_config_from_dict(values) == I3D
+    assert I3D.head == "mean"
+
+
+def test_deepminds_head_fits_the_least_clips_that_it_takes():
+    for strides, frames in (("original", 9), ("paper", 8)):
+        config = configs.I3DConfig(3, (frames, 193, 193), temporal_strides=strides, head="deepmind")
+        time, height, width, _ = architectures.layers(config)[-2].output_shape
+        assert min(time, 2) == 2 and (height, width) == (7, 7)
+
+
 def test_unknown_and_missing_fields_are_all_listed():
     values = configs.to_dict(I3D)
     del values["dropout"]
@@ -82,7 +99,5 @@ def test_unknown_and_missing_fields_are_all_listed():
 
 
 def test_the_least_conv_lstm_frame_leaves_one_pixel():
-    from common.models import architectures
-
     rows = {layer.name: layer.output_shape for layer in architectures.layers(configs.ConvLSTMConfig(2, (1, 63, 63)))}
     assert rows["MaxPool_3"] == (1, 1, 1, 32)
