@@ -17,6 +17,8 @@ from common import errors, files
 from common.models import architectures, configs
 
 FORMAT = "canonical-video-weights-1"
+_NAMED = 5  # Faults of a kind that an error names.
+_DTYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}  # That NumPy has.
 
 
 def save(path: pathlib.Path, weights: dict[str, np.ndarray], config: configs.ModelConfig) -> None:
@@ -33,17 +35,29 @@ def save(path: pathlib.Path, weights: dict[str, np.ndarray], config: configs.Mod
 
 
 def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], configs.ModelConfig]:
-    """Returns weights (float32) and the config of their model; refuses anything missing, unexpected or misshapen."""
+    """Returns weights (float32) and the config of their model.
+
+    Raises:
+      errors.UserError: for anything missing, unexpected, misshapen, not finite, or of another dtype.
+    """
     weights, header = load_arrays(path)
     if header.get("format") != FORMAT:
         raise errors.UserError(f"Weights must have the format {FORMAT}. Received: {header.get('format')} in {path}")
     config = configs.model_config_from_dict(header.get("config", {}))
     check(weights, config, str(path))
+    for name, array in weights.items():
+        if array.dtype != np.float32:
+            raise errors.UserError(f"Weights must be float32. Received: {name} of {array.dtype} in {path}")
+        if not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            raise errors.UserError(
+                f"Weights must be finite. Received: {count} NaN or infinite values of {name} in {path}"
+            )
     return weights, config
 
 
 def check(weights: Mapping[str, np.ndarray], config: configs.ModelConfig, origin: str) -> None:
-    """Refuses, in one error that lists every fault, weights that are not exactly those of `config`."""
+    """Refuses, in one error with the first faults of every kind, weights that are not exactly those of `config`."""
     expected = {name: weight.shape for name, weight in architectures.weights(config).items()}
     faults = {
         "missing": [name for name in expected if name not in weights],
@@ -55,11 +69,16 @@ def check(weights: Mapping[str, np.ndarray], config: configs.ModelConfig, origin
         ],
     }
     if any(faults.values()):
-        found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
+        found = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
         raise errors.UserError(
             f"Weights must have exactly the names and shapes of the {config.model} config. "
             f"Received from {origin}: {found}"
         )
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
@@ -70,10 +89,14 @@ def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[
 
 
 def load_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns arrays and header of `save_arrays`."""
+    """Returns arrays and header of `save_arrays`; dtypes that NumPy lacks, such as bfloat16, are refused."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in _DTYPES:
+                    raise errors.UserError(f"Weights must be float32. Received: {name} of {dtype} in {path}")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (no mapping)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise errors.UserError(f"Weights must be a readable safetensors file. Received: {path}: {error}") from None

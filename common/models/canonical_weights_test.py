@@ -42,6 +42,43 @@ def test_every_fault_is_listed_in_one_error(arrays):
     )
 
 
+def test_of_many_faults_the_first_are_named(arrays):
+    other = {f"RGB/{name}": array for name, array in arrays.items()}
+    with pytest.raises(
+        errors.UserError, match=r"missing: ConvLSTM_1/kernel, .* and 4 more; unexpected: RGB/.* and 4 more"
+    ):
+        canonical_weights.check(other, CONFIG, "here")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, arrays, bad):
+    arrays["Logits/kernel"][1, 2] = bad
+    path = tmp_path / "w.safetensors"
+    canonical_weights.save(path, arrays, CONFIG)
+    with pytest.raises(
+        errors.UserError, match="must be finite. Received: 1 NaN or infinite values of Logits/kernel in"
+    ):
+        canonical_weights.load(path)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("BF16", 2), ("F8_E4M3", 1), ("F16", 2), ("F64", 8)])
+def test_weights_of_another_dtype_are_refused(tmp_path, arrays, dtype, size):
+    path = tmp_path / "w.safetensors"
+    canonical_weights.save(path, arrays, CONFIG)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, offset = json.loads(data[8 : 8 + length]), 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            count = int(np.prod(entry["shape"])) * size
+            entry.update(dtype=dtype, data_offsets=[offset, offset + count])
+            offset += count
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(offset))
+    with pytest.raises(errors.UserError, match="Weights must be float32. Received: .* of .* in .*w.safetensors"):
+        canonical_weights.load(path)
+
+
 def test_files_that_are_no_canonical_weights_are_refused(tmp_path, arrays):
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"\x80\x04pickle")
