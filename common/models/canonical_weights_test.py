@@ -44,9 +44,7 @@ def test_every_fault_is_listed_in_one_error(arrays):
 
 def test_of_many_faults_the_first_are_named(arrays):
     other = {f"RGB/{name}": array for name, array in arrays.items()}
-    with pytest.raises(
-        errors.UserError, match=r"missing: ConvLSTM_1/kernel, .* and 4 more; unexpected: RGB/.* and 4 more"
-    ):
+    with pytest.raises(errors.UserError, match=r"missing: ConvLSTM_1/.* and 4 more; unexpected: RGB/.* and 4 more"):
         canonical_weights.check(other, CONFIG, "here")
 
 
@@ -55,9 +53,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, arrays, bad):
     arrays["Logits/kernel"][1, 2] = bad
     path = tmp_path / "w.safetensors"
     canonical_weights.save(path, arrays, CONFIG)
-    with pytest.raises(
-        errors.UserError, match="must be finite. Received: 1 NaN or infinite values of Logits/kernel in"
-    ):
+    with pytest.raises(errors.UserError, match="must be finite. Received: 1 NaN or infinite values of Logits/kernel"):
         canonical_weights.load(path)
 
 
