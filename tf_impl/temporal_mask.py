@@ -124,7 +124,7 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
-        self.checked = False  # Whether the model was seen to score a clip alike whenever, and whatever is beside it.
+        self.checked = False  # Whether the model has passed the checks of `mask_search`.
         self._traced: dict[tuple, _Graphs] = {}
 
     def on(self, clips: tf.Tensor, targets: np.ndarray) -> "Scorer":
@@ -145,7 +145,10 @@ class MaskSearch:
 
 
 class _Computation:
-    """What a search computes of tensors. "Prepared" is what `score_fn.prepare` made of clips, or the clips."""
+    """What a search computes of tensors, and what is traced, while a `Scorer` holds clips.
+
+    "Prepared" is what `score_fn.prepare` made of clips, or the clips.
+    """
 
     def __init__(self, score_fn: ScoreFn, config: MaskConfig) -> None:
         self.score_fn, self.config = score_fn, config
@@ -186,12 +189,13 @@ class _Computation:
     def _loss_and_gradient(
         self, prepared: tf.Tensor, targets: tf.Tensor, values: tf.Tensor, to_mask: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        # Persistent: two gradients are asked of it.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(values)
             mask = to_mask(values)
             score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
             loss = mask_loss(score, mask, self.config)
-        mask_search.check_gradient(tape.gradient(score, values) is not None)  # Of a graph; nothing is computed for it.
+        mask_search.check_gradient(tape.gradient(score, values) is not None)  # While tracing only: pruned.
         return loss, tape.gradient(loss, values)
 
 
@@ -210,6 +214,7 @@ def _trace(computation: _Computation, clips: tf.Tensor, dtype: tf.DType) -> _Gra
     given, targets = tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64)
     mask, number = tf.TensorSpec((None, time), dtype), tf.TensorSpec((), dtype)
     matrix = tf.TensorSpec((None, time, time), dtype)
+    # First `prepare`: its output is the input of the others.
     prepare = tf.function(computation.prepare, input_signature=(given,), autograph=False)
     prepared = prepare.get_concrete_function().structured_outputs
     prepared = tf.TensorSpec((None, *prepared.shape[1:]), prepared.dtype)
@@ -257,6 +262,9 @@ class Scorer:
         if not search.checked:
             again, beside = search.score_fn(clip), search.score_fn(tf.concat([clip, clip[:, ::-1]], axis=0))
             mask_search.check_steady(alone, _numpy(again), _numpy(beside))
+            prepared, target = self._prepared(np.array([0]))
+            own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
+            mask_search.check_prepared(alone[0, targets[0]], float(own[0]))
             search.checked = True
 
     def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
@@ -293,6 +301,7 @@ class Scorer:
         prepared, targets = self._prepared(clip_indices)
         state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
         for step in range(self._iterations):
+            # Tensors: a number of Python would be traced anew in every step.
             corrections = tuple(self._tensor(value) for value in mask_search.adam_corrections(step + 1))
             loss, state = self._computation.step(prepared, targets, state, corrections)
             losses.append(loss)

@@ -225,6 +225,16 @@ class _Prepared:
         return _motion((matrix @ prepared[:, :, None])[..., None, None])
 
 
+class _OtherwisePrepared(_Prepared):
+    def perturbed(self, prepared, matrix):
+        return super().perturbed(prepared, matrix) / 2
+
+
+def test_a_model_that_scores_prepared_clips_otherwise_is_refused():
+    with pytest.raises(errors.UserError, match="Received: 0.4 for the identity, 0.8 for the clip"):
+        temporal_mask.learn_masks(_OtherwisePrepared(), _jumps(3), [3], MaskConfig(iterations=2))
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
     model = _Prepared()

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -290,8 +291,8 @@ def seed_dropout(model: nn.Module, seed: int) -> None:
 def frozen(function: Callable[..., object]) -> Iterator[None]:
     """Puts every module that a function calls into inference mode and its weights out of autograd's sight.
 
-    Each is left as it was. A module, or one whose bound method is given, is frozen at once; one behind a lambda or any
-    other function when it is first called, before it computes.
+    Each is left as it was. What the function holds (itself, the object of a bound method, attributes, arguments of a
+    partial, variables of a closure) is frozen at once; any other module when it is first called, before it computes.
     """
     seen: set[nn.Module] = set()
     with contextlib.ExitStack() as stack:
@@ -301,13 +302,25 @@ def frozen(function: Callable[..., object]) -> Iterator[None]:
                 seen.update(module.modules())
                 stack.enter_context(_frozen_module(module))
 
-        while isinstance(function, functools.partial):
-            function = function.func
-        for owner in (function, getattr(function, "__self__", None)):
-            if isinstance(owner, nn.Module):
-                freeze(owner)
+        for held in _held(function):
+            if isinstance(held, nn.Module):
+                freeze(held)
         with nn.modules.module.register_module_forward_pre_hook(freeze):
             yield
+
+
+def _held(function: Any) -> Iterator[Any]:
+    """Yields a function and what it holds, one level deep but for partials."""
+    if isinstance(function, functools.partial):
+        yield from (*function.args, *function.keywords.values())
+        yield from _held(function.func)
+        return
+    yield function
+    yield getattr(function, "__self__", None)
+    yield from vars(function).values() if hasattr(function, "__dict__") else ()
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # A variable that has no value yet.
+            yield cell.cell_contents
 
 
 @contextlib.contextmanager

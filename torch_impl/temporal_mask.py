@@ -119,7 +119,7 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
-        self.checked = False  # Whether the model was seen to score a clip alike whenever, and whatever is beside it.
+        self.checked = False  # Whether the model has passed the checks of `mask_search`.
 
     def on(self, clips: torch.Tensor, targets: np.ndarray) -> "Scorer":
         """Returns what the functions of `mask_search` are called with, after a few calls of the model to check it.
@@ -132,7 +132,10 @@ class MaskSearch:
 
 
 class _Computation:
-    """What a search computes of tensors. "Prepared" is what `score_fn.prepare` made of clips, or the clips."""
+    """What a search computes of tensors (and TensorFlow traces), while a `Scorer` holds clips.
+
+    "Prepared" is what `score_fn.prepare` made of clips, or the clips.
+    """
 
     def __init__(self, score_fn: ScoreFn, config: MaskConfig) -> None:
         self.score_fn, self.config = score_fn, config
@@ -169,10 +172,7 @@ class _Computation:
         self, prepared: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns Eq. 1 `[N]` of masks `[N, T]`, and its gradient in them `[N, T]`."""
-        mask = mask.detach().requires_grad_()
-        loss = self._loss(prepared, targets, mask)
-        (gradient,) = torch.autograd.grad(loss.sum(), mask)
-        return loss.detach(), gradient
+        return self._loss_and_gradient(prepared, targets, mask, lambda values: values)
 
     def step(
         self,
@@ -182,16 +182,25 @@ class _Computation:
         corrections: tuple[float, float],
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
-        logits = state[0].detach().requires_grad_()
-        loss = self._loss(prepared, targets, torch.sigmoid(logits))
-        # Not `backward`: nothing but the logits gets a gradient.
-        (gradient,) = torch.autograd.grad(loss.sum(), logits)
-        return loss.detach(), mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
+        loss, gradient = self._loss_and_gradient(prepared, targets, state[0], torch.sigmoid)
+        return loss, mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
 
-    def _loss(self, prepared: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _loss_and_gradient(
+        self,
+        prepared: torch.Tensor,
+        targets: torch.Tensor,
+        values: torch.Tensor,
+        to_mask: Callable[[torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        values = values.detach().requires_grad_()
+        mask = to_mask(values)
         score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
         mask_search.check_gradient(score.requires_grad)
-        return mask_loss(score, mask, self.config)
+        loss = mask_loss(score, mask, self.config)
+        # The loss of a clip depends on its own mask alone, so the gradient of the sum is every clip's own. `grad`, not
+        # `backward`: no other leaf that wants a gradient gets one.
+        (gradient,) = torch.autograd.grad(loss.sum(), values)
+        return loss.detach(), gradient
 
 
 class Scorer:
@@ -214,6 +223,9 @@ class Scorer:
             if not search.checked:
                 again, beside = search.score_fn(clip), search.score_fn(torch.cat([clip, clip.flip(1)]))
                 mask_search.check_steady(alone, _numpy(again), _numpy(beside))
+                prepared, target = self._prepared(np.array([0]))
+                own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
+                mask_search.check_prepared(alone[0, targets[0]], own.item())
                 search.checked = True
 
     def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:

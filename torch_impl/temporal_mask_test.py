@@ -222,6 +222,16 @@ class _Prepared(Motion):
         return _motion((matrix @ prepared[:, :, None])[..., None, None])
 
 
+class _OtherwisePrepared(_Prepared):
+    def perturbed(self, prepared, matrix):
+        return super().perturbed(prepared, matrix) / 2
+
+
+def test_a_model_that_scores_prepared_clips_otherwise_is_refused():
+    with pytest.raises(errors.UserError, match="Received: 0.4 for the identity, 0.8 for the clip"):
+        temporal_mask.learn_masks(_OtherwisePrepared(), _jumps(3), [3], MaskConfig(iterations=2))
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_what_all_masks_of_a_clip_share_is_prepared_once(batch_size):
     model = _Prepared()
@@ -307,7 +317,7 @@ def _state(model):
         (temporal_mask.learn_masks, None),
         (temporal_mask.learn_masks, 1),
         (temporal_mask.learn_masks, 2),
-        (temporal_mask.learn_masks, 10),  # The second step of the descent, after 3 + 5 calls for checks and first mask.
+        (temporal_mask.learn_masks, 11),  # The second step of the descent, after 4 + 5 calls for checks and first mask.
         (temporal_mask.best_interval, None),
         (temporal_mask.best_interval, 2),
         (initial_mask, None),
@@ -331,6 +341,14 @@ def test_a_module_is_as_it_was(method, fails_at):
     assert _state(model) == before
 
 
+class _Holder:
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, clips):
+        return self.model.forward(clips)
+
+
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(
     "wrap",
@@ -340,8 +358,10 @@ def test_a_module_is_as_it_was(method, fails_at):
         lambda model: functools.partial(model.forward),
         lambda model: functools.partial(lambda scale, clips: model(scale * clips), 1),
         lambda model: nn.Sequential(model).__call__,
+        lambda model: lambda clips: model.forward(clips),
+        lambda model: _Holder(model),
     ],
-    ids=["lambda", "bound method", "partial of a method", "partial", "call"],
+    ids=["lambda", "bound method", "partial of a method", "partial", "call", "lambda of a method", "attribute"],
 )
 def test_a_model_behind_any_callable_is_frozen_and_left_as_it_was(wrap, train):
     model = _Trained().train(train)  # Its forward refuses to run in training mode.
@@ -374,7 +394,7 @@ def test_the_model_is_checked_once_a_search():
         return _motion(clips)
 
     search = temporal_mask.MaskSearch(score_fn, MaskConfig(iterations=2))
-    for expected in ([1, 1, 2], [1]):
+    for expected in ([1, 1, 2, 1], [1]):  # Alone, again, beside another, and under the identity.
         calls.clear()
         search.on(_jumps(3, 6), [3, 6])
         assert calls == expected

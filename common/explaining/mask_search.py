@@ -288,6 +288,20 @@ def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> No
             )
 
 
+def check_prepared(score: float, prepared: float) -> None:
+    """Refuses a model whose `perturbed(prepare(clips), matrix)` is not what it returns for matrix · clips.
+
+    Args:
+      score: of the target class of a clip.
+      prepared: the same from `perturbed(prepare(clip), identity)`.
+    """
+    if not abs(prepared - score) <= 2e-2:  # In half precision the two may differ by some rounding.
+        raise errors.UserError(
+            "A model's perturbed(prepare(clips), matrix) must be its probabilities of matrix · clips. "
+            f"Received: {prepared:.3g} for the identity, {score:.3g} for the clip"
+        )
+
+
 def check_gradient(exists: bool) -> None:
     """Refuses a score that has no gradient: the mask would follow its own cost alone, and vanish without a word."""
     if not exists:
