@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.explaining import gradcam_maps, masks
-from torch_impl import gradcam, layers, temporal_mask
+from torch_impl import gradcam, temporal_mask
 
 CLASSES = ("left", "right", "still")
 
@@ -57,9 +57,8 @@ for step in range(200):
 
 clips, labels, events = (array[np.arange(9) % 3 < 2] for array in make_clips(9, seed=1))  # "still" has no event.
 config, clips = masks.MaskConfig(kind="freeze"), torch.as_tensor(clips)
-with layers.frozen(model):
-    learnt = temporal_mask.learn_masks(score_fn, clips, labels, config)
-    best = temporal_mask.best_interval(score_fn, clips, labels, config)
+learnt = temporal_mask.learn_masks(score_fn, clips, labels, config)
+best = temporal_mask.best_interval(score_fn, clips, labels, config)
 activations_of = gradcam.endpoint_fn(model, "4")  # The second ReLU.
 maps = gradcam.gradcam(activations_of, clips / 255, labels, gradcam_maps.GradCamConfig())
 maps = gradcam_maps.upsample(maps, clips.shape[1:4])
