@@ -25,7 +25,7 @@ _ONLY_TF = {
     "layers.py:flat": "Tensor.flatten(0, 1) there",
     "layers.py:unflat": "Tensor.unflatten there",
     "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
-    "temporal_mask.py:MaskSearch.traced": "its graphs, for tests of how often they are traced",
+    "temporal_mask.py:MaskSearch.traced": "its graphs, once for a shape of clips; PyTorch runs eagerly",
     "i3d.py:I3D.get_config": "Keras saves and loads a model by it",
     "i3d.py:I3D.from_config": "as get_config",
     "conv_lstm.py:ConvLSTM.get_config": "as I3D.get_config",
