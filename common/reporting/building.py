@@ -17,15 +17,15 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from common import errors, files, locks, progress
+from common import errors, files, locks, progress, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_statistics, explanations
 from common.explaining.explanations import Explanations
 from common.reporting import charts, clip_figures, comparison, evidence_tables, gallery, paper_tables
 from common.reporting.clip_figures import FigureFiles
 from common.reporting.comparison import Run
-from common.reporting.paper_tables import Table
 from common.runs import evaluation_loop
+from common.tables import Table
 
 PAGE = pathlib.Path(__file__).with_name("page")
 _OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
@@ -231,11 +231,11 @@ def _write_figures(
     return clip_figures.write_figures(directory, runs, store, gallery.choose_clips(runs, store, most))
 
 
-def _write_tables(directory: pathlib.Path, tables: Sequence[Table]) -> None:
+def _write_tables(directory: pathlib.Path, made: Sequence[Table]) -> None:
     directory.mkdir()
-    for table in tables:
-        (directory / f"{table.name}.csv").write_text(paper_tables.write_csv(table), encoding="utf-8")
-        (directory / f"{table.name}.tex").write_text(paper_tables.write_latex(table), encoding="utf-8")
+    for table in made:
+        (directory / f"{table.name}.csv").write_text(tables.write_csv(table), encoding="utf-8")
+        (directory / f"{table.name}.tex").write_text(tables.write_latex(table), encoding="utf-8")
 
 
 def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: ClipStore | None) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from common import errors, files
 from common.explaining import evidence
 from common.reporting import charts, comparison, paper_tables
-from common.reporting.paper_tables import Column, Estimate, Table
+from common.tables import Column, Estimate, Table
 
 _CURVES = {
     "deletion": "the fewer frames it takes for the score to fall, the better the order: a smaller area is better",
@@ -76,7 +76,7 @@ def _areas(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
         f"the middle outwards, or at random; the mean score on the way. Deletion: {_CURVES['deletion']}. "
         f"Insertion: {_CURVES['insertion']}."
     )
-    return Table("evidence_curves", "Do the masked frames matter?", caption, tuple(columns), tuple(rows))
+    return Table(columns, rows, name="evidence_curves", title="Do the masked frames matter?", caption=caption)
 
 
 def _randomization(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
@@ -91,11 +91,11 @@ def _randomization(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Ta
     )
     columns = (Column("Run"), Column("Layers drawn anew"), Column("Grad-CAM, rank correlation", ".3f"))
     return Table(
-        "evidence_randomization",
-        "Does the explanation depend on the model?",
-        caption,
         (*columns, Column("Mask, IoU", ".3f")),
-        tuple(rows),
+        rows,
+        name="evidence_randomization",
+        title="Does the explanation depend on the model?",
+        caption=caption,
     )
 
 
@@ -109,7 +109,8 @@ def _restarts(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
         "search began."
     )
     columns = (Column("Run"), Column("Mask, IoU", ".3f"), Column("Loss over the explained mask's", ".3f"))
-    return Table("evidence_restarts", "Does the search find the same mask again?", caption, columns, tuple(rows))
+    title = "Does the search find the same mask again?"
+    return Table(columns, rows, name="evidence_restarts", title=title, caption=caption)
 
 
 def _estimate(values: Sequence[float | None]) -> Estimate | None:
