@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, files, progress, tables
+from common import errors, progress, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import explanation_loop, explanations, mask_search, masks
+from common.explaining import evidence_file, explanation_loop, explanations, mask_search, masks
+from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -28,9 +29,6 @@ from common.models import architectures, canonical_weights, configs, initial_wei
 from common.runs.run_directory import RunDirectory
 from common.tables import Column, Table
 
-SCHEMA_VERSION = 1
-KINDS = ("freeze", "blank", "blur")
-ORDERS = ("mask", "centred", "random")
 _LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
 _RANDOM_ORDERS = 2
 _RESTARTS = 3
@@ -97,7 +95,6 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
     explainer = make(weights)
     few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
     result = {
-        "schema_version": SCHEMA_VERSION,
         "run": explained.header["run"],
         "model": model.model,
         "framework": explainer.framework,
@@ -107,8 +104,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
         "randomization": _randomization(make, model, weights, frames, some, few, mask_config, settings.seed),
         "restarts": _restarts(explainer, frames, some, few, mask_config, settings.seed),
     }
-    files.write_json(settings.out or path.with_name("evidence.json"), result)
-    return result
+    return evidence_file.write(settings.out or path.with_name("evidence.json"), result)
 
 
 def table(gathered: dict[str, Any]) -> str:

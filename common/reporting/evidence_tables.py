@@ -1,14 +1,12 @@
 """What `evidence.py` found, as tables and line charts of the report, each with a sentence on how to read it."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from common import errors, files
-from common.explaining import evidence
+from common.explaining import evidence_file
 from common.reporting import charts, comparison, paper_tables
 from common.tables import Column, Estimate, Table
 
@@ -16,17 +14,6 @@ _CURVES = {
     "deletion": "the fewer frames it takes for the score to fall, the better the order: a smaller area is better",
     "insertion": "the fewer frames it takes for the score to come back, the better the order: a larger area is better",
 }
-
-
-def read_evidence(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what an `evidence.json` says; refuses another schema version, and what lacks a part."""
-    values = files.read_json(path, "Evidence", evidence.SCHEMA_VERSION)
-    missing = {"run", "model", "framework", "video_ids", "curves", "randomization", "restarts"} - values.keys()
-    if missing:
-        raise errors.UserError(
-            f"Evidence must have all that evidence.py writes. Received: {path} without {sorted(missing)}"
-        )
-    return values
 
 
 def tables(found: Sequence[dict[str, Any]]) -> list[Table]:
@@ -53,23 +40,23 @@ def line_charts(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     pictures = []
     for values, label in zip(found, paper_tables.labels(found), strict=True):
         for what in _CURVES:
-            for kind in evidence.KINDS:
-                curves = {order: values["curves"][what][kind][order]["mean"] for order in evidence.ORDERS}
+            for kind in evidence_file.KINDS:
+                curves = {order: values["curves"][what][kind][order]["mean"] for order in evidence_file.ORDERS}
                 pictures.append((f"{what.capitalize()} by {kind}: {label}", charts.curves(what, curves)))
     return pictures
 
 
 def _areas(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
-    columns = [Column("Run"), Column("Curve"), *(Column(f"Order: {order}", ".3f") for order in evidence.ORDERS)]
+    columns = [Column("Run"), Column("Curve"), *(Column(f"Order: {order}", ".3f") for order in evidence_file.ORDERS)]
     rows = [
         (
             label,
             f"{what}, {kind}",
-            *(_estimate(values["curves"][what][kind][order]["areas"]) for order in evidence.ORDERS),
+            *(_estimate(values["curves"][what][kind][order]["areas"]) for order in evidence_file.ORDERS),
         )
         for values, label in zip(found, labels, strict=True)
         for what in _CURVES
-        for kind in evidence.KINDS
+        for kind in evidence_file.KINDS
     ]
     caption = (
         "Frames are perturbed (deletion) or restored (insertion) one after the other, those of the mask first, from "

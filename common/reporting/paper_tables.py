@@ -9,7 +9,7 @@ from typing import Any
 
 from common.models import configs
 from common.reporting.names import FRAMEWORK_NAMES, MODEL_NAMES
-from common.runs import evaluation_loop
+from common.runs import evaluation_file
 from common.tables import Cell, Column, Table
 
 
@@ -34,7 +34,7 @@ def table_1(evaluations: Sequence[dict[str, Any]]) -> Table:
     """Returns Table 1 of evaluations (values of `evaluation.json`), two rows each: forward and reversed."""
     rows: list[tuple[Cell, ...]] = []
     for result, label in zip(evaluations, _by_data_set(evaluations), strict=True):
-        forward, backward, drops = evaluation_loop.table_1_cells(result)
+        forward, backward, drops = evaluation_file.table_1_cells(result)
         rows.append((label, result["dataset"], *forward, None, None))
         rows.append((f"{label} reversed", result["dataset"], *backward, *drops[:2]))
     titles = ("F1 top 1", "F1 top 5", "Accuracy top 1", "Accuracy top 5")
@@ -72,7 +72,7 @@ def classes_tables(evaluations: Sequence[dict[str, Any]]) -> list[Table]:
 def _classes_table(number: int, result: dict[str, Any], label: str) -> Table:
     names = list(result["forward"]["per_class"])
     rows: list[tuple[Cell, ...]] = []
-    for name, clips, *scores in evaluation_loop.class_cells(result):
+    for name, clips, *scores in evaluation_file.class_cells(result):
         guesses = result["reversed"]["confusion"][names.index(name)]
         most = max(range(len(guesses)), key=guesses.__getitem__)
         rows.append((name, clips, *scores, names[most], guesses[most] / clips))

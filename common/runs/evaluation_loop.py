@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, files, tables
+from common import errors, tables
 from common.models import configs
-from common.runs import metrics, prediction, run_directory
+from common.runs import evaluation_file, metrics, prediction, run_directory
 from common.runs.run_directory import RunDirectory
 from common.tables import Cell, Column, Table
-
-SCHEMA_VERSION = 1
 
 PredictBatch = Callable[[np.ndarray], np.ndarray]
 
@@ -81,7 +79,6 @@ def _evaluate_run(
         for name in ("forward", "reversed")
     }
     result = {
-        "schema_version": SCHEMA_VERSION,
         "run": run.path.name,
         "model": stored.train.model.model,
         "dataset": store.info.dataset,
@@ -92,8 +89,7 @@ def _evaluate_run(
         **scores,
         "drop": _drops(scores["forward"], scores["reversed"]),
     }
-    files.write_json(run.path / "evaluation.json", result)
-    return result
+    return evaluation_file.write(run.path / "evaluation.json", result)
 
 
 def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
@@ -111,44 +107,21 @@ def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
     return {**{name: drop(forward[name], backward[name]) for name in names}, "per_class": per_class}
 
 
-def table_1_cells(result: dict[str, Any]) -> tuple[list[float | None], list[float | None], list[float | None]]:
-    """Returns Table 1's row forward, its row reversed, and the drop: F1 top 1 and 5, accuracy top 1 and 5.
-
-    Args:
-      result: what `evaluation.json` holds.
-    """
-    keys = ("f1_weighted", "f1_top_5_weighted", "top_1", "top_5")
-    forward, backward, drop = ([result[shown][key] for key in keys] for shown in ("forward", "reversed", "drop"))
-    return forward, backward, drop
-
-
-def class_cells(result: dict[str, Any]) -> list[tuple[str, int, float, float, float, float, float | None]]:
-    """Returns a row for each class that has clips: name, clips, F1, F1 reversed, accuracy, reversed, its drop.
-
-    Args:
-      result: what `evaluation.json` holds.
-    """
-    rows = []
-    for name, before in result["forward"]["per_class"].items():
-        after = result["reversed"]["per_class"][name]
-        if before["clips"]:
-            scores = (before["f1"], after["f1"], before["accuracy"], after["accuracy"])
-            rows.append((name, before["clips"], *scores, result["drop"]["per_class"].get(name)))
-    return rows
-
-
 def table_1(results: list[dict[str, Any]]) -> str:
     """Returns the rows of Table 1 for evaluated runs, then each run's accuracy per class, as text."""
     titles = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
     rows: list[tuple[Cell, ...]] = []
     for result in results:
-        forward, backward, drop = table_1_cells(result)
+        forward, backward, drop = evaluation_file.table_1_cells(result)
         rows += [(result["run"], *forward), (f"{result['run']} (reversed)", *backward), ("  drop by reversal", *drop)]
     table = Table([Column(title) for title in titles], rows, forms=(".3f", ".3f", ".0%") * len(results))
     return "\n\n".join(map(tables.write_text, [table, *map(_class_table, results)]))
 
 
 def _class_table(result: dict[str, Any]) -> Table:
-    rows = [(f"  {name}", clips, before, after, drop) for name, clips, _, _, before, after, drop in class_cells(result)]
+    rows = [
+        (f"  {name}", clips, before, after, drop)
+        for name, clips, _, _, before, after, drop in evaluation_file.class_cells(result)
+    ]
     scores = (Column("forward", ".3f"), Column("reversed", ".3f"), Column("drop", ".0%"))
     return Table((Column(f"{result['run']}: accuracy per class"), Column("clips", "d"), *scores), rows)
