@@ -16,11 +16,12 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import errors, text_table
+from common import errors, tables
 from common.clips.clip_store import ClipStore
 from common.command_line import commands
 from common.explaining import explanation_statistics, explanations, masks
 from common.explaining.explanations import Explanations
+from common.tables import Cell, Column, Table
 
 _EXPLANATIONS = flags.DEFINE_list("explanations", [], "Explanations files, separated by commas.")
 _REFERENCE = flags.DEFINE_string("reference", None, "File of the same clips to compare each with.")
@@ -30,7 +31,7 @@ _WITHIN = 0.05
 _STILL = "Holding something"
 
 
-def quality(explained: Explanations, store: ClipStore) -> tuple[str, ...]:
+def quality(explained: Explanations, store: ClipStore) -> tuple[Cell, ...]:
     """Returns the cells of a file's row."""
     statistics = explanation_statistics.clip_statistics(explained, store)
     names = np.array(explained.header["class_names"])
@@ -38,18 +39,18 @@ def quality(explained: Explanations, store: ClipStore) -> tuple[str, ...]:
     moving = (explained["label"] == explained["prediction"]) & ~still
     within = explained["final_loss"] <= (1 + _WITHIN) * explained["oracle_loss"]
     means = (
-        np.nanmean(statistics[name][moving])
+        float(np.nanmean(statistics[name][moving]))
         for name in (
             *("mask_length", "temporal_iou", "temporal_iou_random", "temporal_iou_centered"),
             *("average_precision", "average_precision_random", "average_precision_centered"),
         )
     )
     return (
-        str(moving.sum()),
-        f"{within[moving].mean():.3f}",
-        *(f"{mean:.3f}" for mean in means),
-        f"{_moved(explained, still):.3f}",
-        f"{np.mean(explained['OS'][still] - _best_interval_scores(explained)[still]):.3f}",
+        int(moving.sum()),
+        float(within[moving].mean()),
+        *means,
+        _moved(explained, still),
+        float(np.mean(explained["OS"][still] - _best_interval_scores(explained)[still])),
     )
 
 
@@ -65,7 +66,7 @@ def _best_interval_scores(explained: Explanations) -> np.ndarray:
     return explained["oracle_loss"] - masks.mask_loss(np.zeros(len(best)), best, config)
 
 
-def difference(explained: Explanations, reference: Explanations) -> tuple[str, ...]:
+def difference(explained: Explanations, reference: Explanations) -> tuple[Cell, ...]:
     """Returns the cells of a comparison with another file of the same clips."""
     missing = sorted(set(explained["video_id"]) - set(reference["video_id"]))
     if missing:
@@ -75,8 +76,8 @@ def difference(explained: Explanations, reference: Explanations) -> tuple[str, .
     cosine = np.sum(explained["mask"] * reference["mask"], axis=1) / (
         np.linalg.norm(explained["mask"], axis=1) * np.linalg.norm(reference["mask"], axis=1)
     )
-    moves = (f"{np.abs(explained[name] - reference[name]).mean():.4f}" for name in ("OS", "FS", "RS"))
-    return f"{same.sum()} of {len(same)}", f"{cosine.mean():.3f}", *moves
+    moves = (float(np.abs(explained[name] - reference[name]).mean()) for name in ("OS", "FS", "RS"))
+    return f"{same.sum()} of {len(same)}", float(cosine.mean()), *moves
 
 
 def main(_: list[str]) -> None:
@@ -85,30 +86,19 @@ def main(_: list[str]) -> None:
         raise errors.UserError("--explanations must name at least one file. Received: none")
     files = [explanations.read(pathlib.Path(name)) for name in _EXPLANATIONS.value]
     store = ClipStore(_CLIPS.value or files[0].header["clips"], files[0].header["split"])
-    rows: list[tuple[str, ...]] = [
-        (
-            *(
-                "correct, moving",
-                "clips",
-                "within 5 %",
-                "length",
-                "IoU",
-                "random",
-                "centred",
-                "AP",
-                "random",
-                "centred",
-            ),
-            *("holding: |OS-S|", "OS-best interval"),
-        )
-    ]
-    rows += [(name, *quality(file, store)) for name, file in zip(_EXPLANATIONS.value, files, strict=True)]
-    sys.stdout.write(text_table.text_table(rows) + "\n")
+    titles = (
+        *("within 5 %", "length", "IoU", "random", "centred", "AP", "random", "centred"),
+        *("holding: |OS-S|", "OS-best interval"),
+    )
+    columns = (Column("correct, moving"), Column("clips", "d"), *(Column(title, ".3f") for title in titles))
+    named = list(zip(_EXPLANATIONS.value, files, strict=True))
+    sys.stdout.write(tables.write_text(Table(columns, [(name, *quality(file, store)) for name, file in named])) + "\n")
     if _REFERENCE.value:
         reference = explanations.read(pathlib.Path(_REFERENCE.value))
-        rows = [("against the reference", "same snapped mask", "cosine", "|OS|", "|FS|", "|RS|")]
-        rows += [(name, *difference(file, reference)) for name, file in zip(_EXPLANATIONS.value, files, strict=True)]
-        sys.stdout.write("\n" + text_table.text_table(rows) + "\n")
+        moves = (Column("cosine", ".3f"), *(Column(title, ".4f") for title in ("|OS|", "|FS|", "|RS|")))
+        columns = (Column("against the reference"), Column("same snapped mask"), *moves)
+        compared = Table(columns, [(name, *difference(file, reference)) for name, file in named])
+        sys.stdout.write("\n" + tables.write_text(compared) + "\n")
 
 
 if __name__ == "__main__":

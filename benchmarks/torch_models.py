@@ -59,7 +59,7 @@ def compare(name: str, precision: str) -> list[tuple[str, float, float]]:
     """Returns rows (what, seconds of the plain build, seconds of ours) after checking that both agree."""
     config = dataclasses.replace(sizes.model_config(name), dropout=0.0)  # So that both builds compute the same.
     arrays = initial_weights.initial_weights(config, seed=0)
-    ours = weights.build_model(config, precision)
+    ours = weights.build_model(config, precision, arrays=arrays)
     plain = plain_torch.build_model(config, arrays, layers.DTYPES[precision][0])
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (_BATCH.value, *config.input_shape, 3), dtype=torch.uint8, generator=generator)

@@ -1,13 +1,33 @@
-"""Files that are there whole or not at all, and JSON: strict, with a schema version that readers check."""
+"""Files that are there whole or not at all, and JSON: strict, with a schema version and fields that readers check."""
 
 import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from common import errors
+
+Kind = Literal["a text", "a number", "a number or null", "a whole number", "a list", "an object"]
+
+
+def _is_number(value: Any) -> bool:
+    """Returns whether a value is a number that float64 holds; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+_KINDS: dict[Kind, Callable[[Any], bool]] = {
+    "a text": lambda value: isinstance(value, str),
+    "a number": _is_number,
+    "a number or null": lambda value: value is None or _is_number(value),
+    "a whole number": lambda value: isinstance(value, int) and _is_number(value),
+    "a list": lambda value: isinstance(value, list),
+    "an object": lambda value: isinstance(value, dict),
+}
+_SHOWN = 100  # Letters of a wrong value in a message.
+_MISSING = object()
 
 
 @contextlib.contextmanager
@@ -70,6 +90,41 @@ def read_json(path: pathlib.Path, what: str, schema_version: int | None = None) 
     if schema_version is not None and version != schema_version:
         raise errors.UserError(f"{what} must have schema version {schema_version}. Received: {version} in {path}")
     return values
+
+
+def check_fields(values: dict[str, Any], fields: Mapping[str, Kind], what: str, path: pathlib.Path) -> None:
+    """Refuses an object that lacks a field, or has it with another type; further fields may be there.
+
+    Args:
+      values: the object.
+      fields: path of a field -> its type. A path's parts are separated by "/"; the part "*" stands for every value of
+        an object or list, even if there is none.
+      what: the file is, to begin a message with: "An evaluation".
+      path: of the file.
+
+    Raises:
+      errors.UserError: for the first field that is not as it must be, by its name.
+    """
+    for field, kind in fields.items():
+        for name, value in _find(values, field.split("/"), ()):
+            if value is _MISSING or not _KINDS[kind](value):
+                received = "nothing" if value is _MISSING else repr(value)[:_SHOWN]
+                raise errors.UserError(f"{what} must have {kind} as {name}. Received: {received} in {path}")
+
+
+def _find(value: Any, parts: list[str], name: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
+    """Yields the name and value of every field that a path stands for; `_MISSING` where there is none."""
+    if not parts:
+        yield "/".join(name), value
+        return
+    here = dict(enumerate(value)) if isinstance(value, list) else value if isinstance(value, dict) else None
+    if here is None:
+        yield "/".join([*name, *parts]), _MISSING
+    elif parts[0] == "*":
+        for key, child in here.items():
+            yield from _find(child, parts[1:], (*name, str(key)))
+    else:
+        yield from _find(here.get(parts[0], _MISSING), parts[1:], (*name, parts[0]))
 
 
 def _refuse_constant(name: str) -> Any:

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import pathlib
 
 import pytest
 
@@ -57,3 +59,27 @@ def test_what_is_no_json_of_this_version_is_refused(tmp_path, text, message):
         (tmp_path / "a.json").write_bytes(text)
     with pytest.raises(errors.UserError, match=message):
         files.read_json(tmp_path / "a.json", "This", 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"a/b": "a text"}, None),
+        (
+            {"rows/*/n": "a whole number", "rows/*/x": "a number", "empty/*/n": "a text", "none": "a number or null"},
+            None,
+        ),
+        ({"a/c": "a text"}, "This must have a text as a/c. Received: nothing in a.json"),
+        ({"a/b/c": "a text"}, "This must have a text as a/b/c. Received: nothing in a.json"),
+        ({"none/*": "a text"}, r"This must have a text as none/\*. Received: nothing in a.json"),
+        ({"rows/*/x": "a whole number"}, "This must have a whole number as rows/1/x. Received: 0.5 in a.json"),
+        ({"a": "a list"}, "This must have a list as a. Received: {'b': 'text'} in a.json"),
+        ({"yes": "a whole number"}, "This must have a whole number as yes. Received: True in a.json"),
+        ({"huge": "a number or null"}, "This must have a number or null as huge. Received: inf in a.json"),
+    ],
+)
+def test_fields_are_of_their_type_or_named(fields, message):
+    values = {"a": {"b": "text"}, "rows": [{"n": 1, "x": 2}, {"n": 3, "x": 0.5}], "empty": [], "none": None}
+    values |= {"yes": True, "huge": float("inf")}
+    with contextlib.nullcontext() if message is None else pytest.raises(errors.UserError, match=message):
+        files.check_fields(values, fields, "This", pathlib.Path("a.json"))

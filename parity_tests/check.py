@@ -22,11 +22,12 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import errors, files
+from common import errors, files, tables
 from common.command_line import commands
 from common.models import canonical_weights
 from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
+from common.tables import Column, Table
 from parity_tests import check_explanations, compare, tolerances
 
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
@@ -154,28 +155,24 @@ def _rows(ours: Any, theirs: Any, precision: str) -> list[dict[str, Any]]:
 
 def table(result: dict[str, Any]) -> str:
     """Returns a check as text: every endpoint and the loss, and of the gradients the worst and each that is beyond."""
-    header = ("", "max abs", "relative", "limit", "where")
     gradients = [row for row in result["rows"] if row["kind"] == "gradient"]
     worst = max(gradients, key=lambda row: float("inf") if row["relative"] is None else row["relative"])
     shown = [row for row in result["rows"] if row["kind"] != "gradient" or not row["agree"] or row is worst]
-    rows = [header]
+    rows = []
     for row in shown:
         prefix = "gradient of " if row["kind"] == "gradient" else ""
-        numbers = ("-", "-") if row["fault"] else (f"{row['max_abs']:.2e}", f"{row['relative']:.2e}")
+        numbers = (None, None) if row["fault"] else (row["max_abs"], row["relative"])
         where = row["fault"] or str(tuple(row["where"]))
         mark = "" if row["agree"] else "  <- beyond the limit"
-        rows.append((prefix + row["quantity"], *numbers, f"{row['limit']:.0e}", where + mark))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:4], widths[1:], strict=True)), row[4]])
-        for row in rows
-    ]
+        rows.append((prefix + row["quantity"], *numbers, row["limit"], where + mark))
+    numeric = (Column("max abs", ".2e"), Column("relative", ".2e"), Column("limit", ".0e"))
+    columns = (Column(""), *numeric, Column("where"))
     verdict = "agree" if result["agree"] else "do NOT agree"
-    lines.append(
+    return (
+        f"{tables.write_text(Table(columns, rows), left=(0, len(columns) - 1))}\n"
         f"{len(gradients)} gradients compared, the worst shown. torch and tf {verdict} on {result['num_clips']} "
         f"clip(s) in {result['precision']}."
     )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def main(_: list[str]) -> int:

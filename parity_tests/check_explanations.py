@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, text_table
+from common import errors, tables
 from common.explaining import explanations, masks
 from common.explaining.explanations import Explanations
+from common.tables import Column, Table
 from parity_tests import compare, tolerances
 
 # Column -> the limit it is held to; None: equal.
@@ -113,13 +114,19 @@ def _finite(value: float) -> float | None:
 
 def table(result: dict[str, Any]) -> str:
     """Returns a comparison as text: a row a column of the file, and of each the worst clip."""
-    rows = [("per clip", "median", "worst", "limit", "clips beyond", "worst clip")]
-    for row in result["rows"]:
-        numbers = ["-" if row[key] is None else f"{row[key]:.1e}" for key in ("median_relative", "relative")]
-        clip = f"{row['worst_clip']} {row['fault']}".rstrip()
-        rows.append((row["quantity"], *numbers, f"{row['limit']:.0e}", str(row["clips_beyond"]), clip))
+    columns = (
+        *(Column("per clip"), Column("median", ".1e"), Column("worst", ".1e"), Column("limit", ".0e")),
+        *(Column("clips beyond", "d"), Column("worst clip")),
+    )
+    rows = [
+        (
+            *(row[key] for key in ("quantity", "median_relative", "relative", "limit", "clips_beyond")),
+            f"{row['worst_clip']} {row['fault']}".rstrip(),
+        )
+        for row in result["rows"]
+    ]
     verdict = "agree" if result["agree"] else "do NOT agree"
     return (
-        f"{text_table.text_table(rows)}\ntorch and tf {verdict} on {result['num_clips']} explained clip(s) in "
-        f"{result['precision']}."
+        f"{tables.write_text(Table(columns, rows))}\n"
+        f"torch and tf {verdict} on {result['num_clips']} explained clip(s) in {result['precision']}."
     )

@@ -14,8 +14,8 @@ from parity_tests import check, check_explanations
 
 _HEADER = {
     **dict.fromkeys(("run", "weights_sha256", "model", "dataset", "clips", "split", "target"), "x"),
-    **{"schema_version": 1, "class_names": ["a", "b"], "clip_shape": [4, 8, 8], "mask": {}, "gradcam": {}},
-    **{"precision": "float32", "versions": {}},
+    **{"schema_version": 1, "class_names": ["a", "b"], "clip_shape": [4, 8, 8]},
+    **{"mask": {"kind": "freeze"}, "gradcam": {"time": "repeat"}, "precision": "float32", "versions": {}},
 }
 
 

@@ -36,8 +36,7 @@ def _maps(config, cam_config, precision):
         (torch_gradcam, torch_weights, torch.from_numpy(frames)),
         (tf_gradcam, tf_weights, frames),
     ):
-        model = weights.build_model(config, precision)
-        weights.load_weights(model, arrays)
+        model = weights.build_model(config, precision, arrays=arrays)
         received.append(gradcam.gradcam(gradcam.endpoint_fn(model, cam_config.endpoint), clips, targets, cam_config))
     ours, theirs = received
     assert ours.max() > 0

@@ -34,10 +34,9 @@ def test_prepared_clips_score_as_perturbed_clips_do(name, precision):
     arrays = twins.trained_weights(config)
     frames, _ = twins.random_batch(config, 2)
     frames = frames.astype(precision)
-    torch_model = torch_weights.build_model(config, precision, device="cpu").eval().requires_grad_(False)
-    torch_weights.load_weights(torch_model, arrays)
-    tf_model = tf_weights.build_model(config, precision, device="/CPU:0")
-    tf_weights.load_weights(tf_model, arrays)
+    torch_model = torch_weights.build_model(config, precision, device="cpu", arrays=arrays)
+    torch_model.eval().requires_grad_(False)
+    tf_model = tf_weights.build_model(config, precision, device="/CPU:0", arrays=arrays)
     values = np.random.default_rng(3).uniform(0.2, 0.9, frames.shape[:2]).astype(precision)
     limits = [tolerances.limit(quantity, precision) for quantity in ("endpoints", "gradients")]
     for kind in ("freeze", "reverse", "blank"):

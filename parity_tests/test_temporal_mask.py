@@ -97,10 +97,9 @@ def learn(search, clips, targets):
 
 def both_searches(config, arrays, precision, **values):
     """Returns both frameworks' searches on one model."""
-    torch_model = torch_weights.build_model(config, precision, device="cpu").eval().requires_grad_(False)
-    torch_weights.load_weights(torch_model, arrays)
-    tf_model = tf_weights.build_model(config, precision, device="/CPU:0")
-    tf_weights.load_weights(tf_model, arrays)
+    torch_model = torch_weights.build_model(config, precision, device="cpu", arrays=arrays)
+    torch_model.eval().requires_grad_(False)
+    tf_model = tf_weights.build_model(config, precision, device="/CPU:0", arrays=arrays)
     mask_config = masks.MaskConfig(**values)
     ours = torch_mask.MaskSearch(lambda clips: torch_model(clips).softmax(dim=1), mask_config)
     theirs = tf_mask.MaskSearch(lambda clips: tf.nn.softmax(tf_model(clips)), mask_config)

@@ -21,14 +21,12 @@ _CONFIGS = {
 def test_torch_file_tf_file_torch_is_bit_exact(name, tmp_path):
     config, first, second = _CONFIGS[name], tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     arrays = twins.trained_weights(config)
-    ours, theirs = torch_weights.build_model(config), tf_weights.build_model(config)
-    torch_weights.load_weights(ours, arrays)
+    ours = torch_weights.build_model(config, arrays=arrays)
     canonical_weights.save(first, torch_weights.get_weights(ours), config)
-    tf_weights.load_weights(theirs, canonical_weights.load(first)[0])
+    theirs = tf_weights.build_model(config, arrays=canonical_weights.load(first)[0])
     canonical_weights.save(second, tf_weights.get_weights(theirs), config)
     assert first.read_bytes() == second.read_bytes()
-    back = torch_weights.build_model(config)
-    torch_weights.load_weights(back, canonical_weights.load(second)[0])
+    back = torch_weights.build_model(config, arrays=canonical_weights.load(second)[0])
     for weight, array in torch_weights.get_weights(back).items():
         np.testing.assert_array_equal(array, arrays[weight], strict=True)
 

@@ -27,8 +27,7 @@ def outcome(
       precision: of the computation.
       training: batch norm and dropout work as in training.
     """
-    model = weights.build_model(config, precision, device="/CPU:0")
-    weights.load_weights(model, arrays)
+    model = weights.build_model(config, precision, device="/CPU:0", arrays=arrays)
     variables = weights.trainable(model)
     with tf.GradientTape() as tape:
         logits, endpoints = model(batch[0], return_endpoints=True, training=training)

@@ -24,8 +24,7 @@ def outcome(
       precision: of the computation.
       training: batch norm and dropout work as in training.
     """
-    model = weights.build_model(config, precision, device="cpu").train(training)
-    weights.load_weights(model, arrays)
+    model = weights.build_model(config, precision, device="cpu", arrays=arrays).train(training)
     frames, labels = (torch.from_numpy(array) for array in batch)
     logits, endpoints = model(frames, return_endpoints=True)
     loss = torch.nn.functional.cross_entropy(logits, labels)

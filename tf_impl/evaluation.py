@@ -39,8 +39,7 @@ def predictor(
       device: "auto", "cpu" or "gpu".
     """
     place = devices.find_device(device)
-    model = weights.build_model(config, precision, device=place)
-    weights.load_weights(model, arrays)
+    model = weights.build_model(config, precision, device=place, arrays=arrays)
     logits = tf.function(model, input_signature=(frames_spec(config),), autograph=False)
 
     def predict(frames: np.ndarray) -> np.ndarray:

@@ -89,8 +89,7 @@ class Explainer:
     ) -> None:
         self._device = devices.find_device(device)
         self._dtype = tf.float64 if precision == "float64" else tf.uint8
-        self.model = weights.build_model(config, precision, device=self._device)
-        weights.load_weights(self.model, arrays)
+        self.model = weights.build_model(config, precision, device=self._device, arrays=arrays)
         self._logits = tf.function(self.model, input_signature=(evaluation.frames_spec(config),), autograph=False)
         self._search = temporal_mask.MaskSearch(Probabilities(self.model), mask, on_step=on_step)
         self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)

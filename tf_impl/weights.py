@@ -19,15 +19,23 @@ Model = i3d.I3D | conv_lstm.ConvLSTM
 
 
 def build_model(
-    config: configs.ModelConfig, precision: str = "float32", seed: int = 0, device: str | None = None
+    config: configs.ModelConfig,
+    precision: str = "float32",
+    seed: int = 0,
+    device: str | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Model:
-    """Returns a model with its initial weights.
+    """Returns a model with its initial weights or given ones.
 
     Args:
       config: an `I3DConfig` or a `ConvLSTMConfig`.
       precision: of the computation: "float32", "bfloat16" (weights stay float32) or "float64".
       seed: of the initial weights and, until `layers.seed_dropout`, of dropout.
       device: where its weights lie; without it, TensorFlow's default.
+      arrays: its weights by canonical name, as `load_weights` takes them; None: the initial ones, drawn from the seed.
+
+    Raises:
+      UserError: for an unknown precision, and for arrays that are not the model's.
     """
     errors.check_choice("precision", precision, layers.DTYPES)
     with tf.device(device):
@@ -36,7 +44,7 @@ def build_model(
             model = i3d.I3D(config, precision)
         else:
             model = conv_lstm.ConvLSTM(config, precision)
-    load_weights(model, initial_weights.initial_weights(config, seed))
+    load_weights(model, initial_weights.initial_weights(config, seed) if arrays is None else arrays)
     layers.seed_dropout(model, seed)
     return model
 

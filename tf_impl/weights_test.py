@@ -32,6 +32,19 @@ def test_weights_come_back_as_they_went_in(name):
 
 
 @pytest.mark.parametrize("name", _CONFIGS)
+def test_given_weights_are_the_models_and_none_are_drawn(name, monkeypatch):
+    config = _CONFIGS[name]
+    arrays = initial_weights.initial_weights(config, seed=3)
+    monkeypatch.setattr(initial_weights, "initial_weights", None)
+    received = weights.get_weights(weights.build_model(config, arrays=arrays))
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(received[key], array, strict=True)
+    del arrays["Logits/Conv3d_0c_1x1/kernel" if name == "i3d" else "Logits/kernel"]
+    with pytest.raises(errors.UserError, match="Received from the caller: missing: Logits/"):
+        weights.build_model(config, arrays=arrays)
+
+
+@pytest.mark.parametrize("name", _CONFIGS)
 def test_trainable_parameters_are_the_tables(name):
     config = _CONFIGS[name]
     model = weights.build_model(config)

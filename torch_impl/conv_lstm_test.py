@@ -106,8 +106,8 @@ def test_layer_passes_gradcheck(channels_needing_gradient):
 def test_float64_agrees_with_the_plain_build(name, training):
     config = _CONFIGS[name]
     arrays = _varied_weights(config)
-    ours, plain = weights.build_model(config, "float64"), plain_torch.build_model(config, arrays, torch.float64)
-    weights.load_weights(ours, arrays)
+    ours = weights.build_model(config, "float64", arrays=arrays)
+    plain = plain_torch.build_model(config, arrays, torch.float64)
     clips, labels = _clips(config), torch.tensor([1, 3])
     logits, pixel_gradients = [], []
     for model in (ours, plain):

@@ -89,8 +89,8 @@ class Explainer:
     ) -> None:
         self._device = devices.find_device(device)
         self._dtype = torch.float64 if precision == "float64" else torch.uint8
-        self.model = weights.build_model(config, precision, device=self._device).eval().requires_grad_(False)
-        weights.load_weights(self.model, arrays)
+        model = weights.build_model(config, precision, device=self._device, arrays=arrays)
+        self.model = model.eval().requires_grad_(False)
         self._search = temporal_mask.MaskSearch(Probabilities(self.model), mask, on_step=on_step)
         self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
 

@@ -50,8 +50,8 @@ def test_endpoints_have_the_shapes_of_the_table(temporal_strides, shape):
 def test_float64_agrees_with_the_plain_build(temporal_strides, number, training):
     config = configs.I3DConfig(5, (9, 33, 46), dropout=0, width=0.125, temporal_strides=temporal_strides)
     arrays = _varied_weights(config)
-    ours, plain = weights.build_model(config, "float64"), plain_torch.build_model(config, arrays, torch.float64)
-    weights.load_weights(ours, arrays)
+    ours = weights.build_model(config, "float64", arrays=arrays)
+    plain = plain_torch.build_model(config, arrays, torch.float64)
     clips, labels = _clips(config, number), torch.tensor([1, 3])[:number]
     logits = []
     for model in (ours, plain):
@@ -78,9 +78,8 @@ def _assert_same_gradients(ours, plain):
 def test_gradient_with_respect_to_the_pixels_agrees_with_the_plain_build(training):
     arrays = _varied_weights(_SMALL)
     gradients = []
-    for model in (weights.build_model(_SMALL, "float64"), plain_torch.build_model(_SMALL, arrays, torch.float64)):
-        if isinstance(model, i3d.I3D):
-            weights.load_weights(model, arrays)
+    ours = weights.build_model(_SMALL, "float64", arrays=arrays)
+    for model in (ours, plain_torch.build_model(_SMALL, arrays, torch.float64)):
         model.train(training).requires_grad_(False)
         clips = _clips(_SMALL).double().requires_grad_()
         gradients.extend(torch.autograd.grad(model(clips)[:, 2].sum(), clips))

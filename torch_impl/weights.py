@@ -23,15 +23,23 @@ _KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1), 5: (4, 3, 0, 1, 2)}
 
 
 def build_model(
-    config: configs.ModelConfig, precision: str = "float32", seed: int = 0, device: torch.device | str | None = None
+    config: configs.ModelConfig,
+    precision: str = "float32",
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Model:
-    """Returns a model with its initial weights, in training mode.
+    """Returns a model with its initial weights or given ones, in training mode.
 
     Args:
       config: an `I3DConfig` or a `ConvLSTMConfig`.
       precision: of the computation: "float32", "bfloat16" (weights stay float32) or "float64".
       seed: of the initial weights and, until `layers.seed_dropout`, of dropout.
       device: where its weights lie; without it, PyTorch's default.
+      arrays: its weights by canonical name, as `load_weights` takes them; None: the initial ones, drawn from the seed.
+
+    Raises:
+      UserError: for an unknown precision, and for arrays that are not the model's.
     """
     errors.check_choice("precision", precision, layers.DTYPES)
     model: Model
@@ -40,7 +48,7 @@ def build_model(
     else:
         model = conv_lstm.ConvLSTM(config, precision)
     model.to(device or torch.get_default_device())
-    load_weights(model, initial_weights.initial_weights(config, seed))
+    load_weights(model, initial_weights.initial_weights(config, seed) if arrays is None else arrays)
     layers.seed_dropout(model, seed)
     return model
 

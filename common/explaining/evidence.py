@@ -13,23 +13,22 @@ All of it starts from an explanations file, and works with any framework's expla
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from common import errors, files, progress, text_table
+from common import errors, progress, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import explanation_loop, explanations, mask_search, masks
+from common.explaining import evidence_file, explanation_loop, explanations, mask_search, masks
+from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import architectures, canonical_weights, configs, initial_weights
 from common.runs.run_directory import RunDirectory
+from common.tables import Column, Table
 
-SCHEMA_VERSION = 1
-KINDS = ("freeze", "blank", "blur")
-ORDERS = ("mask", "centred", "random")
 _LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
 _RANDOM_ORDERS = 2
 _RESTARTS = 3
@@ -96,7 +95,6 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
     explainer = make(weights)
     few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
     result = {
-        "schema_version": SCHEMA_VERSION,
         "run": explained.header["run"],
         "model": model.model,
         "framework": explainer.framework,
@@ -106,36 +104,45 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
         "randomization": _randomization(make, model, weights, frames, some, few, mask_config, settings.seed),
         "restarts": _restarts(explainer, frames, some, few, mask_config, settings.seed),
     }
-    files.write_json(settings.out or path.with_name("evidence.json"), result)
-    return result
+    return evidence_file.write(settings.out or path.with_name("evidence.json"), result)
 
 
 def table(gathered: dict[str, Any]) -> str:
     """Returns the evidence as text."""
-    rows: list[tuple[str, ...]] = [(f"{gathered['run']}: area under the curve", "deletion", "insertion")]
-    for kind in KINDS:
-        for order in ORDERS:
-            areas = (np.mean(gathered["curves"][what][kind][order]["areas"]) for what in ("deletion", "insertion"))
-            rows.append((f"  {kind}, frames in the order of {order}", *(f"{area:.3f}" for area in areas)))
-    blocks = [text_table.text_table(rows)]
-    rows = [("layers drawn anew", "Grad-CAM, rank correlation", "mask, IoU")]
-    rows += [
-        (f"  {row['layers']}, from {row['from']} on", _mean(row["gradcam"]), _mean(row["mask"]))
-        for row in gathered["randomization"]
-    ]
-    blocks.append(text_table.text_table(rows))
-    restarts = gathered["restarts"]
+    curves, restarts = gathered["curves"], gathered["restarts"]
+    areas = Table(
+        (
+            Column(f"{gathered['run']}: area under the curve"),
+            *(Column(what, ".3f") for what in ("deletion", "insertion")),
+        ),
+        [
+            (
+                f"  {kind}, frames in the order of {order}",
+                *(_mean(curves[what][kind][order]["areas"]) for what in ("deletion", "insertion")),
+            )
+            for kind in KINDS
+            for order in ORDERS
+        ],
+    )
+    randomization = Table(
+        (Column("layers drawn anew"), Column("Grad-CAM, rank correlation", ".3f"), Column("mask, IoU", ".3f")),
+        [
+            (f"  {row['layers']}, from {row['from']} on", _mean(row["gradcam"]), _mean(row["mask"]))
+            for row in gathered["randomization"]
+        ],
+    )
+    blocks = [tables.write_text(areas), tables.write_text(randomization)]
     if restarts["mask"]:
         blocks.append(
-            f"masks from {restarts['starts']} random starts: IoU with the explained mask {_mean(restarts['mask'])}, "
-            f"loss over its loss {_mean(restarts['loss'])}"
+            f"masks from {restarts['starts']} random starts: IoU with the explained mask "
+            f"{_mean(restarts['mask']):.3f}, loss over its loss {_mean(restarts['loss']):.3f}"
         )
     return "\n\n".join(blocks)
 
 
-def _mean(values: list[float | None]) -> str:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return f"{np.mean(known):.3f}" if known else "-"
+    return float(np.mean(known)) if known else None
 
 
 def _spread(total: int, limit: int) -> np.ndarray:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import sklearn.metrics
 
-from common import errors
+from common import errors, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import gradcam_maps, masks
 from common.explaining.explanations import Explanations
-from common.text_table import text_table
+from common.tables import Cell, Column, Table
 
 Statistics = dict[str, np.ndarray]
 
@@ -260,55 +260,48 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
     Args:
       named: (name of the run, its explanations, their `clip_statistics`).
     """
-    rows: list[tuple[str, ...]] = [
-        ("Run", "clips", "correct", "OS", "FS", "RS", "RS/FS", "mask length", "runs", "oracle gap")
-    ]
-    truths: list[tuple[str, ...]] = [
-        (
-            *("Against ground truth", "temporal IoU", "random", "centred"),
-            *("AP", "random", "centred", "pointing", "random", "centre"),
-        )
-    ]
-    blocks = []
+    rows: list[tuple[Cell, ...]] = []
+    truths: list[tuple[Cell, ...]] = []
+    by_class = []
     for name, explanations, statistics in named:
         means = summary(statistics, explanations)["all"]
-        rows.append(_row(name, means, int(_correct(explanations).sum())))
+        found = means["statistics"]
+        rows.append(
+            (
+                *(name, means["clips"], int(_correct(explanations).sum())),
+                *(found[key]["mean"] for key in ("OS", "FS", "RS")),
+                found["RS/FS"]["ratio_of_means"],
+                *(found[key]["mean"] for key in ("mask_length", "runs", "oracle_gap")),
+            )
+        )
         if "temporal_iou" in statistics:
-            truths.append((name, *(_number(means, key) for key in (*_TEMPORAL, *_POINTING))))
-        blocks.append(text_table(_class_rows(name, means)))
-    return "\n\n".join([text_table(rows), *([text_table(truths)] if len(truths) > 1 else []), *blocks])
-
-
-def _row(name: str, means: dict[str, Any], correct: int) -> tuple[str, ...]:
-    scores = (_number(means, key) for key in ("OS", "FS", "RS"))
-    ratio = means["statistics"]["RS/FS"]["ratio_of_means"]
-    gap = means["statistics"]["oracle_gap"]["mean"]
-    return (
-        name,
-        str(means["clips"]),
-        str(correct),
-        *scores,
-        "-" if ratio is None else f"{ratio:.2f}",
-        _number(means, "mask_length", 1),
-        _number(means, "runs", 2),
-        "-" if gap is None else f"{100 * gap:.1f} %",
-    )
-
-
-def _class_rows(name: str, means: dict[str, Any]) -> list[tuple[str, ...]]:
-    keys = {"OS": 3, "FS": 3, "RS": 3, "mask_length": 1, "temporal_iou": 3}  # Name -> digits.
-    shown = {key: digits for key, digits in keys.items() if key in means["statistics"]}
-    titles = {"mask_length": "mask length", "temporal_iou": "temporal IoU"}
-    header = (f"{name}: per class", "clips", *(titles.get(key, key) for key in shown))
-    return [
-        header,
-        *(
-            (f"  {label}", str(found["clips"]), *(_number(found, key, digits) for key, digits in shown.items()))
-            for label, found in means["per_class"].items()
+            truths.append((name, *(found[key]["mean"] for key in (*_TEMPORAL, *_POINTING))))
+        by_class.append(_class_table(name, means))
+    all_clips = Table(
+        (
+            *(Column("Run"), Column("clips", "d"), Column("correct", "d")),
+            *(Column(key, ".3f") for key in ("OS", "FS", "RS")),
+            *(Column("RS/FS", ".2f"), Column("mask length", ".1f"), Column("runs", ".2f"), Column("oracle gap", ".1%")),
         ),
+        rows,
+    )
+    titles = ("temporal IoU", "random", "centred", "AP", "random", "centred", "pointing", "random", "centre")
+    ground_truth = Table((Column("Against ground truth"), *(Column(title, ".3f") for title in titles)), truths)
+    shown = [all_clips, *([ground_truth] if truths else []), *by_class]
+    return "\n\n".join(map(tables.write_text, shown))
+
+
+def _class_table(name: str, means: dict[str, Any]) -> Table:
+    columns = {
+        "OS": Column("OS", ".3f"),
+        "FS": Column("FS", ".3f"),
+        "RS": Column("RS", ".3f"),
+        "mask_length": Column("mask length", ".1f"),
+        "temporal_iou": Column("temporal IoU", ".3f"),
+    }
+    known = {key: column for key, column in columns.items() if key in means["statistics"]}
+    rows = [
+        (f"  {label}", found["clips"], *(found["statistics"][key]["mean"] for key in known))
+        for label, found in means["per_class"].items()
     ]
-
-
-def _number(means: dict[str, Any], key: str, digits: int = 3) -> str:
-    value = means["statistics"][key]["mean"]
-    return "-" if value is None else f"{value:.{digits}f}"
+    return Table((Column(f"{name}: per class"), Column("clips", "d"), *known.values()), rows)

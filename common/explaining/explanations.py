@@ -47,9 +47,15 @@ COLUMNS: dict[str, tuple[Any, str]] = {
     "gradcam": (np.float32, "Nthw"),
 }
 
-_HEADER = {
-    *("run", "weights_sha256", "model", "dataset", "clips", "split", "class_names", "clip_shape", "target"),
-    *("mask", "gradcam", "precision", "framework", "versions"),
+# What the header must hold: its place -> its type.
+_HEADER: dict[str, files.Kind] = {
+    **dict.fromkeys(("run", "weights_sha256", "model", "dataset", "clips", "split"), "a text"),
+    "class_names": "a list",
+    "class_names/*": "a text",
+    "clip_shape": "a list",
+    "clip_shape/*": "a whole number",
+    **dict.fromkeys(("target", "mask/kind", "gradcam/time", "precision", "framework"), "a text"),
+    "versions": "an object",
 }
 
 
@@ -104,7 +110,9 @@ def read(path: pathlib.Path) -> Explanations:
             header = json.loads(file.attrs.get("header", "{}"))
             version = header.get("schema_version") if isinstance(header, dict) else None
             if version != SCHEMA_VERSION:
-                raise errors.UserError(f"Schema version {SCHEMA_VERSION} is read. Received: {version} in {path}")
+                raise errors.UserError(
+                    f"Explanations must have schema version {SCHEMA_VERSION}. Received: {version} in {path}"
+                )
             columns = {name: hdf5.column(file, name, dtype, letters) for name, (dtype, letters) in COLUMNS.items()}
     except (OSError, ValueError, TypeError, MemoryError) as error:
         raise errors.UserError(
@@ -122,13 +130,9 @@ def concatenate(parts: list[Explanations]) -> Explanations:
 
 
 def _check_header(header: dict[str, Any], columns: dict[str, np.ndarray], path: pathlib.Path) -> None:
-    missing = sorted(_HEADER - header.keys())
-    if missing:
-        raise errors.UserError(
-            f"An explanations file must have the header fields {sorted(_HEADER)}. Missing: {missing}"
-        )
+    files.check_fields(header, _HEADER, "The header of explanations", path)
     num_classes, frames = columns["probabilities"].shape[1], columns["mask"].shape[1]
-    if len(header["class_names"]) != num_classes or header["clip_shape"][0] != frames:
+    if len(header["class_names"]) != num_classes or header["clip_shape"][:1] != [frames]:
         raise errors.UserError(
             f"class_names and clip_shape must be of {num_classes} classes and {frames} frames. Received: "
             f"{len(header['class_names'])} and {header['clip_shape']} in {path}"
@@ -137,7 +141,7 @@ def _check_header(header: dict[str, Any], columns: dict[str, np.ndarray], path: 
         values = columns[name]
         if len(values) and not (lowest <= values.min() and values.max() < num_classes):
             raise errors.UserError(
-                f"{name} is {lowest}…{num_classes - 1}. Received: {values.min()}…{values.max()} in {path}"
+                f"{name} must be {lowest}…{num_classes - 1}. Received: {values.min()}…{values.max()} in {path}"
             )
 
 
@@ -152,4 +156,6 @@ def _check(columns: dict[str, np.ndarray], origin: str) -> None:
         if len(shape) != len(letters) or any(
             sizes.setdefault(letter, size) != size for letter, size in zip(letters, shape, strict=True)
         ):
-            raise errors.UserError(f"{name} has the shape {tuple(letters)}. Received: {shape} in {origin} ({sizes})")
+            raise errors.UserError(
+                f"{name} must have the shape {tuple(letters)}. Received: {shape} in {origin} ({sizes})"
+            )

@@ -16,8 +16,8 @@ HEADER = {
     "class_names": ["öffnen", "b", "c"],
     "clip_shape": [4, 8, 8],
     "target": "guess",
-    "mask": {},
-    "gradcam": {},
+    "mask": {"kind": "freeze"},
+    "gradcam": {"time": "repeat"},
     "precision": "float32",
     "framework": "torch",
     "versions": {},
@@ -113,12 +113,12 @@ def test_half_a_file_is_refused(path):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ('{"schema_version": 2}', "Schema version 1 is read. Received: 2"),
-        ("{}", "Schema version 1 is read. Received: None"),
-        ("[1]", "Schema version 1 is read. Received: None"),
+        ('{"schema_version": 2}', "must have schema version 1. Received: 2"),
+        ("{}", "must have schema version 1. Received: None"),
+        ("[1]", "must have schema version 1. Received: None"),
         ("{", "HDF5 file that explain.py wrote"),
         (7, "HDF5 file that explain.py wrote"),
-        (None, "Schema version 1 is read. Received: None"),
+        (None, "must have schema version 1. Received: None"),
     ],
 )
 def test_another_header_is_refused(path, header, message):
@@ -165,10 +165,13 @@ def _virtual(file):
             lambda file: file.create_dataset("mask", (2, 4), np.float64),
             r"Dataset 'mask' must be float32 \[N, T\]. Received: float64",
         ),
-        (lambda file: file.create_dataset("mask", (2, 5), np.float32), "mask_snapped has the shape .*'T'.* Received"),
+        (
+            lambda file: file.create_dataset("mask", (2, 5), np.float32),
+            "mask_snapped must have the shape .*'T'.* Received",
+        ),
         (
             lambda file: file.create_dataset("mask", (3, 4), np.float32),
-            r"mask has the shape \('N', 'T'\). Received: \(3",
+            r"mask must have the shape \('N', 'T'\). Received: \(3",
         ),
         (
             lambda file: file.create_dataset("mask", (8,), np.float32),
@@ -198,8 +201,11 @@ def test_video_ids_that_are_no_text_are_refused(path, dtype):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"OS": np.zeros(3)}, r"OS has the shape \('N',\). Received: \(3,\)"),
-        ({"oracle_interval": np.zeros((2, 3))}, r"oracle_interval has the shape \('N', '2'\). Received: \(2, 3\)"),
+        ({"OS": np.zeros(3)}, r"OS must have the shape \('N',\). Received: \(3,\)"),
+        (
+            {"oracle_interval": np.zeros((2, 3))},
+            r"oracle_interval must have the shape \('N', '2'\). Received: \(2, 3\)",
+        ),
         ({"blur": np.zeros(2)}, "exactly the known columns. Missing or unexpected: blur"),
     ],
 )
@@ -240,8 +246,8 @@ def test_a_file_is_replaced_whole(path):
     [
         ({"class_names": ["a"]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
         ({"clip_shape": [5, 8, 8]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
-        ({}, {"label": [-2, 0]}, "label is -1…2. Received: -2…0"),
-        ({}, {"target": [0, 3]}, "target is 0…2. Received: 0…3"),
+        ({}, {"label": [-2, 0]}, "label must be -1…2. Received: -2…0"),
+        ({}, {"target": [0, 3]}, "target must be 0…2. Received: 0…3"),
     ],
 )
 def test_what_contradicts_itself_is_refused(tmp_path, header, columns, message):
@@ -253,10 +259,29 @@ def test_what_contradicts_itself_is_refused(tmp_path, header, columns, message):
         explanations.read(path)
 
 
-def test_a_header_that_lacks_a_field_is_refused(tmp_path):
+@pytest.mark.parametrize("name", sorted(HEADER.keys() - {"schema_version"}))
+def test_a_header_that_lacks_a_field_is_refused(tmp_path, name):
     fine = small()
     path = tmp_path / "explanations.h5"
-    header = {name: value for name, value in fine.header.items() if name != "gradcam"}
+    header = {other: value for other, value in fine.header.items() if other != name}
     explanations.write(path, explanations.Explanations(header, fine.columns))
-    with pytest.raises(errors.UserError, match="Missing: \\['gradcam'\\]"):
+    with pytest.raises(errors.UserError, match=f"must have an? .* as {name}.*. Received: nothing in .*explanations.h5"):
+        explanations.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mask", "freeze", "must have a text as mask/kind. Received: nothing"),
+        ("clip_shape", {"0": 8}, "must have a list as clip_shape. Received: {'0': 8}"),
+        ("clip_shape", [], "class_names and clip_shape must be of 3 classes and 4 frames"),
+        ("split", 3, "must have a text as split. Received: 3"),
+        ("class_names", ["a", 1, "c"], "must have a text as class_names/1. Received: 1"),
+    ],
+)
+def test_a_header_of_other_types_is_refused(tmp_path, name, value, message):
+    fine = small()
+    path = tmp_path / "explanations.h5"
+    explanations.write(path, explanations.Explanations({**fine.header, name: value}, fine.columns))
+    with pytest.raises(errors.UserError, match=message):
         explanations.read(path)

@@ -6,7 +6,6 @@ needs no server, no network and no library: see `gallery` for how.
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 import shutil
@@ -17,15 +16,15 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from common import errors, files, locks, progress
+from common import errors, locks, progress, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import explanation_statistics, explanations
+from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.explanations import Explanations
 from common.reporting import charts, clip_figures, comparison, evidence_tables, gallery, paper_tables
 from common.reporting.clip_figures import FigureFiles
 from common.reporting.comparison import Run
-from common.reporting.paper_tables import Table
-from common.runs import evaluation_loop
+from common.runs import evaluation_file
+from common.tables import Table
 
 PAGE = pathlib.Path(__file__).with_name("page")
 _OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
@@ -75,8 +74,8 @@ def build(settings: ReportSettings) -> pathlib.Path:
         holds something else than a report.
     """
     _check_out(settings.out)
-    evaluations = [read_evaluation(path) for path in settings.evaluations]
-    evidence = [evidence_tables.read_evidence(path) for path in settings.evidence]
+    evaluations = [evaluation_file.read(path) for path in settings.evaluations]
+    evidence = [evidence_file.read(path) for path in settings.evidence]
     runs, store = _read_runs(settings)
     with _temporary_folder(settings.out) as temporary:
         figures = _write_figures(temporary / "figures", runs, store, settings.figures)
@@ -109,48 +108,11 @@ def build(settings: ReportSettings) -> pathlib.Path:
     return settings.out / "index.html"
 
 
-def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what an `evaluation.json` says; refuses another schema version, and what lacks a part."""
-    values = files.read_json(path, "An evaluation", evaluation_loop.SCHEMA_VERSION)
-    if not _is_evaluation(values):
-        raise errors.UserError(
-            f"An evaluation must have all that evaluate.py writes. Received: {path} without some of it"
-        )
-    return values
-
-
-def _is_evaluation(values: dict[str, Any]) -> bool:
-    """Returns whether the parts that tables are made of are there, of the right type."""
-    numbers = ("f1_weighted", "f1_top_5_weighted", "top_1", "top_5")
-    try:
-        names = list(values["forward"]["per_class"])
-        passes = [values[shown] for shown in ("forward", "reversed")]
-        found = [one[name] for one in passes for name in numbers]
-        found += [one["per_class"][name][key] for one in passes for name in names for key in ("f1", "accuracy")]
-        counts = [one["per_class"][name]["clips"] for one in passes for name in names]
-        counts += [count for one in passes for row in one["confusion"] for count in row]
-        drops = [values["drop"][name] for name in numbers]
-        drops += [values["drop"]["per_class"].get(name) for name in names]
-        texts = [values[name] for name in ("run", "model", "dataset", "framework")]
-        square = all(
-            len(one["confusion"]) == len(names) and all(len(row) == len(names) for row in one["confusion"])
-            for one in passes
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
-    found += [drop for drop in drops if drop is not None]
-    real = all(isinstance(number, int | float) and math.isfinite(number) for number in found)
-    whole = all(isinstance(count, int) for count in counts)
-    return bool(names) and square and real and whole and all(isinstance(text, str) for text in texts)
-
-
 def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
     """Returns the explained runs and the clips that they all are of; nothing and None where there are none."""
     if not settings.explanations:
         return [], None
     read = [explanations.read(path) for path in settings.explanations]
-    for path, found in zip(settings.explanations, read, strict=True):
-        _check_header(found.header, path)
     first = read[0].header
     store = ClipStore(settings.clips or pathlib.Path(first["clips"]), first["split"])
     for path, found in zip(settings.explanations, read, strict=True):
@@ -162,18 +124,6 @@ def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
 def _run(label: str, found: Explanations, store: ClipStore) -> Run:
     statistics = explanation_statistics.clip_statistics(found, store)
     return Run(label, found, statistics | {"onset": comparison.mask_onsets(found, store)})
-
-
-def _check_header(header: dict[str, Any], path: pathlib.Path) -> None:
-    texts = ("run", "model", "framework", "dataset", "clips", "split")
-    parts = (("mask", "kind"), ("gradcam", "time"))
-    whole = all(isinstance(header.get(name), str) for name in texts) and all(
-        isinstance(header.get(name), dict) and isinstance(header[name].get(key), str) for name, key in parts
-    )
-    if not whole or not isinstance(header.get("class_names"), list) or not isinstance(header.get("clip_shape"), list):
-        raise errors.UserError(
-            f"The header of explanations must say what they are of. Received: {path} without some of it"
-        )
 
 
 def _check_clips(found: Explanations, store: ClipStore, path: pathlib.Path) -> None:
@@ -207,7 +157,7 @@ def _check_clips(found: Explanations, store: ClipStore, path: pathlib.Path) -> N
     for name, (low, high) in ranges.items():
         values = found[name]
         if not (np.isfinite(values) & (values >= low) & (values <= high)).all():
-            raise errors.UserError(f"{name} is finite, {low}…{high}. Received: other values in {path}")
+            raise errors.UserError(f"{name} must be finite, {low}…{high}. Received: other values in {path}")
 
 
 def _write_gallery(
@@ -231,11 +181,11 @@ def _write_figures(
     return clip_figures.write_figures(directory, runs, store, gallery.choose_clips(runs, store, most))
 
 
-def _write_tables(directory: pathlib.Path, tables: Sequence[Table]) -> None:
+def _write_tables(directory: pathlib.Path, made: Sequence[Table]) -> None:
     directory.mkdir()
-    for table in tables:
-        (directory / f"{table.name}.csv").write_text(paper_tables.write_csv(table), encoding="utf-8")
-        (directory / f"{table.name}.tex").write_text(paper_tables.write_latex(table), encoding="utf-8")
+    for table in made:
+        (directory / f"{table.name}.csv").write_text(tables.write_csv(table), encoding="utf-8")
+        (directory / f"{table.name}.tex").write_text(tables.write_latex(table), encoding="utf-8")
 
 
 def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: ClipStore | None) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from common.reporting.paper_tables import Estimate, number_text
+from common.tables import Estimate, number_text
 
 _WIDTH, _ROW, _AXIS = 320, 58, 22  # px: of the picture, height of a run, height of the axis.
 _LEFT, _RIGHT, _BARS = 1, 5, 30  # px: margins, height of the highest bar.

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 from common.reporting import charts
-from common.reporting.paper_tables import Estimate
+from common.tables import Estimate
 
 NOTHING = np.array([np.nan])
 

@@ -17,7 +17,7 @@ import numpy as np
 from common.clips.clip_store import ClipStore
 from common.explaining.explanation_statistics import Statistics
 from common.explaining.explanations import Explanations
-from common.reporting.paper_tables import Cell, Column, Estimate, Table
+from common.tables import Cell, Column, Estimate, Table
 
 RESAMPLES = 2000
 _CHUNK = 1 << 22  # Resampled clips held at a time.
@@ -175,25 +175,25 @@ def comparison_tables(runs: Sequence[Run]) -> list[Table]:
 
     tables = [
         Table(
-            "comparison",
-            "What the models look at",
-            "Mean over clips, and in brackets the 95 % bootstrap interval. RS/FS is the ratio of means.",
             (Column("Quantity"), *(Column(run.label) for run in runs)),
             rows(lambda quantity: [run_estimate(run, quantity) for run in runs]),
             forms,
+            name="comparison",
+            title="What the models look at",
+            caption="Mean over clips, and in brackets the 95 % bootstrap interval. RS/FS is the ratio of means.",
         )
     ]
     pairs = list(itertools.combinations(runs, 2))
     if pairs:
         tables.append(
             Table(
-                "differences",
-                "How the models differ",
-                "First less second, on the clips that both have, and in brackets the 95 % bootstrap interval of the "
-                "difference, of each quantity by itself.",
                 (Column("Quantity"), *(Column(f"{first.label} − {second.label}") for first, second in pairs)),
                 rows(lambda quantity: [difference(first, second, quantity) for first, second in pairs]),
                 forms,
+                name="differences",
+                title="How the models differ",
+                caption="First less second, on the clips that both have, and in brackets the 95 % bootstrap interval "
+                "of the difference, of each quantity by itself.",
             )
         )
     return tables

@@ -1,32 +1,19 @@
 """What `evidence.py` found, as tables and line charts of the report, each with a sentence on how to read it."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from common import errors, files
-from common.explaining import evidence
+from common.explaining import evidence_file
 from common.reporting import charts, comparison, paper_tables
-from common.reporting.paper_tables import Column, Estimate, Table
+from common.tables import Column, Estimate, Table
 
 _CURVES = {
     "deletion": "the fewer frames it takes for the score to fall, the better the order: a smaller area is better",
     "insertion": "the fewer frames it takes for the score to come back, the better the order: a larger area is better",
 }
-
-
-def read_evidence(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what an `evidence.json` says; refuses another schema version, and what lacks a part."""
-    values = files.read_json(path, "Evidence", evidence.SCHEMA_VERSION)
-    missing = {"run", "model", "framework", "video_ids", "curves", "randomization", "restarts"} - values.keys()
-    if missing:
-        raise errors.UserError(
-            f"Evidence must have all that evidence.py writes. Received: {path} without {sorted(missing)}"
-        )
-    return values
 
 
 def tables(found: Sequence[dict[str, Any]]) -> list[Table]:
@@ -53,30 +40,30 @@ def line_charts(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     pictures = []
     for values, label in zip(found, paper_tables.labels(found), strict=True):
         for what in _CURVES:
-            for kind in evidence.KINDS:
-                curves = {order: values["curves"][what][kind][order]["mean"] for order in evidence.ORDERS}
+            for kind in evidence_file.KINDS:
+                curves = {order: values["curves"][what][kind][order]["mean"] for order in evidence_file.ORDERS}
                 pictures.append((f"{what.capitalize()} by {kind}: {label}", charts.curves(what, curves)))
     return pictures
 
 
 def _areas(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
-    columns = [Column("Run"), Column("Curve"), *(Column(f"Order: {order}", ".3f") for order in evidence.ORDERS)]
+    columns = [Column("Run"), Column("Curve"), *(Column(f"Order: {order}", ".3f") for order in evidence_file.ORDERS)]
     rows = [
         (
             label,
             f"{what}, {kind}",
-            *(_estimate(values["curves"][what][kind][order]["areas"]) for order in evidence.ORDERS),
+            *(_estimate(values["curves"][what][kind][order]["areas"]) for order in evidence_file.ORDERS),
         )
         for values, label in zip(found, labels, strict=True)
         for what in _CURVES
-        for kind in evidence.KINDS
+        for kind in evidence_file.KINDS
     ]
     caption = (
         "Frames are perturbed (deletion) or restored (insertion) one after the other, those of the mask first, from "
         f"the middle outwards, or at random; the mean score on the way. Deletion: {_CURVES['deletion']}. "
         f"Insertion: {_CURVES['insertion']}."
     )
-    return Table("evidence_curves", "Do the masked frames matter?", caption, tuple(columns), tuple(rows))
+    return Table(columns, rows, name="evidence_curves", title="Do the masked frames matter?", caption=caption)
 
 
 def _randomization(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
@@ -91,11 +78,11 @@ def _randomization(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Ta
     )
     columns = (Column("Run"), Column("Layers drawn anew"), Column("Grad-CAM, rank correlation", ".3f"))
     return Table(
-        "evidence_randomization",
-        "Does the explanation depend on the model?",
-        caption,
         (*columns, Column("Mask, IoU", ".3f")),
-        tuple(rows),
+        rows,
+        name="evidence_randomization",
+        title="Does the explanation depend on the model?",
+        caption=caption,
     )
 
 
@@ -109,7 +96,8 @@ def _restarts(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
         "search began."
     )
     columns = (Column("Run"), Column("Mask, IoU", ".3f"), Column("Loss over the explained mask's", ".3f"))
-    return Table("evidence_restarts", "Does the search find the same mask again?", caption, columns, tuple(rows))
+    title = "Does the search find the same mask again?"
+    return Table(columns, rows, name="evidence_restarts", title=title, caption=caption)
 
 
 def _estimate(values: Sequence[float | None]) -> Estimate | None:

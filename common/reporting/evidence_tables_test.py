@@ -1,24 +1,15 @@
-import json
-
 import pytest
 
-from common import errors
-from common.explaining import evidence
+from common.explaining import evidence_file
 from common.reporting import evidence_tables, report_for_tests
 
 
-def write(tmp_path, values):
-    path = tmp_path / "evidence.json"
-    path.write_text(json.dumps(values))
-    return path
-
-
-def test_tables_hold_means_of_what_is_defined(tmp_path):
-    found = evidence_tables.read_evidence(write(tmp_path, report_for_tests.gathered()))
+def test_tables_hold_means_of_what_is_defined():
+    found = report_for_tests.gathered()
     areas, randomization, restarts = evidence_tables.tables([found])
     assert areas.rows[0][:2] == ("I3D (PyTorch)", "deletion, freeze")
     assert areas.rows[0][2].value == pytest.approx(0.5) and areas.rows[0][2].clips == 2
-    assert len(areas.rows) == 2 * len(evidence.KINDS)
+    assert len(areas.rows) == 2 * len(evidence_file.KINDS)
     assert randomization.rows[0][2].value == 0.5 and randomization.rows[0][2].clips == 1
     assert len(randomization.columns) == len(randomization.rows[0]) == 3  # No mask was searched.
     assert [cell.value for cell in restarts.rows[0][1:]] == pytest.approx([0.75, 1.05])
@@ -32,24 +23,11 @@ def test_what_was_not_gathered_has_no_table():
 def test_charts_name_every_order():
     charts = evidence_tables.line_charts([report_for_tests.gathered()])
     assert [title for title, _ in charts][0] == "Deletion by freeze: I3D (PyTorch)"
-    assert len(charts) == 2 * len(evidence.KINDS)
+    assert len(charts) == 2 * len(evidence_file.KINDS)
     svg = charts[0][1]
-    assert all(f">{order}</text>" in svg for order in evidence.ORDERS)
+    assert all(f">{order}</text>" in svg for order in evidence_file.ORDERS)
     assert "mask: area 0.500" in svg
 
 
 def test_no_evidence_is_no_table():
     assert evidence_tables.tables([]) == [] and evidence_tables.line_charts([]) == []
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"schema_version": 9}, "Evidence must have schema version 1. Received: 9"),
-        ({"schema_version": 1, "run": "x"}, "without \\['curves', 'framework', 'model'"),
-        ([], "Evidence must be a JSON object. Received: a list"),
-    ],
-)
-def test_other_files_are_refused(tmp_path, values, message):
-    with pytest.raises(errors.UserError, match=message):
-        evidence_tables.read_evidence(write(tmp_path, values))

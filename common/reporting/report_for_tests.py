@@ -8,7 +8,7 @@ import numpy as np
 
 from common.clips import clip_store, tiny_store_for_tests
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence, explanations, masks
+from common.explaining import evidence_file, explanations, masks
 from common.explaining.explanations import Explanations
 
 SHAPE = (8, 32, 32)  # T, H, W
@@ -130,14 +130,14 @@ def evaluation(class_names: tuple[str, str, str], **changes: Any) -> dict[str, A
 
 def gathered(**changes: Any) -> dict[str, Any]:
     """Returns evidence of two clips."""
-    curve = {order: {"mean": [1.0, 0.5, 0.0], "areas": [0.4, 0.6]} for order in evidence.ORDERS}
+    curve = {order: {"mean": [1.0, 0.5, 0.0], "areas": [0.4, 0.6]} for order in evidence_file.ORDERS}
     return {
-        "schema_version": evidence.SCHEMA_VERSION,
+        "schema_version": evidence_file.SCHEMA_VERSION,
         "run": "mine",
         "model": "i3d",
         "framework": "torch",
         "video_ids": ["a", "b"],
-        "curves": {what: {kind: curve for kind in evidence.KINDS} for what in ("deletion", "insertion")},
+        "curves": {what: {kind: curve for kind in evidence_file.KINDS} for what in ("deletion", "insertion")},
         "randomization": [{"layers": 1, "from": "Logits", "gradcam": [0.5, None], "mask": []}],
         "restarts": {"starts": 3, "mask": [1.0, 0.5], "loss": [1.0, 1.1]},
         **changes,

@@ -5,20 +5,17 @@ with the input sequences reversed" (section 5.1). A drop is relative to the forw
 """
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from common import errors, files
+from common import errors, tables
 from common.models import configs
-from common.runs import metrics, prediction, run_directory
+from common.runs import evaluation_file, metrics, prediction, run_directory
 from common.runs.run_directory import RunDirectory
-from common.text_table import text_table
-
-SCHEMA_VERSION = 1
+from common.tables import Cell, Column, Table
 
 PredictBatch = Callable[[np.ndarray], np.ndarray]
 
@@ -82,7 +79,6 @@ def _evaluate_run(
         for name in ("forward", "reversed")
     }
     result = {
-        "schema_version": SCHEMA_VERSION,
         "run": run.path.name,
         "model": stored.train.model.model,
         "dataset": store.info.dataset,
@@ -93,8 +89,7 @@ def _evaluate_run(
         **scores,
         "drop": _drops(scores["forward"], scores["reversed"]),
     }
-    files.write_json(run.path / "evaluation.json", result)
-    return result
+    return evaluation_file.write(run.path / "evaluation.json", result)
 
 
 def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
@@ -114,24 +109,19 @@ def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
 
 def table_1(results: list[dict[str, Any]]) -> str:
     """Returns the rows of Table 1 for evaluated runs, then each run's accuracy per class, as text."""
-    header = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
-    keys = ("f1_weighted", "f1_top_5_weighted", "top_1", "top_5")
-    rows: list[tuple[str, ...]] = [header]
+    titles = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
+    rows: list[tuple[Cell, ...]] = []
     for result in results:
-        for name, suffix in (("forward", ""), ("reversed", " (reversed)")):
-            rows.append((result["run"] + suffix, *(f"{result[name][key]:.3f}" for key in keys)))
-        rows.append(("  drop by reversal", *(_percent(result["drop"][key]) for key in keys)))
-    blocks = [text_table(rows)]
-    for result in results:
-        rows = [(f"{result['run']}: accuracy per class", "clips", "forward", "reversed", "drop")]
-        for name, scores in result["forward"]["per_class"].items():
-            if scores["clips"]:
-                after = result["reversed"]["per_class"][name]["accuracy"]
-                drop = _percent(result["drop"]["per_class"][name])
-                rows.append((f"  {name}", str(scores["clips"]), f"{scores['accuracy']:.3f}", f"{after:.3f}", drop))
-        blocks.append(text_table(rows))
-    return "\n\n".join(blocks)
+        forward, backward, drop = evaluation_file.table_1_cells(result)
+        rows += [(result["run"], *forward), (f"{result['run']} (reversed)", *backward), ("  drop by reversal", *drop)]
+    table = Table([Column(title) for title in titles], rows, forms=(".3f", ".3f", ".0%") * len(results))
+    return "\n\n".join(map(tables.write_text, [table, *map(_class_table, results)]))
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None or not math.isfinite(share) else f"{100 * share:.0f} %"
+def _class_table(result: dict[str, Any]) -> Table:
+    rows = [
+        (f"  {name}", clips, before, after, drop)
+        for name, clips, _, _, before, after, drop in evaluation_file.class_cells(result)
+    ]
+    scores = (Column("forward", ".3f"), Column("reversed", ".3f"), Column("drop", ".0%"))
+    return Table((Column(f"{result['run']}: accuracy per class"), Column("clips", "d"), *scores), rows)
