@@ -1,10 +1,29 @@
-"""One thread for each process where test files run side by side, so that they do not contend for the cores.
+"""What holds for every test: one thread a process where files run side by side, and shapes checked.
 
-Frameworks read these when they are loaded, so this stands before any test module imports them. What a user set counts.
+This is loaded before any test module, and so before what it is about.
 """
 
 import os
 
+import jaxtyping
+
+# So that processes do not contend for the cores. Frameworks read these when they are loaded. What a user set counts.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(_name, "1")
+
+# The types of these modules, their arrays' shapes and dtypes among them, are checked at every call of a test. They cost
+# nothing otherwise. An int is a float here, as it is to type checkers.
+jaxtyping.install_import_hook(
+    [
+        "common.clips.clip_store",
+        "common.explaining.gradcam_maps",
+        "common.explaining.masks",
+        "common.explaining.perturbations",
+        "tf_impl.gradcam",
+        "tf_impl.temporal_mask",
+        "torch_impl.gradcam",
+        "torch_impl.temporal_mask",
+    ],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)

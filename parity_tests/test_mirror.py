@@ -3,9 +3,12 @@ import pathlib
 import re
 import subprocess
 import sys
+from concurrent import futures
 from typing import NamedTuple
 
 import pytest
+
+from common.command_line import command_lines_for_tests
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BUILDS = {"torch": _ROOT / "torch_impl", "tf": _ROOT / "tf_impl"}
@@ -290,32 +293,18 @@ _SCRIPTS = ("train", "evaluate", "explain", "evidence")
 
 
 @pytest.fixture(scope="module")
-def helps():
-    """Framework -> script -> its --help; one process a framework, which loads it once and forks for each script."""
-    code = """
-import importlib, os, runpy, sys
-importlib.import_module(sys.argv[1] + ".training")
-for script in sys.argv[2:]:
-    child = os.fork()
-    if not child:
-        path = os.path.join(sys.argv[1], script + ".py")
-        sys.argv = [path, "--help"]
-        runpy.run_path(path, run_name="__main__")
-    os.waitpid(child, 0)
-    print(end=chr(0), flush=True)
-"""
-    processes = {
-        framework: subprocess.Popen(
-            [sys.executable, "-c", code, folder.name, *_SCRIPTS],
-            cwd=_ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for framework, folder in _BUILDS.items()
-    }
-    texts = {framework: process.communicate()[0].split("\0")[:-1] for framework, process in processes.items()}
-    return {framework: dict(zip(_SCRIPTS, parts, strict=True)) for framework, parts in texts.items()}
+def helps(tmp_path_factory):
+    """Framework -> script -> its --help."""
+    folder = tmp_path_factory.mktemp("helps")
+
+    def texts(framework):
+        (folder / framework).mkdir()
+        lines = [(f"{script}.py", ["--help"]) for script in _SCRIPTS]
+        answers = command_lines_for_tests.answers(_BUILDS[framework].name, lines, folder / framework)
+        return dict(zip(_SCRIPTS, [answer.stdout for answer in answers], strict=True))
+
+    with futures.ThreadPoolExecutor() as pool:
+        return dict(zip(_BUILDS, pool.map(texts, _BUILDS), strict=True))
 
 
 @pytest.mark.parametrize("script", _SCRIPTS)

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from jaxtyping import Float, Shaped
 
 from common import errors
 from common.explaining import gradcam_maps
@@ -21,8 +22,10 @@ from tf_impl import weights
 EndpointFn = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-def gradcam(endpoint_fn: EndpointFn, clips: tf.Tensor, targets: Any, config: GradCamConfig) -> np.ndarray:
-    """Returns coarse Grad-CAM maps `[N, T', H', W']` (see `GradCam`, which many batches should share)."""
+def gradcam(
+    endpoint_fn: EndpointFn, clips: Shaped[tf.Tensor | np.ndarray, "N T H W C"], targets: Any, config: GradCamConfig
+) -> Float[np.ndarray, "N t h w"]:
+    """Returns coarse Grad-CAM maps (see `GradCam`, which many batches should share)."""
     return GradCam(endpoint_fn, config)(clips, targets)
 
 
@@ -40,15 +43,17 @@ class GradCam:
         self._endpoint_fn, self._config = endpoint_fn, config
         self._traced = tf.function(self._outcome, autograph=False)
 
-    def __call__(self, clips: tf.Tensor, targets: Any) -> np.ndarray:
+    def __call__(
+        self, clips: Shaped[tf.Tensor | np.ndarray, "N T H W C"], targets: Any
+    ) -> Float[np.ndarray, "N t h w"]:
         """Explains clips; what comes out for a clip does not depend on the others.
 
         Args:
-          clips: what the function takes, `[N, T, H, W, C]`.
+          clips: what the function takes.
           targets: class to explain of each clip, int `[N]`.
 
         Returns:
-          Maps `[N, T', H', W']`, at least 0, not normalised; float64 where the activations are, else float32.
+          Maps at least 0, not normalised; float64 where the activations are, else float32.
 
         Raises:
           UserError: for a target that is no class, or activations that are not `[N, T', H', W', C]` or not used.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from jaxtyping import Float, Float64, Integer, Shaped
 
 from common import errors
 from common.explaining import mask_search, masks, perturbations
@@ -44,16 +45,18 @@ class _Ops:
 _OPS = _Ops()
 
 
-def perturb(clips: tf.Tensor, mask: tf.Tensor, kind: str) -> tf.Tensor:
+def perturb(
+    clips: Shaped[tf.Tensor | np.ndarray, "N T *frame"], mask: Float[tf.Tensor | np.ndarray, "N T"], kind: str
+) -> Float[tf.Tensor, "N T *frame"]:
     """Perturbs clips over time, differentiably in the mask: A(mask) · clips.
 
     Args:
-      clips: any dtype `[N, T, ...]`.
-      mask: float `[N, T]`, 0…1, 1 means perturbed.
+      clips: of any dtype.
+      mask: 0…1, 1 means perturbed.
       kind: name of the perturbation, one of `perturbations.KINDS`.
 
     Returns:
-      Of the mask's dtype, `[N, T, ...]`.
+      Perturbed clips, of the mask's dtype.
     """
     return _apply(perturbations.find(kind)(tf.convert_to_tensor(mask), _OPS), tf.convert_to_tensor(clips))
 
@@ -63,19 +66,21 @@ def _apply(matrix: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
     return tf.reshape(matrix @ frames, (-1, *clips.shape[1:]))
 
 
-def mask_loss(scores: tf.Tensor, mask: tf.Tensor, config: MaskConfig) -> tf.Tensor:
-    """Returns Eq. 1 of each clip, `[N]`: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
+def mask_loss(
+    scores: Float[tf.Tensor, " N"], mask: Float[tf.Tensor, "N T"], config: MaskConfig
+) -> Float[tf.Tensor, " N"]:
+    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
 
     Args:
-      scores: F_c, probability of the target class of the perturbed clips, `[N]`.
-      mask: `[N, T]`, 0…1.
+      scores: F_c, probability of the target class of the perturbed clips.
+      mask: 0…1.
       config: weights, power of the total variation, compat.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 
 
 def learn_masks(
-    score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
+    score_fn: ScoreFn, clips: tf.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
     """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
 
@@ -99,7 +104,7 @@ def learn_masks(
 
 
 def best_interval(
-    score_fn: ScoreFn, clips: tf.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
+    score_fn: ScoreFn, clips: tf.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> BestIntervals:
     """Returns the exact optimum of Eq. 1 among all T (T + 1) / 2 masks that are one interval (the oracle)."""
     return mask_search.best_intervals(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
@@ -127,7 +132,7 @@ class MaskSearch:
         self.checked = False  # Whether the model has passed the checks of `mask_search`.
         self._traced: dict[tuple, _Graphs] = {}
 
-    def on(self, clips: tf.Tensor, targets: np.ndarray) -> "Scorer":
+    def on(self, clips: tf.Tensor | np.ndarray, targets: Any) -> "Scorer":
         """Returns what the functions of `mask_search` are called with, after a few calls of the model to check it.
 
         Args:
@@ -246,7 +251,7 @@ def _check_constant(graph: Any) -> None:
 class Scorer:
     """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
 
-    def __init__(self, search: MaskSearch, clips: tf.Tensor, targets: np.ndarray) -> None:
+    def __init__(self, search: MaskSearch, clips: tf.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = tf.convert_to_tensor(clips), search.on_step
         self._iterations = search.config.iterations
         targets = mask_search.check_clips(tuple(self._clips.shape), targets)
@@ -267,14 +272,18 @@ class Scorer:
             mask_search.check_prepared(alone[0, targets[0]], float(own[0]))
             search.checked = True
 
-    def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
-        """Returns F_c, float64 `[M]`, of clips, int `[M]`, under masks, float `[M, T]`."""
+    def scores(
+        self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"], kind: str
+    ) -> Float64[np.ndarray, " M"]:
+        """Returns F_c of clips under masks."""
         matrices = perturbations.matrix(masks, kind)
         parts = [self._score(clip_indices[some], self._tensor(matrices[some])) for some in self._batches(clip_indices)]
         return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
-    def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns Eq. 1, float64 `[M]`, of masks, float `[M, T]`, on clips, int `[M]`, and its gradient `[M, T]`."""
+    def gradient(
+        self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"]
+    ) -> tuple[Float64[np.ndarray, " M"], Float64[np.ndarray, "M T"]]:
+        """Returns Eq. 1 of masks on clips, and its gradient in the masks."""
         parts = []
         for some in self._batches(clip_indices):
             prepared, targets = self._prepared(clip_indices[some])
@@ -282,8 +291,10 @@ class Scorer:
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
         return mask_search.check_finite(losses, "Losses"), gradients
 
-    def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns learnt masks `[M, T]` and loss traces `[M, iterations]`, float64, from logits, float `[M, T]`."""
+    def descend(
+        self, clip_indices: Integer[np.ndarray, " M"], start_logits: Float[np.ndarray, "M T"]
+    ) -> tuple[Float64[np.ndarray, "M T"], Float64[np.ndarray, "M iterations"]]:
+        """Returns learnt masks and loss traces."""
         parts = [
             self._descend(clip_indices[some], self._tensor(start_logits[some])) for some in self._batches(clip_indices)
         ]

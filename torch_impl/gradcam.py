@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import nn
 
 from common import errors
@@ -21,8 +22,10 @@ from torch_impl import layers, weights
 EndpointFn = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def gradcam(endpoint_fn: EndpointFn, clips: torch.Tensor, targets: Any, config: GradCamConfig) -> np.ndarray:
-    """Returns coarse Grad-CAM maps `[N, T', H', W']` (see `GradCam`, which many batches should share)."""
+def gradcam(
+    endpoint_fn: EndpointFn, clips: Shaped[torch.Tensor | np.ndarray, "N T H W C"], targets: Any, config: GradCamConfig
+) -> Float[np.ndarray, "N t h w"]:
+    """Returns coarse Grad-CAM maps (see `GradCam`, which many batches should share)."""
     return GradCam(endpoint_fn, config)(clips, targets)
 
 
@@ -37,15 +40,17 @@ class GradCam:
     def __init__(self, endpoint_fn: EndpointFn, config: GradCamConfig) -> None:
         self._endpoint_fn, self._config = endpoint_fn, config
 
-    def __call__(self, clips: torch.Tensor, targets: Any) -> np.ndarray:
+    def __call__(
+        self, clips: Shaped[torch.Tensor | np.ndarray, "N T H W C"], targets: Any
+    ) -> Float[np.ndarray, "N t h w"]:
         """Explains clips; what comes out for a clip does not depend on the others.
 
         Args:
-          clips: what the function takes, `[N, T, H, W, C]`.
+          clips: what the function takes.
           targets: class to explain of each clip, int `[N]`.
 
         Returns:
-          Maps `[N, T', H', W']`, at least 0, not normalised; float64 where the activations are, else float32.
+          Maps at least 0, not normalised; float64 where the activations are, else float32.
 
         Raises:
           UserError: for a target that is no class, or activations that are not `[N, T', H', W', C]` or not used.

@@ -10,9 +10,11 @@ probabilities will do as a model, and nothing but the mask is differentiated:
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Integer, Shaped
 
 from common.explaining import mask_search, masks, perturbations
 from common.explaining.mask_search import BestIntervals, LearntMasks
@@ -42,16 +44,18 @@ class _Ops:
 _OPS = _Ops()
 
 
-def perturb(clips: torch.Tensor, mask: torch.Tensor, kind: str) -> torch.Tensor:
+def perturb(
+    clips: Shaped[torch.Tensor, "N T *frame"], mask: Float[torch.Tensor, "N T"], kind: str
+) -> Float[torch.Tensor, "N T *frame"]:
     """Perturbs clips over time, differentiably in the mask: A(mask) · clips.
 
     Args:
-      clips: any dtype `[N, T, ...]`.
-      mask: float `[N, T]`, 0…1, 1 means perturbed.
+      clips: of any dtype.
+      mask: 0…1, 1 means perturbed.
       kind: name of the perturbation, one of `perturbations.KINDS`.
 
     Returns:
-      Of the mask's dtype, `[N, T, ...]`.
+      Perturbed clips, of the mask's dtype.
     """
     return _apply(perturbations.find(kind)(mask, _OPS), clips)
 
@@ -60,19 +64,21 @@ def _apply(matrix: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
     return (matrix @ clips.flatten(2).to(matrix.dtype)).view(-1, *clips.shape[1:])
 
 
-def mask_loss(scores: torch.Tensor, mask: torch.Tensor, config: MaskConfig) -> torch.Tensor:
-    """Returns Eq. 1 of each clip, `[N]`: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
+def mask_loss(
+    scores: Float[torch.Tensor, " N"], mask: Float[torch.Tensor, "N T"], config: MaskConfig
+) -> Float[torch.Tensor, " N"]:
+    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
 
     Args:
-      scores: F_c, probability of the target class of the perturbed clips, `[N]`.
-      mask: `[N, T]`, 0…1.
+      scores: F_c, probability of the target class of the perturbed clips.
+      mask: 0…1.
       config: weights, power of the total variation, compat.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 
 
 def learn_masks(
-    score_fn: ScoreFn, clips: torch.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
+    score_fn: ScoreFn, clips: torch.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
     """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
 
@@ -94,7 +100,7 @@ def learn_masks(
 
 
 def best_interval(
-    score_fn: ScoreFn, clips: torch.Tensor, targets: np.ndarray, config: MaskConfig, batch_size: int = 0
+    score_fn: ScoreFn, clips: torch.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> BestIntervals:
     """Returns the exact optimum of Eq. 1 among all T (T + 1) / 2 masks that are one interval (the oracle)."""
     return mask_search.best_intervals(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
@@ -121,7 +127,7 @@ class MaskSearch:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
         self.checked = False  # Whether the model has passed the checks of `mask_search`.
 
-    def on(self, clips: torch.Tensor, targets: np.ndarray) -> "Scorer":
+    def on(self, clips: torch.Tensor | np.ndarray, targets: Any) -> "Scorer":
         """Returns what the functions of `mask_search` are called with, after a few calls of the model to check it.
 
         Args:
@@ -206,7 +212,7 @@ class _Computation:
 class Scorer:
     """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
 
-    def __init__(self, search: MaskSearch, clips: torch.Tensor, targets: np.ndarray) -> None:
+    def __init__(self, search: MaskSearch, clips: torch.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = torch.as_tensor(clips), search.on_step
         targets = mask_search.check_clips(self._clips.shape, targets)
         self.num_clips, self.time = self._clips.shape[:2]
@@ -228,8 +234,10 @@ class Scorer:
                 mask_search.check_prepared(alone[0, targets[0]], own.item())
                 search.checked = True
 
-    def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
-        """Returns F_c, float64 `[M]`, of clips, int `[M]`, under masks, float `[M, T]`."""
+    def scores(
+        self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"], kind: str
+    ) -> Float64[np.ndarray, " M"]:
+        """Returns F_c of clips under masks."""
         matrices = perturbations.matrix(masks, kind)
         with self._computation.frozen(), torch.no_grad():
             parts = [
@@ -237,8 +245,10 @@ class Scorer:
             ]
         return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
-    def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns Eq. 1, float64 `[M]`, of masks, float `[M, T]`, on clips, int `[M]`, and its gradient `[M, T]`."""
+    def gradient(
+        self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"]
+    ) -> tuple[Float64[np.ndarray, " M"], Float64[np.ndarray, "M T"]]:
+        """Returns Eq. 1 of masks on clips, and its gradient in the masks."""
         parts = []
         with self._computation.frozen():
             for some in self._batches(clip_indices):
@@ -247,8 +257,10 @@ class Scorer:
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
         return mask_search.check_finite(losses, "Losses"), gradients
 
-    def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns learnt masks `[M, T]` and loss traces `[M, iterations]`, float64, from logits, float `[M, T]`."""
+    def descend(
+        self, clip_indices: Integer[np.ndarray, " M"], start_logits: Float[np.ndarray, "M T"]
+    ) -> tuple[Float64[np.ndarray, "M T"], Float64[np.ndarray, "M iterations"]]:
+        """Returns learnt masks and loss traces."""
         with self._computation.frozen():
             parts = [
                 self._descend(clip_indices[some], self._tensor(start_logits[some]))

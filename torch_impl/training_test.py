@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from common.clips import tiny_store_for_tests
+from common.command_line import command_lines_for_tests
 from common.models import canonical_weights, configs
 from common.runs import training_loop
 from common.runs.run_directory import RunDirectory
@@ -87,30 +88,39 @@ def test_training_then_evaluation_as_a_user_types_them(clips, tmp_path):
     assert result["forward"]["clips"] == 3 and result["framework"] == "torch"
 
 
-@pytest.mark.parametrize(("preset", "number"), [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014")])
-def test_describe_ends_with_the_parameters_that_the_paper_prints(preset, number):
-    done = subprocess.run(
-        command("train.py", f"--preset={preset}", "--describe"), check=True, capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == f"trainable parameters: {number}"
+_DESCRIBED = [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014")]
+_REFUSED = [
+    ("--preset=i3d_kth", "--preset=i3d_kth needs --clips=DIR"),
+    ("--clips=nowhere", "A clip store's dataset.json must be a readable JSON file"),
+    ("--clips=CLIPS --filters=3", "those of the preset's model, i3d. Received: --filters"),
+    ("--clips=CLIPS --dropout=1.5", "in [0, 1). Received: 1.5"),
+    ("--clips=CLIPS --run=CLIPS/dataset.json", "--run must be a folder that can be made"),
+    ("--clips=CLIPS --device=gpu", "With device=gpu there must be a GPU"),
+    ("--epochs=-1", "epochs"),
+    ("positional", "Arguments must be --flags. Received: positional"),
+]
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--preset=i3d_kth"], "--preset=i3d_kth needs --clips=DIR"),
-        (["--clips=nowhere"], "A clip store's dataset.json must be a readable JSON file"),
-        (["--clips=CLIPS", "--filters=3"], "those of the preset's model, i3d. Received: --filters"),
-        (["--clips=CLIPS", "--dropout=1.5"], "in [0, 1). Received: 1.5"),
-        (["--clips=CLIPS", "--run=CLIPS/dataset.json"], "--run must be a folder that can be made"),
-        (["--clips=CLIPS", "--device=gpu"], "With device=gpu there must be a GPU"),
-        (["--epochs=-1"], "epochs"),
-        (["positional"], "Arguments must be --flags. Received: positional"),
-    ],
-)
-def test_bad_flags_are_one_line_and_code_2_and_leave_nothing(clips, tmp_path, flags, message):
-    flags = [flag.replace("CLIPS", str(clips)) for flag in flags]
-    done = subprocess.run(command("train.py", *flags), cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and message in done.stderr
-    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture(scope="module")
+def answers(clips, tmp_path_factory):
+    """Flags of train.py, as one string -> what it answers to them."""
+    described = [f"--preset={preset} --describe" for preset, _ in _DESCRIBED]
+    flags = [*described, *(flags for flags, _ in _REFUSED)]
+    lines = [("train.py", line.replace("CLIPS", str(clips)).split()) for line in flags]
+    given = command_lines_for_tests.answers("torch_impl", lines, tmp_path_factory.mktemp("answers"))
+    return dict(zip(flags, given, strict=True))
+
+
+@pytest.mark.parametrize(("preset", "number"), _DESCRIBED)
+def test_describe_ends_with_the_parameters_that_the_paper_prints(answers, preset, number):
+    answer = answers[f"--preset={preset} --describe"]
+    assert answer.code == 0
+    assert answer.stdout.splitlines()[-1] == f"trainable parameters: {number}"
+
+
+@pytest.mark.parametrize(("flags", "message"), _REFUSED)
+def test_bad_flags_are_one_line_and_code_2_and_leave_nothing(answers, flags, message):
+    answer = answers[flags]
+    assert answer.code == 2 and message in answer.stderr
+    assert answer.stderr.count("\n") == 1 and "Traceback" not in answer.stderr
+    assert list(answer.folder.iterdir()) == []

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Integer, Shaped, UInt8
 
 from common import errors, files
 from common.clips.shards import SCHEMA_VERSION, Layout, ShardReader
@@ -84,7 +85,7 @@ def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
             counts=counts,
             layout=Layout(**layout, object_mask_shape=tuple(mask_shape) if mask_shape else None),
             class_names=tuple(values.pop("class_names")),
-            shards=tuple(Shard(**shard) for shard in values.pop("shards")),
+            shards=tuple(_shard(**line) for line in values.pop("shards")),
             **values,
         )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -94,9 +95,13 @@ def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
             raise errors.UserError(
                 f"A shard must be a file name and a split. Received: {shard.file!r}, {shard.split!r}"
             )
-        if not isinstance(shard.clips, int) or not isinstance(shard.sha256, str):
-            raise errors.UserError(f"A shard must have a number of clips and a SHA-256. Received: {shard}")
     return info
+
+
+def _shard(clips: object, sha256: object, **line: str) -> Shard:
+    if not isinstance(clips, int) or not isinstance(sha256, str):
+        raise errors.UserError(f"A shard must have a number of clips and a SHA-256. Received: {clips!r}, {sha256!r}")
+    return Shard(**line, clips=clips, sha256=sha256)
 
 
 class ClipStore:
@@ -145,8 +150,8 @@ class ClipStore:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def column(self, name: str) -> np.ndarray:
-        """Returns a column over all clips: [N, ...] (see `Clip` for names, shapes and units)."""
+    def column(self, name: str) -> Shaped[np.ndarray, "N ..."]:
+        """Returns a column over all clips (see `Clip` for names, shapes and units)."""
         if name not in self._shards[0].columns:
             raise errors.UserError(
                 f"The column must be one of {', '.join(self._shards[0].columns)}. Received: {name!r}"
@@ -163,13 +168,13 @@ class ClipStore:
                 f"Clips must be of the {self.split} split of {self.directory}. Received: {error}, which is not"
             ) from None
 
-    def read_into(self, index: int, out: np.ndarray) -> None:
-        """Reads clip `index` into `out`, uint8 [T, H, W, 3]. Safe to call from several threads at once."""
+    def read_into(self, index: int, out: UInt8[np.ndarray, "T H W 3"]) -> None:
+        """Reads clip `index` into `out`. Safe to call from several threads at once."""
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         self._shards[shard].read(int(index - self._starts[shard]), out)
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns uint8 [n, T, H, W, 3], the clips at `indices`."""
+    def read(self, indices: Sequence[int] | Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, "n T H W 3"]:
+        """Returns the clips at `indices`."""
         out = np.empty((len(indices), *self.info.layout.clip_shape), np.uint8)
         for index, clip in zip(indices, out, strict=True):
             self.read_into(int(index), clip)

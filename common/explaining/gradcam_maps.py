@@ -2,7 +2,8 @@
 
 L_ijt = ReLU(Σ_k w_k A_ijt^k), where w_k is the mean over i, j of the class score's gradient in A^k (Selvaraju et al.
 2017, arXiv:1610.02391, frame by frame). The printed equation has no ReLU; the text under it asks for one. A framework
-brings activations and gradients; all the rest is here, in NumPy.
+brings activations and gradients; all the rest is here, in NumPy. The sizes T', H', W' of activations and coarse maps
+are t, h, w in types, where T, H, W are those of the clip.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
 
 from common import errors
 from common.models import architectures, configs
@@ -67,8 +69,8 @@ def check_shapes(activations: tuple[int | None, ...], logits: tuple[int | None, 
         )
 
 
-def check_targets(targets: Any, num_clips: int, num_classes: int) -> np.ndarray:
-    """Returns target classes as int64 [N]; refuses what is not one class, 0…K-1, for each clip."""
+def check_targets(targets: Any, num_clips: int, num_classes: int) -> Int64[np.ndarray, " {num_clips}"]:
+    """Returns target classes as an array; refuses what is not one class, 0…K-1, for each clip."""
     array = np.asarray(targets)
     if array.shape != (num_clips,) or array.dtype.kind not in "iu" or not np.all((array >= 0) & (array < num_classes)):
         raise errors.UserError(
@@ -77,12 +79,14 @@ def check_targets(targets: Any, num_clips: int, num_classes: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def combine(activations: np.ndarray, gradients: np.ndarray, weights: str = "frame") -> np.ndarray:
-    """Returns Eq. 2, ReLU(Σ_k w_k A_k), coarse maps [N, T', H', W'], at least 0.
+def combine(
+    activations: Float[np.ndarray, "N t h w C"], gradients: Float[np.ndarray, "N t h w C"], weights: str = "frame"
+) -> Float[np.ndarray, "N t h w"]:
+    """Returns Eq. 2, ReLU(Σ_k w_k A_k), coarse maps, at least 0.
 
     Args:
-      activations: A, float [N, T', H', W', C].
-      gradients: of the class score in A, the same shape.
+      activations: A.
+      gradients: of the class score in A.
       weights: "frame" or "clip" (see `GradCamConfig`).
 
     Returns:
@@ -96,18 +100,17 @@ def combine(activations: np.ndarray, gradients: np.ndarray, weights: str = "fram
     return np.maximum(maps[..., 0], 0)
 
 
-def upsample(maps: np.ndarray, shape: tuple[int, int, int], time: str = "repeat") -> np.ndarray:
+def upsample(
+    maps: Float[np.ndarray, "N t h w"], shape: tuple[int, int, int], time: str = "repeat"
+) -> Float32[np.ndarray, "N T H W"]:
     """Brings coarse maps to the size of the clip.
 
     Space is bilinear between centres of pixels, and beyond the outermost ones constant.
 
     Args:
-      maps: float [N, T', H', W'].
+      maps: coarse maps.
       shape: T, H, W of the clip.
       time: "repeat" (frame t is coarse frame floor(t T' / T)) or "linear" (between centres, as in space).
-
-    Returns:
-      float32 [N, T, H, W].
     """
     errors.check_choice("time", time, TIMES)
     num_frames, height, width = shape
@@ -124,13 +127,13 @@ def upsample(maps: np.ndarray, shape: tuple[int, int, int], time: str = "repeat"
     return spatial[:, before] * (1 - share) + spatial[:, after] * share
 
 
-def normalize(maps: np.ndarray, per: str = "clip") -> np.ndarray:
-    """Returns maps [N, T, H, W], finite and at least 0, divided by the largest value of each clip or frame: 0…1.
+def normalize(maps: Float[np.ndarray, "N T H W"], per: str = "clip") -> Float[np.ndarray, "N T H W"]:
+    """Returns maps divided by the largest value of each clip or frame: 0…1.
 
     A map that is zero everywhere stays so (D17).
 
     Args:
-      maps: float.
+      maps: finite and at least 0.
       per: "clip" (frames of a clip can be compared) or "frame".
     """
     errors.check_choice("per", per, NORMALIZATIONS)
@@ -143,19 +146,19 @@ class Blobs:
     """What the map of one clip looks like.
 
     Attributes:
-      counts: int64 [T], blobs of each frame: 8-connected regions above the threshold.
-      areas: float64 [sum of counts], share of the frame that each blob covers, 0…1, frame after frame.
-      distances: float64 [T], of the map's centre of mass from the image centre, in units of half the image diagonal;
+      counts: blobs of each frame: 8-connected regions above the threshold.
+      areas: share of the frame that each blob covers, 0…1, frame after frame; B is the sum of the counts.
+      distances: of the map's centre of mass from the image centre, in units of half the image diagonal;
         NaN where the frame's map is zero everywhere.
     """
 
-    counts: np.ndarray
-    areas: np.ndarray
-    distances: np.ndarray
+    counts: Int64[np.ndarray, " T"]
+    areas: Float64[np.ndarray, " B"]
+    distances: Float64[np.ndarray, " T"]
 
 
-def blobs(map01: np.ndarray, threshold: float = BLOB_THRESHOLD) -> Blobs:
-    """Returns the blobs of a normalised map, float [T, H, W], 0…1, and how far from the centre its mass lies."""
+def blobs(map01: Float[np.ndarray, "T H W"], threshold: float = BLOB_THRESHOLD) -> Blobs:
+    """Returns the blobs of a normalised map, 0…1, and how far from the centre its mass lies."""
     areas = [_areas(frame) for frame in (map01 > threshold).astype(np.uint8)]
     return Blobs(np.array([len(frame) for frame in areas], np.int64), np.concatenate(areas), _distances(map01))
 

@@ -237,7 +237,7 @@ def _scores_of_all(scorer: Scorer, masks: np.ndarray, kind: str) -> np.ndarray:
     return scores[:, which.reshape(-1)]
 
 
-def check_clips(shape: tuple[int, ...], targets: np.ndarray) -> np.ndarray:
+def check_clips(shape: tuple[int, ...], targets: Any) -> np.ndarray:
     """Returns targets as int64 [N]; refuses clips that are not [N, T, …], or other targets."""
     targets = np.asarray(targets)
     if len(shape) < 3 or min(shape[:2]) < 1 or targets.shape != tuple(shape[:1]) or targets.dtype.kind not in "iu":

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float64, Shaped, UInt8
 
 from common import errors
 from common.explaining import perturbations
@@ -60,8 +61,8 @@ class MaskConfig:
             raise errors.UserError(f"iterations must be at least 1. Received: {self.iterations}")
 
 
-def difference_weights(time: int, compat: str) -> np.ndarray:
-    """Returns how often each difference m_(t+1) - m_t counts in the total variation, float64 [T - 1].
+def difference_weights(time: int, compat: str) -> Float64[np.ndarray, " {time}-1"]:
+    """Returns how often each difference m_(t+1) - m_t counts in the total variation.
 
     Once; in the released code twice, but for the first and the last (D13).
     """
@@ -72,35 +73,40 @@ def difference_weights(time: int, compat: str) -> np.ndarray:
 
 
 def total_variation(
-    masks: Any, beta: float, compat: str = "paper", ops: perturbations.Ops = perturbations.NUMPY_OPS
-) -> Any:
-    """Returns TV(m) [N] of masks [N, T]: arrays of NumPy, or of the framework that `ops` is for."""
+    masks: Float[Any, "N T"], beta: float, compat: str = "paper", ops: perturbations.Ops = perturbations.NUMPY_OPS
+) -> Float[Any, " N"]:
+    """Returns TV(m) of masks: arrays of NumPy, or of the framework that `ops` is for."""
     weights = ops.constant(difference_weights(masks.shape[1], compat)[:, None], masks)
     return (abs(masks[:, 1:] - masks[:, :-1]) ** beta @ weights)[:, 0]
 
 
-def mask_loss(scores: Any, masks: Any, config: MaskConfig, ops: perturbations.Ops = perturbations.NUMPY_OPS) -> Any:
-    """Returns Eq. 1 [N] of class scores F_c [N] under masks [N, T]."""
+def mask_loss(
+    scores: Float[Any, " N"],
+    masks: Float[Any, "N T"],
+    config: MaskConfig,
+    ops: perturbations.Ops = perturbations.NUMPY_OPS,
+) -> Float[Any, " N"]:
+    """Returns Eq. 1 of class scores F_c under masks."""
     length = (abs(masks) @ ops.constant(np.ones((masks.shape[1], 1)), masks))[:, 0]
     variation = total_variation(masks, config.beta, config.compat, ops)
     return config.lambda_1 * length + config.lambda_2 * variation + scores
 
 
-def snap(masks: np.ndarray) -> np.ndarray:
-    """Returns masks as 0 and 1, uint8 of the same shape: 1 above 0.5."""
+def snap(masks: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Returns masks as 0 and 1: 1 above 0.5."""
     return (np.asarray(masks) > SNAP_THRESHOLD).astype(np.uint8)
 
 
-def coherent_runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Returns the maximal runs of ones of a snapped mask [T] as (start, stop), stop excluded."""
+def coherent_runs(mask: Shaped[np.ndarray, " T"]) -> list[tuple[int, int]]:
+    """Returns the maximal runs of ones of a snapped mask as (start, stop), stop excluded."""
     padded = np.concatenate([[0], np.asarray(mask) != 0, [0]]).astype(int)
     edges = np.diff(padded)
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
 
 
-def interval_mask(start: int, stop: int, time: int) -> np.ndarray:
-    """Returns the mask, float64 [T], that is 1 in frames start…stop - 1."""
+def interval_mask(start: int | np.integer, stop: int | np.integer, time: int) -> Float64[np.ndarray, " {time}"]:
+    """Returns the mask that is 1 in frames start…stop - 1."""
     places = np.arange(time)
     return ((places >= start) & (places < stop)).astype(float)
 

@@ -9,9 +9,10 @@ paper's `freeze` and `reverse` there are four for its section 6.2, "other noise 
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from common import errors
 
@@ -19,6 +20,7 @@ REVERSE_THRESHOLD = 0.1  # A frame counts as masked for `reverse` above it (rele
 _BLUR_FRAMES = 2.0  # Standard deviation of `blur` in frames of the clip.
 
 
+@runtime_checkable  # For the tests, which check the types of calls.
 class Ops(Protocol):
     """What a kind may use besides operators, comparisons and slices; NumPy's meaning of each."""
 
@@ -35,7 +37,7 @@ class Ops(Protocol):
         """Returns the largest values along an axis."""
 
 
-Kind = Callable[[Any, Ops], Any]
+Kind = Callable[[Float[Any, "N T"], Ops], Float[Any, "N T T"]]
 
 KINDS: dict[str, Kind] = {}
 
@@ -56,7 +58,7 @@ def find(name: str) -> Kind:
 
 
 @register
-def freeze(mask: Any, ops: Ops) -> Any:
+def freeze(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
     """Repeats the frame before: p_t = (1 - m_t) x_t + m_t p_(t-1), and p_0 = x_0 (the paper's pseudocode)."""
     time = mask.shape[1]
     eye = np.eye(time)
@@ -70,7 +72,7 @@ def freeze(mask: Any, ops: Ops) -> Any:
 
 
 @register
-def reverse(mask: Any, ops: Ops) -> Any:
+def reverse(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
     """Reverses each maximal run of m > 0.1: a frame of its first half and its mirror image swap.
 
     Both are blended with the mask value of the first half, as in the released code (D12), so the second half has no
@@ -100,7 +102,7 @@ def reverse(mask: Any, ops: Ops) -> Any:
 
 
 @register
-def shuffle(mask: Any, ops: Ops) -> Any:
+def shuffle(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
     """Puts another frame in a frame's place: p_t = (1 - m_t) x_t + m_t x_s(t), s one fixed cycle through all frames."""
     time = mask.shape[1]
     # A cycle leaves no frame in its place.
@@ -111,7 +113,7 @@ def shuffle(mask: Any, ops: Ops) -> Any:
 
 
 @register
-def blur(mask: Any, ops: Ops) -> Any:
+def blur(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
     """Blurs over time: a masked frame is a Gaussian mean, of 2 frames' standard deviation, of those around it."""
     places = np.arange(mask.shape[1])
     weights = np.exp(-0.5 * ((places[:, None] - places) / _BLUR_FRAMES) ** 2)
@@ -119,14 +121,14 @@ def blur(mask: Any, ops: Ops) -> Any:
 
 
 @register
-def mean(mask: Any, ops: Ops) -> Any:
+def mean(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
     """Replaces by the mean of all frames, which knows no time."""
     time = mask.shape[1]
     return _blend(mask, np.full((time, time), 1 / time), ops)
 
 
 @register
-def blank(mask: Any, ops: Ops) -> Any:
+def blank(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
     """Replaces by a black frame."""
     time = mask.shape[1]
     return _blend(mask, np.zeros((time, time)), ops)
@@ -142,7 +144,7 @@ class _NumPyOps:
     def constant(self, values: np.ndarray, like: np.ndarray) -> np.ndarray:
         return np.asarray(values, like.dtype)
 
-    def where(self, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def where(self, condition: np.ndarray, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
         return np.where(condition, x, y)
 
     def stack(self, arrays: list[np.ndarray], axis: int) -> np.ndarray:
@@ -155,17 +157,19 @@ class _NumPyOps:
 NUMPY_OPS: Ops = _NumPyOps()
 
 
-def matrix(mask: np.ndarray, kind: str) -> np.ndarray:
-    """Returns A(m), of the mask's dtype [N, T, T], of masks float [N, T]."""
+def matrix(mask: Float[np.ndarray, "N T"], kind: str) -> Float[np.ndarray, "N T T"]:
+    """Returns A(m), of the mask's dtype."""
     return find(kind)(mask, NUMPY_OPS)
 
 
-def perturb(clips: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
-    """Returns perturbed clips, of the mask's dtype [N, T, ...]: the NumPy reference of both builds' `perturb`.
+def perturb(
+    clips: Shaped[np.ndarray, "N T *frame"], mask: Float[np.ndarray, "N T"], kind: str
+) -> Float[np.ndarray, "N T *frame"]:
+    """Returns perturbed clips, of the mask's dtype: the NumPy reference of both builds' `perturb`.
 
     Args:
-      clips: any dtype [N, T, ...].
-      mask: float [N, T], 0…1, 1 means perturbed.
+      clips: of any dtype.
+      mask: 0…1, 1 means perturbed.
       kind: name of the perturbation, one of `KINDS`.
     """
     frames = clips.reshape(*clips.shape[:2], -1).astype(mask.dtype)

@@ -3,6 +3,7 @@
 import csv
 import pathlib
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -200,3 +201,9 @@ def _halved(frames):
     """Means of 2x2 px, [T, H / 2, W / 2, 3]."""
     time, height, width, channels = frames.shape
     return frames.reshape(time, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4), dtype=np.float32)
+
+
+def test_the_test_run_checks_shapes_and_dtypes():
+    for clips, mask in (((2, 4, 3), np.zeros((2, 5))), ((2, 4, 3), np.zeros((1, 4))), ((2, 4), np.zeros((2, 4), int))):
+        with pytest.raises(jaxtyping.TypeCheckError):
+            perturbations.perturb(np.zeros(clips), mask, "freeze")

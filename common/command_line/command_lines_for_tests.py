@@ -1,0 +1,59 @@
+"""For tests: what scripts of a build answer to command lines, without loading its framework for each."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_FORKS = """
+import importlib, json, os, runpy, sys
+importlib.import_module(sys.argv[1] + ".training")
+for number, (script, flags) in enumerate(json.loads(sys.argv[2])):
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+        os.mkdir(str(number))
+        os.chdir(str(number))
+        sys.argv = [script, *flags]
+        runpy.run_path(script, run_name="__main__")
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+class Answer(NamedTuple):
+    """The exit status of a command line, what it wrote, and the folder it ran in, which was empty."""
+
+    code: int
+    stdout: str
+    stderr: str
+    folder: pathlib.Path
+
+
+def answers(build: str, lines: Sequence[tuple[str, Sequence[str]]], folder: pathlib.Path) -> list[Answer]:
+    """Runs command lines one after another, each in a fork of one process that has loaded the framework of a build.
+
+    Args:
+      build: "torch_impl" or "tf_impl".
+      lines: file name of a script of the build, and its flags.
+      folder: for what they write; must be empty.
+    """
+    full = [(str(_ROOT / build / script), list(flags)) for script, flags in lines]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[0] = {str(_ROOT)!r}\n{_FORKS}", build, json.dumps(full)],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert not done.stderr, done.stderr
+    given = []
+    for number, code in enumerate(done.stdout.split()):
+        stdout, stderr = ((folder / f"{number}.{stream}").read_text() for stream in ("stdout", "stderr"))
+        given.append(Answer(int(code), stdout, stderr, folder / str(number)))
+    return given
