@@ -1,4 +1,4 @@
-"""How good are the learnt masks? Reads explanations files of clips with ground truth and prints what they are held to.
+"""How good are the learnt masks? Compares explanations files with the ground truth of their clips.
 
 For each file: the share of correctly classified moving clips whose learnt mask is within 5 % of the oracle's Eq. 1 or
 better; temporal IoU and average precision beside random and centred masks of the same length; how far the mask moves

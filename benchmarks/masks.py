@@ -5,7 +5,7 @@ iteration on one clip.
 
 Plain: one clip at a time through an ordinary port of the model (`plain_torch.py`, `plain_tf.py`) in inference mode; the
 frame loop of the paper's pseudocode; the framework's Adam on the mask. The gradients of the model's weights are
-computed too: `backward` in PyTorch does that unless it is told not to, and in TensorFlow they are asked of the tape and
+computed too: `backward` in PyTorch does that by default, and in TensorFlow they are asked of the tape and
 returned from the `tf.function` of a step, whose graph would drop them otherwise.
 
 Ours: `MaskSearch` on our model, frozen, with --batch clips at once.
@@ -54,7 +54,7 @@ _HEAD_SCALE = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a worker is told, and what follows from it.
+    """The settings of a worker, and what follows from them.
 
     Attributes:
       framework: one of `FRAMEWORKS`.

@@ -1,4 +1,4 @@
-"""What a user did wrong, told in one line."""
+"""Errors in what a user gave, reported on one line."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raises a `UserError` if the value called `name` is none of the choices."""
+    """Raises a `UserError` if the value called `name` is not one of the choices."""
     known = list(choices)
     if value not in known:
         raise UserError(f"{name} must be one of {', '.join(known)}. Received: {value!r}")

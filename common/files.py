@@ -78,7 +78,7 @@ def read_json(path: pathlib.Path, what: str, schema_version: int | None = None) 
       schema_version: that the field "schema_version" must have; None for a file without versions.
 
     Raises:
-      errors.UserError: for a file that cannot be read, is no JSON (NaN is none), or has another schema version.
+      errors.UserError: for a file that cannot be read, is not valid JSON (NaN is not), or has another schema version.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)

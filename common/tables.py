@@ -105,7 +105,7 @@ class Table:
 
 
 def write_text(table: Table, left: Collection[int] = (0,), signs: Signs = TERMINAL) -> str:
-    """Returns a table as lines: titles, then a line a row, two blanks between columns, none at the end of a line.
+    """Returns a table as lines: titles, then one line per row, two blanks between columns, none at the end of a line.
 
     Args:
       table: the table.

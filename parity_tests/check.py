@@ -135,7 +135,7 @@ def work(values: dict[str, str]) -> None:
 
 
 def _rows(ours: Any, theirs: Any, precision: str) -> list[dict[str, Any]]:
-    """Returns a row a quantity, in the order in which the model computes them."""
+    """Returns one row per quantity, in the order in which the model computes them."""
     if ours.files != theirs.files:
         raise errors.UserError(
             f"Both must compute the same quantities. Received: {set(ours.files) ^ set(theirs.files)}"

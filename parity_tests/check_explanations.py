@@ -15,7 +15,7 @@ from common.explaining.explanations import Explanations
 from common.tables import Column, Table
 from parity_tests import compare, tolerances
 
-# Column -> the limit it is held to; None: equal.
+# Column -> limit of the difference; None: equal.
 _COLUMNS: dict[str, str | None] = {
     "label": None,
     "prediction": None,
@@ -113,7 +113,7 @@ def _finite(value: float) -> float | None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns a comparison as text: a row a column of the file, and of each the worst clip."""
+    """Returns a comparison as text: one row per column of the file, with the worst clip of each."""
     columns = (
         *(Column("per clip"), Column("median", ".1e"), Column("worst", ".1e"), Column("limit", ".0e")),
         *(Column("clips beyond", "d"), Column("worst clip")),

@@ -23,7 +23,7 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
     """Explains clips of a run (see `explanation_loop.explain`).
 
     Args:
-      settings: what and how.
+      settings: what to explain, and how.
       device: "auto", "cpu" or "gpu".
     """
     return explanation_loop.explain(settings, functools.partial(Explainer, device=device))
@@ -33,7 +33,7 @@ def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -
     """Gathers evidence about a run's explanations (see `evidence.gather`).
 
     Args:
-      settings: about what.
+      settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
     """
     return evidence.gather(settings, functools.partial(Explainer, device=device))
@@ -95,7 +95,7 @@ class Explainer:
         self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
 
     def versions(self) -> dict[str, str]:
-        """Returns name -> version of what runs."""
+        """Returns the versions of the libraries in use, by name."""
         return training.versions()
 
     def free_memory(self) -> tuple[int, bool]:
@@ -108,7 +108,7 @@ class Explainer:
             return tf.cast(tf.nn.softmax(self._logits(frames)), tf.float64).numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
-        """Returns what the functions of `mask_search` learn masks with for clips and their target classes, int [n]."""
+        """Returns a `mask_search.Scorer` for clips and their target classes, int [n]."""
         return self._search.on(self._clips(frames), targets)
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:

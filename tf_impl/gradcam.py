@@ -56,7 +56,7 @@ class GradCam:
           Maps at least 0, not normalised; float64 where the activations are, else float32.
 
         Raises:
-          UserError: for a target that is no class, or activations that are not `[N, T', H', W', C]` or not used.
+          UserError: for a target that is not a class, or activations that are not `[N, T', H', W', C]` or not used.
         """
         clips = tf.convert_to_tensor(clips)
         specs = tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64)

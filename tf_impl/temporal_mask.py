@@ -91,14 +91,14 @@ def learn_masks(
         graph; a Keras model is called without `training`, which is inference mode.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
       targets: int `[N]`, class whose score is to fall.
-      config: how.
+      config: how masks are learnt.
       batch_size: clips at a time; 0 for all.
 
     Returns:
       Masks, loss traces and scores.
 
     Raises:
-      errors.UserError: for clips or targets of another shape, or scores that are not finite or not one a class.
+      errors.UserError: for clips or targets of another shape, or scores that are not finite or not one per class.
     """
     return mask_search.learn_masks(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
 
@@ -116,7 +116,7 @@ class MaskSearch:
     Args:
       score_fn: see `learn_masks`. If it also has `prepare(clips)` and `perturbed(prepared, matrix)`, which returns what
         it would for matrix · clips, these are used: what all perturbations of a clip share is then computed once.
-      config: how.
+      config: how masks are learnt.
       batch_size: clips at a time; 0 for all that are given.
       on_step: called with a number of clips after each of their steps of the descent, for a progress bar.
     """
@@ -133,7 +133,7 @@ class MaskSearch:
         self._traced: dict[tuple, _Graphs] = {}
 
     def on(self, clips: tf.Tensor | np.ndarray, targets: Any) -> "Scorer":
-        """Returns what the functions of `mask_search` are called with, after a few calls of the model to check it.
+        """Returns a `Scorer` for the functions of `mask_search`; the first call checks the model.
 
         Args:
           clips: `[N, T, H, W, C]`, any dtype.
@@ -177,7 +177,7 @@ class _Computation:
         return tf.cast(_of_targets(perturbed(prepared, matrix), targets), matrix.dtype)
 
     def gradient(self, prepared: tf.Tensor, targets: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns Eq. 1 `[N]` of masks `[N, T]`, and its gradient in them `[N, T]`."""
+        """Returns Eq. 1 `[N]` of masks `[N, T]`, and its gradient with respect to them `[N, T]`."""
         return self._loss_and_gradient(prepared, targets, mask, tf.identity)
 
     def step(

@@ -53,7 +53,7 @@ class GradCam:
           Maps at least 0, not normalised; float64 where the activations are, else float32.
 
         Raises:
-          UserError: for a target that is no class, or activations that are not `[N, T', H', W', C]` or not used.
+          UserError: for a target that is not a class, or activations that are not `[N, T', H', W', C]` or not used.
         """
         with torch.inference_mode(False), torch.enable_grad():
             logits, activations = self._endpoint_fn(torch.as_tensor(clips))

@@ -16,7 +16,7 @@ transposed convolution and dz̃_t the gradient in the gates before their activat
     dz_t = dz̃_t                                         dU = Σ_t dz̃_t ⋆ h_(t-1)
 
 with c_(-1) = h_(-1) = 0 and ⋆ the correlation that gives a convolution's kernel gradient. Autograd would compute T - 1
-such kernel gradients, one a step; here one convolution over all steps gives their sum, which is why it is written out
+such kernel gradients, one per step; here one convolution over all steps gives their sum, which is why it is written out
 (`run`). Shapes: z, z̃ and gates `[T, N, 4 F, H, W]` in the order i, f, g, o; h and c `[T, N, F, H, W]`;
 U `[4 F, F, h, w]`. Everything is in the dtype of the convolutions.
 """

@@ -16,14 +16,14 @@ def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, de
 
     Args:
       config: model and training.
-      settings: where and how.
+      settings: where to train, and how.
       device: "auto", "cpu" or "gpu".
     """
     training_loop.train(config, settings, lambda final: Trainer(final, device))
 
 
 def versions() -> dict[str, str]:
-    """Returns name -> version of what runs."""
+    """Returns the versions of the libraries in use, by name."""
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
 
 
@@ -38,7 +38,7 @@ class Trainer:
         self.optimizer = optimizers.Optimizer(weights.trainable(self.model), config)
 
     def versions(self) -> dict[str, str]:
-        """Returns name -> version of what runs."""
+        """Returns the versions of the libraries in use, by name."""
         return versions()
 
     def train_step(

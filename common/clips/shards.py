@@ -1,6 +1,6 @@
 """One shard of a clip store: an HDF5 file of clips, written whole or not at all, and read by many threads.
 
-A clip is uint8 [T, H, W, 3], RGB. Pixels lie in the file either as they are, one chunk a clip (`raw`), or as JPEG
+A clip is uint8 [T, H, W, 3], RGB. Pixels lie in the file either as they are, one chunk per clip (`raw`), or as JPEG
 frames laid end to end (`jpeg`). HDF5 says where; the bytes themselves are read with `pread`, so threads read and decode
 at once, and no handle has to survive a fork or a pickle.
 """
@@ -74,8 +74,8 @@ class Clip:
       source_time: float64 [T], its presentation time in seconds.
       source_frames: number of frames of the source (or of the sequence cut from it).
       source_fps: frames per second of the source.
-      salient: uint8 [T], 1 where the frame carries the evidence for the class; None where nobody knows.
-      object_mask: uint8 [T, h, w], 1 where the moving object is; None where nobody knows.
+      salient: uint8 [T], 1 where the frame carries the evidence for the class; None if unknown.
+      object_mask: uint8 [T, h, w], 1 where the moving object is; None if unknown.
     """
 
     frames: np.ndarray
@@ -304,7 +304,7 @@ def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
     frames = hdf5.dataset(file, "frames")
     if frames.dtype != np.uint8 or frames.shape[1:] != layout.clip_shape or frames.chunks != (1, *layout.clip_shape):
         raise errors.UserError(
-            f"Raw frames must be uint8 [N, {', '.join(map(str, layout.clip_shape))}], one chunk a clip. "
+            f"Raw frames must be uint8 [N, {', '.join(map(str, layout.clip_shape))}], one chunk per clip. "
             f"Received: {frames.dtype} {list(frames.shape)}, chunks {frames.chunks} in {file.filename}"
         )
     size = int(np.prod(layout.clip_shape))

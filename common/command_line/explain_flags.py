@@ -15,8 +15,10 @@ DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to c
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
-_LIMIT = flags.DEFINE_integer("limit", 0, "Of the chosen clips the first so many; 0: all.", lower_bound=0)
-_PER_CLASS = flags.DEFINE_integer("limit_per_class", 0, "Of each class the first so many; 0: all.", lower_bound=0)
+_LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
+_PER_CLASS = flags.DEFINE_integer(
+    "limit_per_class", 0, "Clips of each class at most, the first ones; 0: all.", lower_bound=0
+)
 _VIDEO_IDS = flags.DEFINE_list("video_ids", [], "Only these clips, separated by commas.")
 _CLASSES = flags.DEFINE_list("classes", [], "Only clips of these classes: names or numbers, separated by commas.")
 _TARGET = flags.DEFINE_enum("target", "guess", list(TARGETS), "Class to explain: the model's guess, or the label.")

@@ -30,11 +30,13 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
     "Minutes between checkpoints inside an epoch; each epoch ends with one.",
     lower_bound=0.0,
 )
-_MAX_STEPS = flags.DEFINE_integer("max_steps", 0, "Stop, with a checkpoint, after so many steps; 0: no.", lower_bound=0)
+_MAX_STEPS = flags.DEFINE_integer(
+    "max_steps", 0, "Stop with a checkpoint after this many steps; 0: no limit.", lower_bound=0
+)
 
 _TRAIN_FLAGS = {
     "epochs": flags.DEFINE_integer("epochs", None, "Passes over the training split.", lower_bound=0),
-    "batch_size": flags.DEFINE_integer("batch_size", None, "Clips a step.", lower_bound=1),
+    "batch_size": flags.DEFINE_integer("batch_size", None, "Clips per step.", lower_bound=1),
     "optimizer": flags.DEFINE_enum("optimizer", None, ["adam", "sgd"], "Optimiser."),
     "learning_rate": flags.DEFINE_float("learning_rate", None, "Learning rate at the start."),
     "momentum": flags.DEFINE_float("momentum", None, "Momentum of SGD, in [0, 1)."),
@@ -43,7 +45,7 @@ _TRAIN_FLAGS = {
         "plateau_patience", None, "Epochs without a better validation loss before the rate falls.", lower_bound=1
     ),
     "plateau_factor": flags.DEFINE_float("plateau_factor", None, "What the rate is multiplied by then."),
-    "seed": flags.DEFINE_integer("seed", None, "Of weights, order and dropout.", lower_bound=0),
+    "seed": flags.DEFINE_integer("seed", None, "Seed of initial weights, batch order and dropout.", lower_bound=0),
     "precision": flags.DEFINE_enum("precision", None, list(configs.PRECISIONS), "Precision of the computation."),
 }
 _MODEL_FLAGS = {

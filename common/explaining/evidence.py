@@ -67,7 +67,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
     """Computes the evidence; writes and returns what `evidence.json` holds.
 
     Args:
-      settings: about what.
+      settings: what to gather evidence about.
       make_explainer: builds the framework's explainer.
 
     Returns:
@@ -204,7 +204,7 @@ def _randomization(
     mask_config: MaskConfig,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Returns a row a level: "layers" drawn anew, "from" which on, and how like the explanations are to the model's.
+    """Returns one row for each level: number of "layers" drawn anew, "from" which on, and how similar explanations are.
 
     "gradcam": rank correlation of the coarse maps, "mask": IoU of the snapped masks; a value a clip, None where one
     map is constant.

@@ -1,9 +1,9 @@
 """The evidence on a run's explanations, `evidence.json`: written, read and refused here; `evidence` says what it means.
 
 An object with schema_version, run, model, framework, explanations (name of their file), video_ids, curves (deletion
-and insertion -> kind of perturbation -> order of frames -> mean [T + 1] and areas, one a clip), randomization (a row a
-level: layers, from, gradcam and mask, a value a clip, null where it is not defined) and restarts (starts; mask and
-loss, a value a clip and start).
+and insertion -> kind of perturbation -> order of frames -> mean [T + 1] and areas, one per clip), randomization (one
+row per level: layers, from, gradcam and mask, a value for each clip, null where it is not defined) and restarts
+(starts; mask and loss, a value for each clip and start).
 """
 
 import pathlib

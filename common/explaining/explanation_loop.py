@@ -36,12 +36,12 @@ _MOST_CLIPS = 64
 
 
 class Explainer(Protocol):
-    """What a framework brings: a trained model, and how it is explained. Frames are uint8 [n, T, H, W, 3]."""
+    """A trained model and what explains it, implemented by each framework. Frames are uint8 [n, T, H, W, 3]."""
 
     framework: str
 
     def versions(self) -> dict[str, str]:
-        """Returns name -> version of what runs."""
+        """Returns the versions of the libraries in use, by name."""
 
     def free_memory(self) -> tuple[int, bool]:
         """Returns the bytes that are free where it computes, and whether that is a GPU."""
@@ -50,7 +50,7 @@ class Explainer(Protocol):
         """Returns the softmax, float64 [n, K]."""
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> mask_search.Scorer:
-        """Returns what the functions of `mask_search` learn masks with for clips and their target classes, int [n]."""
+        """Returns a `mask_search.Scorer` for clips and their target classes, int [n]."""
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""
@@ -71,8 +71,8 @@ class ExplainSettings:
       run: run directory, of either framework.
       clips: folder of the clip store, or None for the one the run was trained on.
       split: of the clips.
-      limit: of the clips chosen by what follows, the first so many; 0 for all.
-      limit_per_class: of each class the first so many; 0 for all.
+      limit: number of clips at most, the first of those chosen by what follows; 0 for all.
+      limit_per_class: number of clips of each class at most, the first ones; 0 for all.
       video_ids: only these clips, or () for all.
       classes: only clips of these classes (names, or numbers as text), or () for all.
       target: class whose score is explained: "guess" (the model's, on the clean clip) or "label".
@@ -115,7 +115,7 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
     """Explains clips of a run and writes `explanations.h5`; goes on where an earlier, killed call stopped.
 
     Args:
-      settings: what and how.
+      settings: what to explain, and how.
       make_explainer: builds the framework's explainer.
 
     Returns:
@@ -315,7 +315,7 @@ class _Parts:
         """Writes the whole file from its parts, and removes them."""
         whole = explanations.concatenate([explanations.read(self.path(number)) for number in range(len(self.indices))])
         explanations.write(self._out, whole)
-        for number in range(len(self.indices)):  # The plan goes last: without it nobody knows of what a part is.
+        for number in range(len(self.indices)):  # The plan goes last: it says which clips each part holds.
             self.path(number).unlink()
         shutil.rmtree(self.folder)
         return whole

@@ -102,7 +102,7 @@ class _GroundTruth:
         num_frames = explanations["mask"].shape[1]
         if store.info.layout.frames != num_frames:
             raise errors.UserError(
-                f"Explanations of clips of {num_frames} frames are told with such clips. "
+                f"Clips must have {num_frames} frames, as in the explanations. "
                 f"Received: {store.info.layout.frames} frames in {store.directory}"
             )
         self._places = [places[video_id] for video_id in explanations["video_id"]]
@@ -163,7 +163,7 @@ def _interval_ious(salient: np.ndarray, length: int) -> np.ndarray:
 
 
 def _precision_of_order(salient: np.ndarray) -> float:
-    """Returns the average precision of frames in order, bool [T], of which no two are equal."""
+    """Returns the average precision of frames in order, bool [T], no two of them equal."""
     return float((np.cumsum(salient) / np.arange(1, len(salient) + 1))[salient].mean())
 
 
@@ -253,7 +253,7 @@ def _or_none(value: float) -> float | None:
 
 
 def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
-    """Returns means of runs side by side, as text: a row a run, the same for ground truth, then each run's classes.
+    """Returns means of runs side by side, as text: one row per run, the same for ground truth, then each run's classes.
 
     RS/FS is the ratio of means (see `summary`); "correct" is a number of clips.
 

@@ -286,7 +286,7 @@ def test_a_store_of_other_clips_is_refused(tmp_path):
     store = stored(tmp_path / "clips", np.ones((2, 4)), np.ones((2, 4, 2, 2)))
     with pytest.raises(errors.UserError, match="Received: validation of .*clips without 1 of them, first '2'"):
         clip_statistics(explained(3), store)
-    with pytest.raises(errors.UserError, match="clips of 5 frames are told with such clips. Received: 4 frames"):
+    with pytest.raises(errors.UserError, match="Clips must have 5 frames, as in the explanations. Received: 4 frames"):
         clip_statistics(explained(1, clip_shape=(5, 4, 4)), store)
 
 

@@ -1,4 +1,4 @@
-"""The explanations file, `explanations.h5`: a row a clip, written once, whole, and read by reports and comparisons.
+"""The explanations file, `explanations.h5`: one row per clip, written once, whole, and read by reports and comparisons.
 
 | dataset | dtype, shape | meaning |
 |---|---|---|

@@ -52,7 +52,7 @@ def default_endpoint(model_config: configs.ModelConfig) -> str:
 
 
 def find_endpoint(model_config: configs.ModelConfig, endpoint: str) -> str:
-    """Returns the endpoint of a name, for "" the paper's; refuses what is no endpoint [T', H', W', C] of the model."""
+    """Returns the endpoint of a name, for "" the paper's; refuses names of no endpoint [T', H', W', C] of the model."""
     names = [layer.name for layer in architectures.layers(model_config) if len(layer.output_shape) == 4]
     if not endpoint:
         return default_endpoint(model_config)

@@ -1,7 +1,7 @@
 """Learning a temporal mask (section 3.1): where the search starts, its descent by Adam, the exact oracle, the result.
 
-No function here knows a model: a build brings a `Scorer`, which holds one model, N clips and their target classes, and
-the functions of this module are called with it:
+No function here knows a model: each build implements a `Scorer`, which holds one model, N clips and their target
+classes, and the functions of this module are called with it:
 
     scorer = temporal_mask.MaskSearch(score_fn, config).on(clips, targets)   # torch_impl or tf_impl
     oracle = best_intervals(scorer, config)
@@ -32,7 +32,7 @@ _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added
 
 
 class Scorer(Protocol):
-    """One model, N clips and a target class for each: what a build brings.
+    """One model, N clips and a target class for each; implemented by each build.
 
     `clip_indices`, int [M], say for each of M masks which of the N clips it is for.
     """
@@ -44,7 +44,7 @@ class Scorer(Protocol):
         """Returns F_c, float64 [M], of clips under masks, float [M, T], perturbed with a kind of `perturbations`."""
 
     def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns Eq. 1, float64 [M], of masks, float [M, T], and its gradient in them, float64 [M, T]."""
+        """Returns Eq. 1, float64 [M], of masks, float [M, T], and its gradient with respect to them, float64 [M, T]."""
 
     def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes the steps of Adam from mask logits, float [M, T].
@@ -56,14 +56,14 @@ class Scorer(Protocol):
 
 def adam_corrections(step: int) -> tuple[float, float]:
     """Returns Adam's bias corrections of its running mean and square in step 1, 2, 3 and so on."""
-    # In float64, whatever the mask's dtype: 1 - 0.999 in float32 is off by 6e-5 of itself.
+    # In float64, whatever the mask's dtype: 1 - 0.999 in float32 has a relative error of 6e-5.
     return 1 - _ADAM_BETA_1**step, 1 - _ADAM_BETA_2**step
 
 
 def adam_step(
     state: tuple[Any, Any, Any], gradient: Any, corrections: tuple[Any, Any], learning_rate: float
 ) -> tuple[Any, Any, Any]:
-    """Takes one step of Adam (Kingma & Ba 2015) as PyTorch defines it (D8); elementwise, so clips do not meet.
+    """Takes one step of Adam (Kingma & Ba 2015) as PyTorch defines it (D8); elementwise, so clips are independent.
 
     Args:
       state: what is learnt, and running means of its gradient and the gradient's square, at first 0; any one shape.
@@ -160,7 +160,7 @@ def _released_windows(scorer: Scorer, original: np.ndarray, drops: np.ndarray) -
     """Returns which window the released code starts from, int [N] (D14).
 
     Of the windows that lack 1, 2 … T // 2 - 1 frames at either end it takes the first whose share of the full mask's
-    drop is below 90 %, or the last. The full mask freezes, whatever the kind; drops below 0 are divided all the same.
+    drop is below 90 %, or the last. The full mask freezes, whatever the kind; drops below 0 are divided too.
     """
     full = _scores_of_all(scorer, np.ones((1, scorer.time)), "freeze")
     tried = drops[:, 1 : scorer.time // 2]
@@ -178,7 +178,7 @@ def learn_masks(
 
     Args:
       scorer: N clips.
-      config: how.
+      config: how masks are learnt.
       oracle: what `best_intervals` found, where the caller has it already and the start needs it.
       start_masks: of 0 and 1, float [N, T], to start from instead of where the config says.
     """
@@ -189,7 +189,7 @@ def learn_masks(
     else:
         starts = start_masks[None]
     num_starts, num_clips, time = starts.shape
-    # Every clip from every start: S N descents, which do not meet.
+    # Every clip from every start: S N independent descents.
     clip_indices = np.tile(np.arange(num_clips), num_starts)
     ends, traces = scorer.descend(clip_indices, START_LOGIT * (2 * starts.reshape(-1, time) - 1))
     losses = mask_loss(scorer.scores(clip_indices, ends, config.kind), ends, config)
@@ -271,7 +271,7 @@ def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
 def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> None:
     """Refuses probabilities of a clip that change from call to call, or with what else is in the batch.
 
-    So do those of a model in training mode: a search would follow its noise, and its running statistics the search.
+    A model in training mode fails this: a search would follow its noise, and its running statistics the search.
 
     Args:
       alone: of a clip, [1, K].
@@ -303,7 +303,7 @@ def check_prepared(score: float, prepared: float) -> None:
 
 
 def check_gradient(exists: bool) -> None:
-    """Refuses a score that has no gradient: the mask would follow its own cost alone, and vanish without a word."""
+    """Refuses a score that has no gradient: the mask would follow its own cost alone and silently vanish."""
     if not exists:
         raise errors.UserError("A model's probabilities must be differentiable in the clips. Received: no gradient")
 

@@ -64,7 +64,7 @@ class MaskConfig:
 def difference_weights(time: int, compat: str) -> Float64[np.ndarray, " {time}-1"]:
     """Returns how often each difference m_(t+1) - m_t counts in the total variation.
 
-    Once; in the released code twice, but for the first and the last (D13).
+    Once; in the released code twice, except the first and the last (D13).
     """
     weights = np.ones(time - 1)
     if compat == "released":

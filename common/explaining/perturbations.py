@@ -1,8 +1,9 @@
 """Perturbations over time (section 3.1): each is a matrix made from a mask, written once for every framework.
 
-A mask m is in [0, 1], 1 means perturbed, and `perturbed = A(m) · clip`: row t of A(m) says of which frames perturbed
-frame t is made. A kind is a function of the mask and of the few operations that Python's operators do not have
-(`Ops`), so the same lines are the NumPy reference and, with the framework's arrays, an operator that it differentiates.
+A mask m is in [0, 1], 1 means perturbed, and `perturbed = A(m) · clip`: row t of A(m) holds the weights of the original
+frames in perturbed frame t. A kind is a function of the mask and of the few operations that Python's operators do not
+have (`Ops`), so the same lines are the NumPy reference and, with the framework's arrays, an operator that it
+differentiates.
 
 A new kind is one function under `register`: both builds, the flags and the tests have it from then on. Besides the
 paper's `freeze` and `reverse` there are four for its section 6.2, "other noise types".
@@ -85,7 +86,7 @@ def reverse(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
     #   mirror         0   4   3   2   1   5     their sum less t: where the frame shown at t comes from
     #   in_first_half  0   1   2   2   1   5     the earlier of t and mirror, whose mask value counts
     #   weight         0   1  .8  .8   1   0
-    # so row 2 of A is 0.2 e_2 + 0.8 e_3 and row 3 is 0.2 e_3 + 0.8 e_2: m_3 = 0.6 has no say.
+    # so row 2 of A is 0.2 e_2 + 0.8 e_3 and row 3 is 0.2 e_3 + 0.8 e_2: m_3 = 0.6 is ignored.
     time = mask.shape[1]
     places = np.arange(time, dtype=float)
     here, there = ops.constant(places[:, None], mask), ops.constant(places[None, :], mask)  # t and any other frame.
@@ -122,7 +123,7 @@ def blur(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
 
 @register
 def mean(mask: Float[Any, "N T"], ops: Ops) -> Float[Any, "N T T"]:
-    """Replaces by the mean of all frames, which knows no time."""
+    """Replaces by the mean of all frames, which carries no order of time."""
     time = mask.shape[1]
     return _blend(mask, np.full((time, time), 1 / time), ops)
 

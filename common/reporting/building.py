@@ -40,8 +40,8 @@ class ReportSettings:
       evaluations: `evaluation.json` files, of any data sets.
       evidence: `evidence.json` files.
       clips: folder of the clip store, or None for the one that the first explanations were made from.
-      gallery_clips: show at most so many clips, spread over the classes; statistics are of all clips.
-      figures: of so many of them, spread over the classes, draw the paper's figures.
+      gallery_clips: clips to show at most, spread over the classes; statistics are of all clips.
+      figures: clips to draw as the paper's figures, spread over the classes.
     """
 
     out: pathlib.Path

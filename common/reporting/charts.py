@@ -77,11 +77,11 @@ def distribution(
 
 
 def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
-    """Returns an SVG element: scores, 0…1, over the number of frames perturbed or restored, a line an order of frames.
+    """Returns an SVG element: scores, 0…1, over the number of frames perturbed or restored, a line for each order.
 
     Args:
       title: of the quantity.
-      lines: name -> values at 0, 1, 2 … frames, all of one length; told apart by dashes and by their names.
+      lines: name -> values at 0, 1, 2 … frames, all of one length; distinguished by dashes and by their names.
     """
     width, bottom, top = _WIDTH - _NAMES, _CURVES_HEIGHT - _AXIS, 8.0
     svg = ET.Element("svg", {"viewBox": f"0 0 {_WIDTH} {_CURVES_HEIGHT}", "role": "img", "class": "chart"})

@@ -31,7 +31,7 @@ class FigureFiles:
       video_id: of the clip.
       title: the clip's class and id, and whose figure it is.
       film: names of the GIF, the MP4, and a PNG of its middle frame.
-      stills: names of the PNGs, one a run.
+      stills: names of the PNGs, one per run.
     """
 
     video_id: str

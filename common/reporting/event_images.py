@@ -27,7 +27,7 @@ def confusion_image(confusion: Sequence[Sequence[int]]) -> np.ndarray:
     shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
     cell = max(1, -(-_MATRIX_SIZE // len(counts)))
     gray = np.rint(255 * (1 - shares)).astype(np.uint8).repeat(cell, axis=0).repeat(cell, axis=1)
-    if cell > 4:  # Lines between cells that can be told apart.
+    if cell > 4:  # Lines between cells that are large enough.
         gray[::cell], gray[:, ::cell] = 200, 200
     return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
 

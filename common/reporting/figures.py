@@ -57,7 +57,9 @@ class ClipFigure:
             )
         _check_mask(self.mask)
         if len(self.mask) != len(self.frames):
-            raise errors.UserError(f"mask must have {len(self.frames)} values, one a frame. Received: {len(self.mask)}")
+            raise errors.UserError(
+                f"mask must have {len(self.frames)} values, one per frame. Received: {len(self.mask)}"
+            )
 
 
 def title(class_name: str, model: str, framework: str) -> str:

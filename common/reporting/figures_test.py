@@ -185,7 +185,7 @@ def test_a_still_of_no_use_is_refused(shown, dpi):
         ({"frames": np.zeros((4, 32, 32, 3))}, r"Frames must be uint8 \[T, H, W, 3\]. Received: float64"),
         ({"frames": np.zeros((4, 32, 32), np.uint8)}, r"Received: uint8 \[4, 32, 32\]"),
         ({"perturbed": np.zeros((3, 32, 32, 3), np.uint8)}, r"perturbed must be uint8 \[4, 32, 32, 3\]"),
-        ({"mask": np.zeros(5, np.uint8)}, "mask must have 4 values, one a frame. Received: 5"),
+        ({"mask": np.zeros(5, np.uint8)}, "mask must have 4 values, one per frame. Received: 5"),
         ({"mask": np.full(4, 0.5)}, "mask must be"),
         ({"heat": np.full((4, 32, 32), NAN)}, "heat must be in 0…1"),
     ],

@@ -4,7 +4,7 @@ A page that is opened from a folder may neither `fetch` nor read a picture's pix
 picture. So of each clip the frames are one picture, and masks, perturbations and Grad-CAM maps are numbers in a
 script, which the page runs when the clip is shown; it composes the views itself.
 
-`index.js` sets `window.REPORT` to what all clips have in common and a line a clip; `NNNN.js` calls
+`index.js` sets `window.REPORT` to what all clips have in common and one line per clip; `NNNN.js` calls
 `REPORT.receive(number, …)`; `NNNN.png` or `.jpg` holds the frames, row after row, `columns` in a row.
 """
 

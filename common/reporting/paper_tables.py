@@ -62,7 +62,7 @@ def _by_data_set(evaluations: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def classes_tables(evaluations: Sequence[dict[str, Any]]) -> list[Table]:
-    """Returns for each evaluation a row a class: scores, the drop, and what its reversed clips are taken for."""
+    """Returns for each evaluation one row per class: scores, the drop, and what its reversed clips are taken for."""
     return [
         _classes_table(number, result, label)
         for number, (result, label) in enumerate(zip(evaluations, _by_data_set(evaluations), strict=True))

@@ -1,7 +1,7 @@
 """A run directory: everything about one training run, in files that a person can open and either framework reads.
 
 `config.json` (what was trained, on what, by which versions), `weights.safetensors` (best validation loss),
-`checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (a line an epoch), `events/` (TensorBoard),
+`checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (one line per epoch), `events/` (TensorBoard),
 `evaluation.json` (forward and reversed results).
 """
 

@@ -32,12 +32,12 @@ _STEPS_BETWEEN_READINGS = 10  # Losses stay on the device that long, so a GPU ne
 
 
 class Trainer(Protocol):
-    """What a framework brings: a model, its optimiser, and their state."""
+    """A model, its optimiser, and their state, implemented by each framework."""
 
     framework: str
 
     def versions(self) -> dict[str, str]:
-        """Returns name -> version of what runs."""
+        """Returns the versions of the libraries in use, by name."""
 
     def train_step(self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int) -> tuple[Any, Any]:
         """Takes one step; returns mean loss and number of right guesses, as anything that `float` takes.
@@ -72,7 +72,7 @@ class TrainSettings:
       resume: go on from the checkpoint in `run`, if there is one.
       num_threads: threads that read clips.
       checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
-      max_steps: stop, with a checkpoint, after so many steps in all; 0 for no limit.
+      max_steps: stop with a checkpoint after this many steps in all; 0 for no limit.
     """
 
     clips: pathlib.Path
@@ -107,7 +107,7 @@ def train(
 
     Args:
       config: model and training; `num_classes` and `input_shape` are those of the clips.
-      settings: where and how.
+      settings: where to train, and how.
       make_trainer: builds the framework's trainer, with initial weights drawn from the config.
 
     Raises:
