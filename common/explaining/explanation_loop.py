@@ -129,7 +129,7 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
     model = stored.train.model
     chosen = choose_clips(store, settings)
     out = settings.path
-    with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {run.path.name}", bar_format=_BAR) as bar:
+    with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {run.name}", bar_format=_BAR) as bar:
         steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
         explainer = make_explainer(
             model,
@@ -238,7 +238,7 @@ def _header(
     """Returns what decides every number in the file, and what a report needs to know."""
     return {
         "schema_version": explanations.SCHEMA_VERSION,
-        "run": run.path.resolve().name,
+        "run": run.name,
         "weights_sha256": _weights_sha256(run),
         "model": model.model,
         "dataset": store.info.dataset,

@@ -71,7 +71,7 @@ def _evaluate_run(
                 batch_size=settings.batch_size,
                 num_threads=settings.num_threads,
                 reverse=name == "reversed",
-                progress=f"{run.path.name} {name}",
+                progress=f"{run.name} {name}",
             ),
             store.labels,
             store.info.class_names,
@@ -79,7 +79,7 @@ def _evaluate_run(
         for name in ("forward", "reversed")
     }
     result = {
-        "run": run.path.name,
+        "run": run.name,
         "model": stored.train.model.model,
         "dataset": store.info.dataset,
         "framework": framework,

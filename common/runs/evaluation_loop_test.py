@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from common import errors
 from common.clips import clip_store, tiny_store_for_tests
 from common.models import canonical_weights, configs, initial_weights
-from common.runs import evaluation_loop
+from common.runs import evaluation_loop, prediction
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 
 MODEL = configs.ConvLSTMConfig(2, (8, 32, 32), num_layers=1, filters=1)
@@ -46,6 +47,26 @@ def test_forward_and_reversed_scores_and_the_drop(run):
     assert result["drop"]["per_class"] == {"class 0": 0.0, "class 1": 1.0}
     assert json.loads((run.path / "evaluation.json").read_text()) == result
     assert (result["trained_with"], result["framework"]) == ("torch", "numpy")
+
+
+def test_a_run_has_its_folders_name_however_it_is_spelled(run, monkeypatch):
+    monkeypatch.chdir(run.path)
+    settings = evaluation_loop.EvaluateSettings((pathlib.Path("."),))
+    (result,) = evaluation_loop.evaluate(settings, moving_right, "numpy")
+    assert result["run"] == "run"
+
+
+def test_reversed_clips_lie_in_memory_as_others_do(tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path, clips={"validation": 2}, shape=(1, 32, 32))
+    strides = []
+
+    def predict(frames):
+        strides.append(frames.strides)
+        return np.zeros((len(frames), 3))
+
+    for reverse in (False, True):
+        prediction.predict(predict, clip_store.ClipStore(tmp_path, "validation"), batch_size=2, reverse=reverse)
+    assert strides[0] == strides[1]
 
 
 def test_table_1_shows_both_rows_and_every_class(run):

@@ -59,7 +59,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
 
 
 def in_top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Returns bool [N]: whether fewer than `k` classes score higher than the label's.
+    """Returns bool [N]: whether fewer than `k` classes score higher than the label's. A score that is NaN is not in it.
 
     Args:
       scores: float [N, K], logits or probabilities.
@@ -67,7 +67,7 @@ def in_top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
       k: at least 1; all clips count when k >= K.
     """
     of_label = scores[np.arange(len(labels)), labels]
-    return (scores > of_label[:, None]).sum(axis=1) < k
+    return ((scores > of_label[:, None]).sum(axis=1) < k) & ~np.isnan(of_label)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

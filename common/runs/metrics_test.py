@@ -38,6 +38,12 @@ def test_top_k_counts_classes_that_score_higher():
     assert metrics.in_top_k(scores, np.array([4, 5]), 6).tolist() == [True, True]
 
 
+def test_a_label_whose_score_is_nan_is_not_among_the_top():
+    scores = np.array([[np.nan, 1, 2], [3, 1, np.nan]])
+    assert metrics.in_top_k(scores, np.array([0, 0]), 1).tolist() == [False, True]
+    assert metrics.in_top_k(scores, np.array([0, 2]), 3).tolist() == [False, False]
+
+
 def test_cross_entropy_by_hand_and_without_overflow():
     assert metrics.cross_entropy(np.array([[0.0, 0.0]]), np.array([1])) == pytest.approx(np.log(2))
     assert metrics.cross_entropy(np.array([[1000.0, 0.0]]), np.array([1])) == pytest.approx(1000.0)

@@ -31,7 +31,8 @@ def predict(
     parts = []
     with progress_bar.bar(total=len(store), unit="clip", desc=progress, disable=not progress) as bar:
         for batch in batches.batches(store, batches.batch_indices(len(store), batch_size), num_threads=num_threads):
-            frames = np.ascontiguousarray(batch.frames[:, ::-1]) if reverse else batch.frames
+            # A copy, not `ascontiguousarray`, which keeps the negative stride of a single frame.
+            frames = batch.frames[:, ::-1].copy() if reverse else batch.frames
             parts.append(np.asarray(predict_batch(frames), np.float64))
             bar.update(len(frames))
     return np.concatenate(parts)

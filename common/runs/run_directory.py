@@ -49,6 +49,11 @@ class RunDirectory:
         self.events = self.path / "events"
         self._config = self.path / "config.json"
 
+    @property
+    def name(self) -> str:
+        """Of the folder, however it is spelled ("." has one too)."""
+        return self.path.resolve().name
+
     def exists(self) -> bool:
         """Returns whether a run was begun here."""
         return self._config.exists()
