@@ -85,7 +85,8 @@ def main(_: list[str]) -> None:
     if not _EXPLANATIONS.value:
         raise errors.UserError("--explanations must name at least one file. Received: none")
     files = [explanations.read(pathlib.Path(name)) for name in _EXPLANATIONS.value]
-    store = ClipStore(_CLIPS.value or files[0].header["clips"], files[0].header["split"])
+    clips = _CLIPS.value or explanations.clips_folder(pathlib.Path(_EXPLANATIONS.value[0]), files[0])
+    store = ClipStore(clips, files[0].header["split"])
     titles = (
         *("within 5 %", "length", "IoU", "random", "centred", "AP", "random", "centred"),
         *("holding: |OS-S|", "OS-best interval"),

@@ -129,3 +129,21 @@ def _find(value: Any, parts: list[str], name: tuple[str, ...]) -> Iterable[tuple
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+def stored_path(path: pathlib.Path, folder: pathlib.Path) -> str:
+    """Returns how a file in `folder` names a path: relative to that folder where this is shorter, else absolute.
+
+    So it is found again from any working directory, and after both were moved together.
+    """
+    absolute = path.resolve()
+    return min(os.path.relpath(absolute, folder.resolve()), str(absolute), key=len)
+
+
+def found_path(stored: str, folder: pathlib.Path) -> pathlib.Path:
+    """Returns the path that a file in `folder` names (see `stored_path`).
+
+    Files of earlier versions name paths relative to the working directory; these count where the folder has no such.
+    """
+    beside = folder / stored  # An absolute path stays as it is.
+    return beside if beside.exists() or not pathlib.Path(stored).exists() else pathlib.Path(stored)

@@ -83,3 +83,27 @@ def test_fields_are_of_their_type_or_named(fields, message):
     values |= {"yes": True, "huge": float("inf")}
     with contextlib.nullcontext() if message is None else pytest.raises(errors.UserError, match=message):
         files.check_fields(values, fields, "This", pathlib.Path("a.json"))
+
+
+def test_a_path_is_found_again_from_anywhere_and_after_a_move(tmp_path, monkeypatch):
+    (tmp_path / "old" / "clips").mkdir(parents=True)
+    (tmp_path / "old" / "runs" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "old")
+    stored = files.stored_path(pathlib.Path("clips"), pathlib.Path("runs/a"))
+    assert stored == "../../clips"
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir("/")
+    assert files.found_path(stored, tmp_path / "new" / "runs" / "a").resolve() == tmp_path / "new" / "clips"
+
+
+def test_a_path_far_away_is_absolute(tmp_path):
+    deep = tmp_path / "a" / "b" / "c" / "d" / "e" / "f" / "g" / "h" / "i" / "j" / "k" / "l" / "m" / "n"
+    assert files.stored_path(pathlib.Path("/x"), deep) == "/x"
+    assert files.found_path("/x", deep) == pathlib.Path("/x")
+
+
+def test_paths_of_earlier_versions_are_relative_to_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert files.found_path("clips", tmp_path / "runs" / "a") == pathlib.Path("clips")
+    assert files.found_path("nowhere", tmp_path / "runs") == tmp_path / "runs" / "nowhere"

@@ -5,6 +5,8 @@ finished. Everything it says is checked against the shards when a split is opene
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -52,6 +54,12 @@ class DatasetInfo:
     tool: dict[str, str]
     decoder: dict[str, str]
     shards: tuple[Shard, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of what the clips are: class names and shards, wherever they lie."""
+        made_of = [list(self.class_names), [dataclasses.astuple(shard) for shard in self.shards]]
+        return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
     def splits(self) -> tuple[str, ...]:
         """Returns the splits that have shards, in the usual order."""

@@ -81,7 +81,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
     explained = explanations.read(path)
     weights, model = canonical_weights.load(run.weights)
     explanation_loop.check_weights(run, explained.header)
-    store = ClipStore(settings.clips or explained.header["clips"], explained.header["split"])
+    store = ClipStore(settings.clips or explanations.clips_folder(path, explained), explained.header["split"])
     chosen = _spread(len(explained), settings.limit)
     some = explained.take(chosen)
     frames = store.read(store.places(some["video_id"]))

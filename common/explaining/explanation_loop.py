@@ -242,7 +242,8 @@ def _header(
         "weights_sha256": _weights_sha256(run),
         "model": model.model,
         "dataset": store.info.dataset,
-        "clips": str(store.directory),
+        "clips": files.stored_path(store.directory, settings.path.parent),
+        "clips_digest": store.info.digest,
         "split": settings.split,
         "class_names": list(store.info.class_names),
         "clip_shape": list(store.info.layout.clip_shape[:3]),
@@ -266,8 +267,15 @@ def _finished(out: pathlib.Path, header: dict[str, Any], store: ClipStore, chose
 
 
 def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]) -> None:
-    # A folder may be spelled in several ways.
-    header, found = ({**values, "clips": str(pathlib.Path(values["clips"]).resolve())} for values in (header, found))
+    # Clips are the same wherever they lie; files of earlier versions say only where.
+    known = "clips_digest" in header and "clips_digest" in found
+    header, found = (
+        {
+            **{name: value for name, value in values.items() if name != "clips_digest"},
+            "clips": values["clips_digest"] if known else files.found_path(values["clips"], out.parent).resolve(),
+        }
+        for values in (header, found)
+    )
     different = sorted(name for name in header.keys() | found.keys() if header.get(name) != found.get(name))
     if different:
         raise errors.UserError(

@@ -92,7 +92,7 @@ def write_run(folder, model):
     run = RunDirectory(folder / "run")
     info = clip_store.read_dataset_json(folder / "clips")
     train = configs.TrainConfig(MODEL, "adam", epochs=1)
-    run.create(RunConfig(train, data_record(info), str(folder / "clips"), "torch", {}))
+    run.create(RunConfig(train, data_record(info), "../clips", "torch", {}))
     canonical_weights.save(run.weights, initial_weights.initial_weights(model, 0), model)
     return run
 
@@ -113,7 +113,7 @@ def explain(run, explainer=None, **settings):
 
 def assert_same_file(first, second):
     first, second = explanations.read(first), explanations.read(second)
-    assert first.header == second.header
+    assert {**first.header, "clips": ""} == {**second.header, "clips": ""}  # Where clips are depends on the folder.
     for name in explanations.COLUMNS:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name, strict=True)
 
@@ -192,7 +192,8 @@ def test_the_file_holds_every_column_and_the_whole_header(run):
         "run": "run",
         "model": "conv_lstm",
         "dataset": "tiny",
-        "clips": str(run.path.parent / "clips"),
+        "clips": "../clips",
+        "clips_digest": clip_store.read_dataset_json(run.path.parent / "clips").digest,
         "split": "validation",
         "class_names": ["class 0", "class 1", "class 2"],
         "clip_shape": [8, 32, 32],
@@ -272,13 +273,35 @@ def test_a_call_that_was_stopped_goes_on_to_the_very_same_file(run, tmp_path, fa
     assert not parts.exists() and not (tmp_path / "whole.h5.parts").exists()
 
 
+def test_explanations_belong_to_their_clips_wherever_these_lie(run, monkeypatch):
+    found, explainer = explain(run)
+    (run.path.parent / "moved").mkdir()
+    for name in ("clips", "run"):
+        (run.path.parent / name).rename(run.path.parent / "moved" / name)
+    run = RunDirectory(run.path.parent / "moved" / "run")
+    again, explainer = explain(run)
+    assert not explainer.calls  # It is there already.
+    monkeypatch.chdir("/")
+    assert explanations.clips_folder(run.path / "explanations.h5", again).resolve() == run.path.parent / "clips"
+    elsewhere = (run.path.parent / "clips").rename(run.path.parent / "elsewhere")
+    again, explainer = explain(run, clips=elsewhere)
+    assert not explainer.calls and again.header == found.header
+
+
+def test_explanations_of_other_clips_in_the_same_place_are_refused(run):
+    explain(run)
+    tiny_store_for_tests.write_tiny_store(run.path.parent / "other", clips={"validation": 7}, seed=1)
+    with pytest.raises(errors.UserError, match="--out must be a new file, .* differs in clips"):
+        explain(run, clips=run.path.parent / "other")
+
+
 def test_a_folder_may_be_spelled_in_another_way(run, monkeypatch):
     clips = run.path.parent / "clips"
     with pytest.raises(ZeroDivisionError):
         explain(run, {"fail_at": 3}, batch_size=2, clips=clips)
     monkeypatch.chdir(run.path.parent)
     found, explainer = explain(run, batch_size=2, clips=pathlib.Path("clips"))
-    assert explainer.calls == [2, 1] and found.header["clips"] == str(clips)
+    assert explainer.calls == [2, 1] and found.header["clips"] == "../clips"
     assert len(explain(run, clips=clips / ".." / "clips")[0]) == len(found)
 
 
@@ -404,7 +427,7 @@ def test_other_clips_that_fit_are_explained(run, tmp_path):
     tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"test": 2}, seed=1)
     found, _ = explain(run, clips=tmp_path / "other", split="test")
     assert list(found["video_id"]) == ["test0", "test1"]
-    assert (found.header["clips"], found.header["split"]) == (str(tmp_path / "other"), "test")
+    assert (found.header["clips"], found.header["split"]) == ("../other", "test")
 
 
 def test_weights_of_another_model_than_the_runs_are_refused(tmp_path):

@@ -65,7 +65,8 @@ class Explanations:
 
     Attributes:
       header: schema_version, run (name of its folder), weights_sha256, model ("i3d" or "conv_lstm"), dataset, clips
-        (folder), split, class_names, clip_shape (T, H, W), mask (fields of `masks.MaskConfig`), gradcam (fields of
+        (folder, see `clips_folder`), clips_digest (of the store; files of earlier versions lack it), split,
+        class_names, clip_shape (T, H, W), mask (fields of `masks.MaskConfig`), gradcam (fields of
         `gradcam_maps.GradCamConfig`), target ("guess" or "label"), precision, framework ("torch" or "tf"), versions.
       columns: name -> array, as in the table above; `video_id` is an array of str.
     """
@@ -121,6 +122,11 @@ def read(path: pathlib.Path) -> Explanations:
     _check(columns, str(path))
     _check_header(header, columns, path)
     return Explanations(header, columns)
+
+
+def clips_folder(path: pathlib.Path, explanations: Explanations) -> pathlib.Path:
+    """Returns the folder of the clip store that an explanations file at `path` names."""
+    return files.found_path(explanations.header["clips"], path.parent)
 
 
 def concatenate(parts: list[Explanations]) -> Explanations:

@@ -114,7 +114,7 @@ def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
         return [], None
     read = [explanations.read(path) for path in settings.explanations]
     first = read[0].header
-    store = ClipStore(settings.clips or pathlib.Path(first["clips"]), first["split"])
+    store = ClipStore(settings.clips or explanations.clips_folder(settings.explanations[0], read[0]), first["split"])
     for path, found in zip(settings.explanations, read, strict=True):
         _check_clips(found, store, path)
     labels = paper_tables.labels([found.header for found in read])

@@ -26,7 +26,7 @@ class RunConfig:
     Attributes:
       train: model and training.
       data: what the model expects of clips (see `data_record`).
-      clips: folder of the clip store it was trained on, as the user gave it.
+      clips: folder of the clip store it was trained on (see `files.stored_path`).
       framework: "torch" or "tf".
       versions: name -> version of what ran.
     """
@@ -78,6 +78,10 @@ class RunDirectory:
                 f"config.json must have the fields of RunConfig. Received: {self._config}: {error}"
             ) from None
 
+    def clips(self, config: RunConfig) -> pathlib.Path:
+        """Returns the folder of the clip store that the run was trained on."""
+        return files.found_path(config.clips, self.path)
+
     def append_log(self, line: dict[str, Any]) -> None:
         """Adds a line to `log.jsonl`."""
         with self.log.open("a", encoding="utf-8") as file:
@@ -120,8 +124,10 @@ def open_trained(
         raise errors.UserError(
             f"weights.safetensors must hold the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
         )
-    store = ClipStore(clips or pathlib.Path(stored.clips), split)
+    store = ClipStore(clips or run.clips(stored), split)
     check_data(stored, store.info)
+    if clips is None:
+        check_same_clips(stored, store)
     return stored, weights, store
 
 
@@ -133,7 +139,17 @@ def data_record(info: DatasetInfo) -> dict[str, Any]:
         "input_shape": list(info.layout.clip_shape[:3]),
         "resize": info.resize,
         "subsampling": info.subsampling,
+        "digest": info.digest,
     }
+
+
+def check_same_clips(run: RunConfig, store: ClipStore) -> None:
+    """Refuses another store than that of the training; runs of earlier versions do not say which it was."""
+    if run.data.get("digest", store.info.digest) != store.info.digest:
+        raise errors.UserError(
+            "Clips must be those that the run was trained with, unless --clips names others. "
+            f"Received: {store.directory}, whose shards or classes have changed"
+        )
 
 
 def check_data(run: RunConfig, info: DatasetInfo) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from common import errors
+from common import errors, files
 from common import progress as progress_bar
 from common.clips import batches
 from common.clips.clip_store import ClipStore
@@ -122,7 +122,8 @@ def train(
         loop.restore()
     else:
         record = data_record(stores["train"].info)
-        run.create(RunConfig(config, record, str(settings.clips), trainer.framework, trainer.versions()))
+        clips = files.stored_path(settings.clips, run.path)
+        run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
         run.log.unlink(missing_ok=True)
     loop.run_epochs()
 
@@ -157,6 +158,11 @@ def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore,
         )
     stored = run.read_config()
     check_data(stored, store.info)
+    if stored.data.get("digest", store.info.digest) != store.info.digest:
+        raise errors.UserError(
+            "With --resume the clips must be those that the run began with. "
+            f"Received: {store.directory}, whose shards or classes are others"
+        )
     # More epochs are a way to go on; anything else would make it another run.
     if dataclasses.replace(stored.train, epochs=config.epochs) != config:
         theirs, ours = configs.to_dict(stored.train), configs.to_dict(config)
@@ -214,8 +220,10 @@ class _Loop:
         self._schedule = PlateauSchedule(**header["schedule"])
         self._run.trim_log(self._progress.epoch)
         stored = self._run.read_config()
-        if stored.train != self._config:  # More epochs than the run began with.
-            self._run.create(dataclasses.replace(stored, train=self._config))
+        clips = files.stored_path(self._stores["train"].directory, self._run.path)
+        now = dataclasses.replace(stored, train=self._config, clips=clips)
+        if stored != now:  # More epochs than the run began with, or clips that were moved.
+            self._run.create(now)
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         store, config = self._stores["train"], self._config

@@ -2,15 +2,17 @@
 
 import dataclasses
 import os
+import pathlib
+import shutil
 import signal
 
 import numpy as np
 import pytest
 
-from common import errors
+from common import errors, files
 from common.clips import tiny_store_for_tests
 from common.models import architectures, canonical_weights, configs
-from common.runs import metrics, training_loop
+from common.runs import metrics, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
 
 MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=1, filters=1)
@@ -83,7 +85,7 @@ def test_a_run_leaves_every_file_of_the_contract(clips, tmp_path):
     assert [line["epoch"] for line in log] == [1, 2, 3]
     assert [line["step"] for line in log] == [3, 6, 9]
     stored = run.read_config()
-    assert (stored.train, stored.framework, stored.clips) == (CONFIG, "numpy", str(clips))
+    assert (stored.train, stored.framework, stored.clips) == (CONFIG, "numpy", files.stored_path(clips, run.path))
     _, model = canonical_weights.load(run.weights)
     assert model == MODEL
     assert any(path.name.startswith("events.out.tfevents") for path in run.events.iterdir())
@@ -172,6 +174,33 @@ def test_a_run_that_exists_is_not_overwritten(clips, tmp_path):
     train(clips, tmp_path / "run")
     with pytest.raises(errors.UserError, match="--run must be a new folder, or --resume must be given"):
         train(clips, tmp_path / "run")
+
+
+def test_clips_that_changed_are_not_resumed_on(clips, tmp_path):
+    store = shutil.copytree(clips, tmp_path / "clips")
+    train(store, tmp_path / "run", max_steps=1)
+    shutil.rmtree(store)
+    tiny_store_for_tests.write_tiny_store(store, clips={"train": 11, "validation": 4}, seed=1)
+    with pytest.raises(errors.UserError, match="With --resume the clips must be those that the run began with"):
+        train(store, tmp_path / "run", resume=True)
+
+
+def test_clips_that_were_moved_are_resumed_on_and_found_from_then_on(clips, tmp_path, monkeypatch):
+    store = shutil.copytree(clips, tmp_path / "clips")
+    monkeypatch.chdir(tmp_path)
+    run = train(pathlib.Path("clips"), pathlib.Path("run"), max_steps=1)
+    assert run.read_config().clips == "../clips"
+    moved = store.rename(tmp_path / "moved")
+    run = train(moved, tmp_path / "run", resume=True)
+    monkeypatch.chdir("/")
+    assert run.clips(run.read_config()).resolve() == moved
+    run_directory.open_trained(run, None, "validation")
+    tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"validation": 4}, seed=1)
+    run_directory.open_trained(run, tmp_path / "other", "validation")  # Asked for.
+    moved.rename(tmp_path / "away")
+    (tmp_path / "other").rename(moved)
+    with pytest.raises(errors.UserError, match="unless --clips names others. Received: .*moved, whose shards"):
+        run_directory.open_trained(run, None, "validation")
 
 
 def test_resuming_another_run_is_refused_with_what_differs(clips, tmp_path):
