@@ -78,11 +78,17 @@ def read_json(path: pathlib.Path, what: str, *schema_versions: int) -> dict[str,
     except (OSError, ValueError) as error:
         raise errors.UserError(f"{what} must be a readable JSON file. Received: {path}: {error}") from None
     values = parse_json(data, what, path)
-    version = values.get("schema_version")
-    if schema_versions and (type(version) is not int or version not in schema_versions):
-        rule = " or ".join(map(str, schema_versions))
-        raise errors.UserError(f"{what} must have schema version {rule}. Received: {_shown(version)} in {path}")
+    if schema_versions:
+        check_schema_version(values, what, path, *schema_versions)
     return values
+
+
+def check_schema_version(values: dict[str, Any], what: str, origin: object, *known: int) -> None:
+    """Refuses values whose "schema_version" is none of those known."""
+    version = values.get("schema_version")
+    if type(version) is not int or version not in known:
+        rule = " or ".join(map(str, known))
+        raise errors.UserError(f"{what} must have schema version {rule}. Received: {_shown(version)} in {origin}")
 
 
 def parse_json(text: bytes | str, what: str, origin: object, infinity: bool = False) -> dict[str, Any]:
@@ -173,14 +179,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int:
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:  # Python would take a second for a million digits.
-        raise ValueError(f"{digits} is no number of int64")
+        raise ValueError(f"{digits[:24]} is no number of int64")
     return int(digits)
 
 
 def _float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise ValueError(f"{digits} is no number of float64")
+        raise ValueError(f"{digits[:24]} is no number of float64")
     return value
 
 
