@@ -48,15 +48,15 @@ class Column:
         return h5py.check_string_dtype(np.dtype(self.dtype)) is not None  # NumPy's dtype of text equals any object's.
 
     def beyond(self, values: np.ndarray, sizes: Mapping[str, int]) -> tuple[np.ndarray, str]:
-        """Returns the rows, int [n], that hold a value out of bounds, and the bounds for a message."""
+        """Returns where values are out of bounds, bool of their shape, and the rule that they break."""
         if self.is_text:
-            return np.zeros(0, int), "any"
+            return np.zeros(values.shape, bool), "text"
         high = self.high(sizes) if callable(self.high) else self.high
         fine = (values >= self.low) & (values <= high) & ~np.isinf(values)
-        if self.nan:
-            fine |= np.isnan(values)
-        rows = np.flatnonzero(~fine.reshape(len(values), -1).all(axis=1)) if values.size else np.zeros(0, int)
-        return rows, f"{self.low:g}…{high:g}" + (" or NaN" if self.nan else "")
+        rule = "finite" if high == math.inf else f"at most {high:g}"
+        if self.low > -math.inf:
+            rule = f"at least {self.low:g} and finite" if high == math.inf else f"{self.low:g}…{high:g}"
+        return (~fine & ~np.isnan(values), f"{rule} or NaN") if self.nan else (~fine, rule)
 
 
 @contextlib.contextmanager
@@ -138,10 +138,11 @@ def check_bounds(
       origin: where they come from, to end a message with.
     """
     for name, column in table.items():
-        rows, bounds = column.beyond(columns[name], sizes)
-        if len(rows):
+        beyond, rule = column.beyond(columns[name], sizes)
+        if beyond.any():
+            place = tuple(np.argwhere(beyond)[0])
             raise errors.UserError(
-                f"{name} must be {bounds}. Received: {columns[name][rows[0]].tolist()} in row {rows[0]} of {origin}"
+                f"{name} must be {rule}. Received: {columns[name][place]} in row {place[0]} of {origin}"
             )
 
 

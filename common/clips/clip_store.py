@@ -9,7 +9,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,8 +19,7 @@ from common import errors, files, hdf5
 from common.clips import shards
 from common.clips.shards import SCHEMA_VERSION, Layout, ShardReader
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +27,12 @@ class Shard:
     """One line of `dataset.json`: a shard's file name, split, number of clips and SHA-256 (hex)."""
 
     file: files.Text
-    split: Split
+    split: str
     clips: files.Count
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
     def __post_init__(self) -> None:
+        errors.check_choice("split", self.split, SPLITS)
         if pathlib.PurePath(self.file).name != self.file or "\0" in self.file:
             raise errors.UserError(f"A shard must be a file name without a folder. Received: {self.file!r:.300}")
 

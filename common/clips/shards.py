@@ -107,8 +107,8 @@ def table(layout: Layout) -> dict[str, hdf5.Column]:
         "source_fps": hdf5.Column(np.float32, "N", nan=True),
     }
     if layout.object_mask_shape:
-        columns["salient"] = hdf5.Column(np.uint8, ("N", frames), high=1)
-        columns["object_mask"] = hdf5.Column(np.uint8, ("N", frames, *layout.object_mask_shape), high=1)
+        columns["salient"] = hdf5.Column(np.uint8, ("N", frames), low=0, high=1)
+        columns["object_mask"] = hdf5.Column(np.uint8, ("N", frames, *layout.object_mask_shape), low=0, high=1)
     return columns
 
 
@@ -197,7 +197,9 @@ def _write_jpeg(file: h5py.File, encoded: list[np.ndarray], layout: Layout) -> N
 
 def _check_clip(clip: Clip, layout: Layout) -> None:
     shapes: dict[str, tuple[int, ...]] = {"frames": layout.clip_shape}
-    shapes |= {name: tuple(column.shape[1:]) for name, column in table(layout).items() if column.shape[1:]}
+    for name, column in table(layout).items():
+        if len(column.shape) > 1:
+            shapes[name] = tuple(map(int, column.shape[1:]))
     for name, shape in shapes.items():
         value = getattr(clip, name)
         if value is None or np.shape(value) != shape:
