@@ -143,7 +143,7 @@ def convert(values: Any, kind: Any, what: str, origin: object, at: str = "$") ->
     try:
         found = msgspec.convert(values, kind, strict=True)
         unknown = next(_unknown(values, msgspec.to_builtins(found), at), None)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as error:  # The last: of a surrogate.
         fault = str(error).replace(" - at ", " at ").replace("`$", f"`{at}")
         raise errors.UserError(
             f"{what} must have the fields of its format. Received: {_shown(fault)} in {origin}"

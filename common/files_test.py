@@ -117,6 +117,7 @@ def test_fields_become_what_the_type_says():
         ({"points": [{"y": 1.0}]}, "Received: Object missing required field `x` at `$.of.points[0]` in here"),
         ({"points": [{"x": 1, "z": 1}]}, "Received: unknown field `$.of.points[0].z` in here"),
         ({"sizes": {"\ud800": 1}}, "'^[^\\\\ud800-\\\\udfff]*$' at `key` in `$.of.sizes` in here"),
+        ({"\ud800": 1}, "surrogates not allowed in here"),
         ({"more": 1}, "Received: unknown field `$.of.more` in here"),
         ({"m" * 1000: 1}, f"Received: unknown field `$.of.{'m' * 195}` in here"),
     ],

@@ -21,7 +21,7 @@ import numpy as np
 from common import errors
 
 TEXT = h5py.string_dtype("utf-8")
-_SECONDS = 30  # That a child process has to read text, and one more for each file.
+SECONDS = 30  # That a child process has to read text, and one more for each file.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +223,7 @@ def try_text(paths: Sequence[pathlib.Path]) -> None:
     if not untried:
         return
     ordered = sorted(untried)
-    limit = _SECONDS + len(ordered)
+    limit = SECONDS + len(ordered)
     names = b"\0".join(os.fsencode(path) for path, _, _ in ordered)
     try:
         done = subprocess.run([sys.executable, "-c", _TRY], input=names, capture_output=True, timeout=limit).stdout

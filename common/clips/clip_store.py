@@ -33,7 +33,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         errors.check_choice("split", self.split, SPLITS)
-        if pathlib.PurePath(self.file).name != self.file or "\0" in self.file:
+        if pathlib.PurePath(self.file).name != self.file or "\0" in self.file or len(self.file.encode()) > 255:
             raise errors.UserError(f"A shard must be a file name without a folder. Received: {self.file!r:.300}")
 
 

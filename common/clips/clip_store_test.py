@@ -83,6 +83,10 @@ def test_a_store_survives_a_pickle(store_path):
             lambda v: v["shards"][0].update(file="../x.h5"),
             "A shard must be a file name without a folder. Received: '../x.h5' in .*dataset.json",
         ),
+        (
+            lambda v: v["shards"][0].update(file="x" * 256),
+            "A shard must be a file name without a folder. Received: 'xxx",
+        ),
         (lambda v: v["shards"][0].update(file="gone.h5"), "readable HDF5 file"),
         (lambda v: v.update(class_names=["a", "b"]), r"label must be -1…1. Received: 2 in row 2 of .*train-00000.*h5"),
     ],

@@ -292,7 +292,8 @@ class _Plan(TypedDict):
     batch_size: files.Positive
 
 
-def _read_plan(path: pathlib.Path) -> dict[str, Any]:
+def read_plan(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what `plan.json` holds: header (see `explanations`), video_ids and batch_size."""
     what = "The plan of parts"
     plan = files.read_json(path, what)
     files.convert(plan, _Plan, what, path)
@@ -314,7 +315,7 @@ class _Parts:
         }
         record = self.folder / "plan.json"
         if record.exists():
-            found = _read_plan(record)
+            found = read_plan(record)
             _check_same(
                 self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
             )
