@@ -253,8 +253,9 @@ class _Trainer:
 
 
 def _make_store(folder: pathlib.Path, encoding: str = "raw", version: int = 2) -> None:
-    size = {"shape": (4, 16, 16), "encoding": encoding, "object_mask_shape": (2, 2)}
-    info = tiny_store_for_tests.write_tiny_store(folder, clips={"train": 5, "validation": 3}, **size)
+    info = tiny_store_for_tests.write_tiny_store(
+        folder, clips={"train": 5, "validation": 3}, shape=(4, 16, 16), encoding=encoding, object_mask_shape=(2, 2)
+    )
     if version == 1:
         for shard in info.shards:
             tiny_store_for_tests.make_version_1(folder / shard.file)

@@ -71,7 +71,7 @@ def _columns(reader: shards.ShardReader, info: clip_store.DatasetInfo) -> Iterat
     }
     for name, column in shards.table(info.layout).items():
         beyond, rule = column.beyond(columns[name], {"K": len(info.class_names)})
-        faults[f"{name} is not {rule}"] = beyond.reshape(len(num), -1).any(axis=1)
+        faults[f"{name} is not {rule}"] = beyond.any(axis=tuple(range(1, beyond.ndim)))
     for rule, broken in faults.items():
         yield from (f"clip {columns['video_id'][row]!r}: {rule}" for row in np.flatnonzero(broken))
 
