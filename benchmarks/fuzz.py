@@ -88,7 +88,7 @@ def damage_bytes(stream: random.Random, path: pathlib.Path) -> None:
 
 
 _DEEP = "@deep@"
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     *(
         None,
         True,
