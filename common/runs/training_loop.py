@@ -264,7 +264,7 @@ class _Loop:
         for name, array in arrays.items():
             if array.dtype != expected[name].dtype:
                 raise errors.UserError(f"{rule}. Received: {name} of {array.dtype} in {origin}")
-        canonical_weights.check_finite(arrays, "A checkpoint", origin)
+        canonical_weights.check_finite(arrays, origin, "A checkpoint")
         if arrays["optimizer/steps"] != step:
             raise errors.UserError(
                 f"A checkpoint must have {step} steps. Received: {arrays['optimizer/steps']} in {origin}"
