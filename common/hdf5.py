@@ -231,6 +231,6 @@ def try_text(paths: Sequence[pathlib.Path]) -> None:
         done = error.stdout or b""
     if len(done) < len(ordered):
         raise errors.UserError(
-            f"The text of an HDF5 file must be readable in {limit} seconds. Received: {ordered[len(done)][0]}"
+            f"HDF5 must read the text of a file within {limit} seconds. Received: {ordered[len(done)][0]}, which it does not"
         )
     _tried.update(untried)

@@ -97,5 +97,5 @@ def test_a_file_that_crashes_the_library_is_refused(tmp_path, monkeypatch):
     for name in ("a.h5", "b.h5", "c.h5"):
         write_version_1(tmp_path / name)
     monkeypatch.setattr(hdf5, "_TRY", "import os; print('x', end='', flush=True); os.abort()")
-    with pytest.raises(errors.UserError, match="must be readable in 33 seconds. Received: .*b.h5"):
+    with pytest.raises(errors.UserError, match="must read the text of a file within 33 seconds. Received: .*b.h5"):
         hdf5.try_text([tmp_path / name for name in ("c.h5", "a.h5", "b.h5")])
