@@ -231,6 +231,7 @@ def try_text(paths: Sequence[pathlib.Path]) -> None:
         done = error.stdout or b""
     if len(done) < len(ordered):
         raise errors.UserError(
-            f"HDF5 must read the text of a file within {limit} seconds. Received: {ordered[len(done)][0]}, which it does not"
+            f"HDF5 must read the text of a file within {limit} seconds. "
+            f"Received: {ordered[len(done)][0]}, where it does not"
         )
     _tried.update(untried)
