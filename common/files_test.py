@@ -130,7 +130,7 @@ def test_fields_that_are_not_of_the_type_are_refused_by_their_path(change, messa
 
 
 def test_what_a_class_refuses_is_told_with_its_origin():
-    with pytest.raises(errors.UserError, match="^x must not be 7. Received: 7!{371} in here$"):
+    with pytest.raises(errors.UserError, match="^x must not be 7. Received: 7!{372} in here$"):
         files.convert({**FINE, "points": [{"x": 7}]}, Points, "This", "here")
 
 
