@@ -312,10 +312,10 @@ def _read_evidence(folder: pathlib.Path) -> None:
 
 FORMATS: dict[str, Format] = {
     "dataset.json": Format(_make_store, "dataset.json", _read_store, (damage_bytes, damage_json, damage_signed_json)),
-    "shard, raw": Format(
+    "raw shard": Format(
         _make_store, "train-00000-of-00001.h5", _read_store, (damage_bytes, damage_bytes, damage_column)
     ),
-    "shard, jpeg": Format(
+    "jpeg shard": Format(
         lambda folder: _make_store(folder, "jpeg"),
         "train-00000-of-00001.h5",
         _read_store,
@@ -354,11 +354,11 @@ FORMATS: dict[str, Format] = {
         (damage_bytes, damage_json, damage_json),
     ),
     # Its text is read by a child process first, which takes a while; a hang takes its time limit.
-    "shard, version 1": Format(
+    "version 1 shard": Format(
         lambda folder: _make_store(folder, version=1), "train-00000-of-00001.h5", _read_store, (damage_bytes,)
     ),
 }
-_SLOW = {"shard, version 1": 50}  # Of its cases one in so many is tried.
+_SLOW = {"version 1 shard": 50}  # Of its cases one in so many is tried.
 
 
 def run_case(name: str, number: int, pristine: pathlib.Path, folder: pathlib.Path) -> tuple[str, str]:
