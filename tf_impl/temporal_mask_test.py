@@ -25,9 +25,13 @@ _SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")
 
 
 def _motion(clips):
-    """Probability of class k is how far the mean pixel moves from frame k - 1 to k: freezing frame k takes it away."""
+    """Probability of class k is how far the mean pixel moves from frame k - 1 to k: freezing frame k takes it away.
+
+    Class 0 has the rest.
+    """
     pixels = tf.reduce_mean(clips, (2, 3, 4))
-    return tf.pad(abs(pixels[:, 1:] - pixels[:, :-1]), [(0, 0), (1, 0)]) / 255
+    moves = abs(pixels[:, 1:] - pixels[:, :-1]) / 255
+    return tf.concat([1 - tf.reduce_sum(moves, 1, keepdims=True), moves], axis=1)
 
 
 class Motion(keras.Model):
@@ -315,12 +319,17 @@ def test_a_model_is_as_it_was(method):
     assert _state(model) == before
 
 
+def _less_sure(probabilities, share):
+    """Returns a mixture with what knows nothing."""
+    return probabilities * share + (1 - share) / _TIME
+
+
 def _noise(clips):
-    return _motion(clips) * tf.random.uniform((), 0.5, 1.0)
+    return _less_sure(_motion(clips), tf.random.uniform((), 0.5, 1.0))
 
 
 def _by_batch(clips):
-    return _motion(clips) * tf.cast(tf.shape(clips)[0], tf.float32) / 4
+    return _less_sure(_motion(clips), tf.cast(tf.shape(clips)[0], tf.float32) / 4)
 
 
 @pytest.mark.parametrize(("score_fn", "when"), [(_noise, "from call to call"), (_by_batch, "with another clip beside")])
@@ -435,8 +444,9 @@ _WRONG = "Clips must be \\[N, T, H, W, C\\] and targets N class indices. Receive
 @pytest.mark.parametrize(
     ("score_fn", "frames", "targets", "message"),
     [
-        (_logits, 3, [3], r"probabilities, 0…1 \(softmax of logits\). Received: -5…3"),
-        (lambda clips: _motion(clips) * np.nan, 3, [3], r"probabilities, 0…1 .* Received: nan…nan"),
+        (_logits, 3, [3], r"0…1, whose sum is 1 \(softmax of logits\). Received: -5…3, whose sum is -30"),
+        (lambda clips: _motion(clips) * np.nan, 3, [3], r"probabilities, 0…1, .* Received: nan…nan, "),
+        (lambda clips: _motion(clips) / 2, 3, [3], r"probabilities, 0…1, .* Received: 0…0.4, whose sum is 0.5"),
         (lambda clips: _motion(clips)[:, 3], 3, [3], r"probabilities \[N, K\]. Received: \(1,\) for one clip"),
         (lambda clips: clips, 3, [3], r"probabilities \[N, K\]. Received: \(1, 8, 2, 2, 3\) for one clip"),
         (_nan_when_perturbed, 3, [3], "Scores must be finite. Received: nan in row 1"),

@@ -23,9 +23,13 @@ _SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")
 
 
 def _motion(clips):
-    """Probability of class k is how far the mean pixel moves from frame k - 1 to k: freezing frame k takes it away."""
+    """Probability of class k is how far the mean pixel moves from frame k - 1 to k: freezing frame k takes it away.
+
+    Class 0 has the rest.
+    """
     pixels = clips.flatten(2).mean(2)
-    return torch.diff(pixels, dim=1, prepend=pixels[:, :1]).abs() / 255
+    moves = pixels.diff(dim=1).abs() / 255
+    return torch.cat([1 - moves.sum(1, keepdim=True), moves], dim=1)
 
 
 class Motion(nn.Module):
@@ -372,12 +376,17 @@ def test_a_model_behind_any_callable_is_frozen_and_left_as_it_was(wrap, train):
     assert_same(learnt, temporal_mask.learn_masks(model, clips, [0, 1], config))
 
 
+def _less_sure(probabilities, share):
+    """Returns a mixture with what knows nothing."""
+    return probabilities * share + (1 - share) / _TIME
+
+
 def _noise(clips):
-    return (_motion(clips) * (0.9 + 0.1 * torch.rand(1))).clip(0, 1)
+    return _less_sure(_motion(clips), 0.5 + 0.5 * torch.rand(1))
 
 
 def _by_batch(clips):
-    return _motion(clips) * len(clips) / 4
+    return _less_sure(_motion(clips), len(clips) / 4)
 
 
 @pytest.mark.parametrize(("score_fn", "when"), [(_noise, "from call to call"), (_by_batch, "with another clip beside")])
@@ -466,7 +475,8 @@ def _nan_when_perturbed(clips):
 
 
 def _nan_gradient(clips):
-    return torch.sqrt(_motion(clips))  # Where nothing moves, its slope has no value.
+    probabilities = _motion(clips)
+    return probabilities + 0 * torch.sqrt(probabilities)  # Where nothing moves, the root's slope has no value.
 
 
 _WRONG = "Clips must be \\[N, T, H, W, C\\] and targets N class indices. Received: "
@@ -475,8 +485,9 @@ _WRONG = "Clips must be \\[N, T, H, W, C\\] and targets N class indices. Receive
 @pytest.mark.parametrize(
     ("score_fn", "frames", "targets", "message"),
     [
-        (_logits, 3, [3], r"probabilities, 0…1 \(softmax of logits\). Received: -5…3"),
-        (lambda clips: _motion(clips) * torch.nan, 3, [3], r"probabilities, 0…1 .* Received: nan…nan"),
+        (_logits, 3, [3], r"0…1, whose sum is 1 \(softmax of logits\). Received: -5…3, whose sum is -30"),
+        (lambda clips: _motion(clips) * torch.nan, 3, [3], r"probabilities, 0…1, .* Received: nan…nan, "),
+        (lambda clips: _motion(clips) / 2, 3, [3], r"probabilities, 0…1, .* Received: 0…0.4, whose sum is 0.5"),
         (lambda clips: _motion(clips)[:, 3], 3, [3], r"probabilities \[N, K\]. Received: \(1,\) for one clip"),
         (lambda clips: clips, 3, [3], r"probabilities \[N, K\]. Received: \(1, 8, 2, 2, 3\) for one clip"),
         (_nan_when_perturbed, 3, [3], "Scores must be finite. Received: nan in row 1"),
