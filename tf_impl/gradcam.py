@@ -167,12 +167,13 @@ def _recorded(layer: keras.layers.Layer, axes: str) -> Iterator[list]:
     to_border = gradcam_maps.permutation(axes, gradcam_maps.BORDER_AXES)
     to_layer = gradcam_maps.permutation(gradcam_maps.BORDER_AXES, axes)
     outputs: list = []
-    call = layer.call
+    call, graph = layer.call, tf.compat.v1.get_default_graph()
 
     @functools.wraps(call)
     def record(*args: Any, **kwargs: Any) -> Any:
         output = call(*args, **kwargs)
-        if outputs:
+        # Keras calls the layers of a model that is not built yet in a graph that it throws away.
+        if outputs or getattr(output, "graph", graph) is not graph:
             return output
         if not isinstance(output, tf.Tensor) or output.shape.rank != 5:
             outputs.append(output)  # Refused outside the layer: Keras would put its own words around the error's.

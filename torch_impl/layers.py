@@ -287,6 +287,9 @@ def seed_dropout(model: nn.Module, seed: int) -> None:
         layer.reseed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
 
 
+_in_progress: list[set[nn.Module]] = []  # What each `frozen` has frozen, the one that began last at the end.
+
+
 @contextlib.contextmanager
 def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[None]:
     """Puts every module that a function calls into inference mode and its weights out of autograd's sight.
@@ -303,10 +306,13 @@ def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[No
     with contextlib.ExitStack() as stack:
 
         def freeze(module: nn.Module, _: object = None) -> None:
-            if module not in seen:
+            # Within another `frozen` that began later, the module is that one's: its state now is not its own.
+            if module not in seen and _in_progress[-1] is seen:
                 seen.update(module.modules())
                 stack.enter_context(_frozen_module(module, weights))
 
+        _in_progress.append(seen)
+        stack.callback(_in_progress.pop)
         for held in _held(function):
             if isinstance(held, nn.Module):
                 freeze(held)

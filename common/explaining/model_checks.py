@@ -24,8 +24,8 @@ def check_tensor(output: Any, tensor: type, what: str) -> Any:
     """
     if not isinstance(output, tensor):
         raise errors.UserError(
-            f"A model must return {what} as one tensor (take it out of a tuple or a dict in a function of your own). "
-            f"Received: {_description(output)}"
+            f"A model must return {what} as one tensor, through which gradients flow (pick it from tuples and dicts). "
+            f"Received: {_description(output, tensor)}"
         )
     return output
 
@@ -40,20 +40,18 @@ def check_endpoint(output: Any, tensor: type) -> tuple[Any, Any]:
     if not isinstance(output, tuple | list) or len(output) != 2 or not all(isinstance(part, tensor) for part in output):
         raise errors.UserError(
             f"An endpoint function must return two tensors, {LOGITS} and activations [N, T', H', W', C']. "
-            f"Received: {_description(output)}"
+            f"Received: {_description(output, tensor)}"
         )
     logits, activations = output
     return logits, activations
 
 
-def _description(output: Any) -> str:
-    name = type(output).__name__
+def _description(output: Any, tensor: type) -> str:
+    name = "tensor" if isinstance(output, tensor) else type(output).__name__
     if isinstance(output, Mapping):
         return f"{name} of {', '.join(map(str, [*output][:5]))}"
     if isinstance(output, tuple | list):
-        return f"{name} of {', '.join(type(part).__name__ for part in output[:5])}"
-    if isinstance(output, np.ndarray):
-        return f"{name} {output.shape}, through which no gradient flows"
+        return f"{name} of {', '.join(_description(part, tensor) for part in output[:5])}"
     return name
 
 
@@ -124,7 +122,7 @@ def check_gradient(exists: bool) -> None:
 
 def check_layer(output: Any, tensor: type) -> Any:
     """Returns the output of the layer whose activations are wanted; refuses anything but one tensor of 5 axes."""
-    received: Any = tuple(output.shape) if isinstance(output, tensor) else _description(output)
+    received: Any = tuple(output.shape) if isinstance(output, tensor) else _description(output, tensor)
     if isinstance(received, str) or len(received) != 5:
         raise errors.UserError(
             f"Grad-CAM must be given a layer with one output, 5 axes, of clips. Received: {received}"
