@@ -49,9 +49,9 @@ def check_endpoint(output: Any, tensor: type) -> tuple[Any, Any]:
 def _description(output: Any, tensor: type) -> str:
     name = "tensor" if isinstance(output, tensor) else type(output).__name__
     if isinstance(output, Mapping):
-        return f"{name} of {', '.join(map(str, [*output][:5]))}"
+        return f"{name} of {', '.join(map(str, [*output][:5])) or 'nothing'}"
     if isinstance(output, tuple | list):
-        return f"{name} of {', '.join(_description(part, tensor) for part in output[:5])}"
+        return f"{name} of {', '.join(_description(part, tensor) for part in output[:5]) or 'nothing'}"
     return name
 
 
