@@ -122,10 +122,11 @@ def check_gradient(exists: bool) -> None:
 
 def check_layer(output: Any, tensor: type) -> Any:
     """Returns the output of the layer whose activations are wanted; refuses anything but one tensor of 5 axes."""
-    received: Any = tuple(output.shape) if isinstance(output, tensor) else _description(output, tensor)
-    if isinstance(received, str) or len(received) != 5:
+    shape: tuple[int, ...] = tuple(getattr(output, "shape", ())) if isinstance(output, tensor) else ()
+    if len(shape) != 5:
         raise errors.UserError(
-            f"Grad-CAM must be given a layer with one output, 5 axes, of clips. Received: {received}"
+            "Grad-CAM must be given a layer with one output, 5 axes, of clips. "
+            f"Received: {shape or _description(output, tensor)}"
         )
     return output
 
