@@ -116,7 +116,8 @@ class TrainingContract:
         described = [f"--preset={preset} --describe" for preset, _ in DESCRIBED]
         flags = [*described, *(flags for flags, _ in REFUSED)]
         lines = [("train.py", line.replace("CLIPS", str(clips)).split()) for line in flags]
-        given = command_lines_for_tests.answers(cls.package, lines, tmp_path_factory.mktemp("answers"))
+        module, folder = f"{cls.package}.training", tmp_path_factory.mktemp("answers")
+        given = command_lines_for_tests.answers(cls.package, module, lines, folder)
         return dict(zip(flags, given, strict=True))
 
     @pytest.mark.parametrize(("preset", "number"), DESCRIBED)
