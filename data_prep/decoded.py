@@ -9,12 +9,34 @@ import numpy as np
 Choose = Callable[[int], Collection[int]]
 Transform = Callable[[np.ndarray], np.ndarray]
 
+# More than a frame of 8K video has (33 million). A PNG of 18 kB can declare 12000x12000 px: half a gigabyte.
+MAX_PIXELS = 8192 * 8192
+
 
 class UnreadableVideoError(Exception):
-    """Not one frame can be had from a file or folder; the message is the reason, on one line."""
+    """Not one frame can be had from a file or folder, and that is the file's fault; the message is the reason."""
 
     def __init__(self, reason: object) -> None:
         super().__init__(" ".join(str(reason).split()))
+
+
+class ReadingStoppedError(Exception):
+    """Reading failed for a reason that is not the file's own: its place is gone, or memory or descriptors are short.
+
+    Other files would fail in the same way, and this one would not if it were read again.
+    """
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Refuses a frame of more than `MAX_PIXELS` before it is decoded.
+
+    Raises:
+      UnreadableVideoError: for such a frame.
+    """
+    if height * width > MAX_PIXELS:
+        raise UnreadableVideoError(
+            f"too large a frame: it must have at most {MAX_PIXELS} px. Received: {width}x{height} px"
+        )
 
 
 @dataclasses.dataclass
