@@ -19,7 +19,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import cv2
 import imageio
@@ -118,7 +118,7 @@ def _count(path: pathlib.Path) -> int:
 def _opened(path: pathlib.Path) -> Iterator[Callable[[], Any]]:
     """Yields what opens an animation or a TIFF file with imageio, for the block."""
     with local_files.opened(path) as source, _limited(), contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(iio.imopen(source, "r", plugin="pillow"))
+        yield lambda: stack.enter_context(iio.imopen(cast(BinaryIO, source), "r", plugin="pillow"))
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def _limited() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _is_small_enough(source: io.IOBase, page: int = 0) -> bool:
+def _is_small_enough(source: Any, page: int = 0) -> bool:
     """Returns whether a picture can be decoded by its size; False for what is no picture.
 
     Raises:
