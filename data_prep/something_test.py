@@ -44,7 +44,20 @@ def test_videos_in_any_container_and_folders_of_frames_are_found(tmp_path):
     (source / "10.txt").touch()
     plan = something.plan(source, annotations, None)
     assert plan.items == {"train": (plans.Item("7", "7.webm", 0), plans.Item("8", "8.MP4", 1), plans.Item("9", "9", 0))}
-    assert [remark.video_id for remark in plan.missing["train"]] == ["10"]
+    assert plan.missing["train"] == (
+        plans.Remark("10", "10.webm", "no such video file or folder of frames: 10.txt is no video"),
+    )
+    assert plan.skipped == (f"{source}: 1 left alone, for they are no videos: 10.txt",)
+
+
+def test_links_are_followed_and_links_to_nothing_are_missing(tmp_path):
+    source, annotations = _data_set(tmp_path, train=["1", "2"])
+    (tmp_path / "elsewhere").touch()
+    (source / "1.webm").symlink_to(tmp_path / "elsewhere")
+    (source / "2.webm").symlink_to(tmp_path / "nowhere")
+    plan = something.plan(source, annotations, None)
+    assert [item.path for item in plan.items["train"]] == ["1.webm"]
+    assert [remark.video_id for remark in plan.missing["train"]] == ["2"]
 
 
 def test_records_of_the_test_split_have_an_id_only(tmp_path):
@@ -87,8 +100,8 @@ def test_labels_that_do_not_count_from_0_are_refused(tmp_path, values):
         ([{"id": "a/b", "template": "A"}], "without path separators"),
         ([{"id": "a\\b", "template": "A"}], "without path separators"),
         ([{"id": "a\x00", "template": "A"}], "control characters"),
-        ([{"id": "", "template": "A"}], "1…200 characters"),
-        ([{"id": "x" * 201, "template": "A"}], "1…200 characters"),
+        ([{"id": "", "template": "A"}], "1…200 bytes"),
+        ([{"id": "x" * 201, "template": "A"}], "1…200 bytes"),
         ([{"id": "1", "template": "A"}, {"id": 1, "template": "B"}], "once in a split. Received: '1' 2 times in train"),
     ],
 )
