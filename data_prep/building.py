@@ -3,7 +3,7 @@
     OUT/SPLIT-00000-of-00004.h5  the shards (`common/clips/shards.py`)
     OUT/dataset.json             written last: a folder that has it is finished
     OUT/failures.csv             video_id, path, reason: clips that could not be made
-    OUT/notes.csv                video_id, path, note: clips that were made but are odd (truncated files, cut ranges)
+    OUT/notes.csv                video_id, path, note: clips that were made, from videos with something wrong
     OUT/source/                  the videos and annotations of the synthetic data set, where --source names no place
 
 Interrupted at any moment and started again with the same settings, it makes the shards that are missing; the result is
@@ -38,18 +38,18 @@ class PrepareConfig:
 
     Attributes:
       dataset: a key of `data_sets.DATA_SETS`.
-      out: folder of the store; made if absent.
-      source: folder of the videos; where the data set makes them itself: where to, OUT/source if None.
-      annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder; None: the source folder.
-      frames: T; None takes the preset's: 16, kth 32.
-      height: H in px; None takes the preset's: 224, kth 120, synthetic 32.
-      width: W in px; None takes the preset's: 224, kth 160, synthetic 32.
+      out: folder of the store; created if it does not exist.
+      source: folder of the videos. A data set that makes its own videos makes them there; None is OUT/source.
+      annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder. None is the source folder.
+      frames: T; None takes the preset's value: 16, kth 32.
+      height: H in px; None takes the preset's value: 224, kth 120, synthetic 32.
+      width: W in px; None takes the preset's value: 224, kth 160, synthetic 32.
       encoding: "jpeg" or "raw".
-      jpeg_quality: 1…100.
+      jpeg_quality: 1…100; used by "jpeg" alone.
       subsampling: "linspace" or "released", see `sampling.subsample`.
       resize: "stretch" or "center_crop", see `sampling.resize`.
       clips_per_shard: maximum number of clips per shard; a single video with more clips gets a shard of its own.
-      workers: processes; None takes one per processor.
+      workers: number of processes; None takes one per processor.
       max_failures: with more failed clips than this, the command ends with exit code 1; the store is made in any case.
       splits: the splits to make; None makes all there are.
       dry_run: print what would be made, what is missing and what is left out, and write nothing.
@@ -106,7 +106,9 @@ class PrepareConfig:
         if self.source is not None:
             return self.source
         if self.data_set.maker is None:
-            raise errors.UserError(f"--dataset={self.dataset} needs --source, the folder of the videos. Received: none")
+            raise errors.UserError(
+                f"--source must name the folder of the videos for --dataset={self.dataset}. Received: none"
+            )
         return self.out / "source"
 
 
@@ -302,7 +304,7 @@ def _tell(config: PrepareConfig, plan: plans.Plan, results: Sequence[shard_jobs.
         logging.info("%s: %d clips", split, clips)
     num_notes = sum(len(result.notes) for result in results)
     if num_notes:
-        logging.info("%d clips are odd: see %s", num_notes, config.out / "notes.csv")
+        logging.info("%d clips have notes: see %s", num_notes, config.out / "notes.csv")
     tell = logging.error if num_failures > config.max_failures else logging.info
     tell("%d clips failed%s", num_failures, f": see {config.out / 'failures.csv'}" if num_failures else "")
     return int(num_failures > config.max_failures)

@@ -391,7 +391,7 @@ def test_dry_run_of_synthetic_counts_what_would_be_made(tmp_path, capsys):
         ({"splits": ("train", "val")}, "splits must be some of train, validation, test. Received: train, val"),
         ({"splits": ()}, "splits must be some of"),
         ({"annotations": pathlib.Path("x")}, "whose folders are the annotations. Received: x"),
-        ({"source": None}, "needs --source"),
+        ({"source": None}, "--source must name the folder of the videos for --dataset=folder"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tmp_path, change, message):

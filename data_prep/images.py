@@ -44,7 +44,7 @@ _DAMAGE = (  # What Pillow raises for files that are damaged, or of monstrous si
     Image.DecompressionBombError,
 )
 _UNTIMED = 100  # milliseconds that a frame with a delay of 0 is shown
-_TOLD = 5  # Problems of a folder that are told one by one.
+_LISTED = 5  # Problems of a folder that a note lists one by one.
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # Three channels, and the bits that there are: 16 are not cut.
 
 
@@ -180,7 +180,7 @@ def _read_pictures(
     choose: Choose,
     transform: Transform,
 ) -> Decoded:
-    """Reads chosen pictures only, so n counts what there is; one that turns out to be broken is taken off and told.
+    """Reads the chosen pictures alone, so n counts what there is; a broken one is left out, and noted.
 
     Args:
       pictures: name of each, and what loads it: uint8 [h, w, 3], RGB, or None where it is broken.
@@ -206,14 +206,14 @@ def _read_pictures(
                 made[picture] = transform(pixels)
         if not broken:
             frames = {index: made[left[index]] for index in wanted}
-            return Decoded(len(left), math.nan, frames, dict.fromkeys(wanted, math.nan), _told(problems))
+            return Decoded(len(left), math.nan, frames, dict.fromkeys(wanted, math.nan), _listed(problems))
         left = [picture for picture in left if picture not in broken]
-    raise UnreadableVideoError(_told(problems))
+    raise UnreadableVideoError(_listed(problems))
 
 
-def _told(problems: Sequence[str]) -> str:
-    more = [f"and {len(problems) - _TOLD} more"] if len(problems) > _TOLD else []
-    return "; ".join([*problems[:_TOLD], *more])
+def _listed(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+    return "; ".join([*problems[:_LISTED], *more])
 
 
 def _frame_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:

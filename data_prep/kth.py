@@ -95,7 +95,9 @@ def read_sequences(path: pathlib.Path) -> list[Video]:
                 )
             videos[video.name] = video
     if not videos:
-        raise errors.UserError(f"00sequences.txt has lines 'person01_boxing_d1 frames 1-95, …'. Received: {path}")
+        raise errors.UserError(
+            f"00sequences.txt must have lines such as 'person01_boxing_d1 frames 1-95, …'. Received: none in {path}"
+        )
     return list(videos.values())
 
 

@@ -57,7 +57,7 @@ def test_a_second_line_for_one_video_is_refused(tmp_path):
 
 
 def test_a_file_of_prose_is_refused(tmp_path):
-    with pytest.raises(errors.UserError, match="00sequences.txt has lines"):
+    with pytest.raises(errors.UserError, match="00sequences.txt must have lines"):
         _read(tmp_path, PROSE)
 
 

@@ -14,7 +14,7 @@ VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2t .m2ts .m2v .m4v .mjpeg .mjpg "
     ".mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m".split()
 )
-_TOLD = 5  # names of files that are left alone
+_LISTED = 5  # Names of files left alone that a line lists one by one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,5 +133,7 @@ def left_alone(where: str, others: Sequence[str]) -> list[str]:
     """
     if not others:
         return []
-    more = [f"and {len(others) - _TOLD} more"] if len(others) > _TOLD else []
-    return [f"{where}: {len(others)} left alone, for they are no videos: {', '.join([*sorted(others)[:_TOLD], *more])}"]
+    more = [f"and {len(others) - _LISTED} more"] if len(others) > _LISTED else []
+    return [
+        f"{where}: {len(others)} left alone, for they are no videos: {', '.join([*sorted(others)[:_LISTED], *more])}"
+    ]

@@ -99,7 +99,7 @@ def split_into_jobs(
 ) -> list[Job]:
     """Returns the jobs of one split, in order.
 
-    Clips of one video stay in one shard, so that it is decoded once; a video with more clips than a shard should hold
+    Clips of one video stay in one shard, so that it is decoded once; a video with more clips than `clips_per_shard`
     gets a shard of its own.
     """
     parts: list[list[plans.Item]] = []
@@ -214,7 +214,7 @@ def _indices(settings: Settings, item: plans.Item, num_frames: int) -> np.ndarra
 
 
 def _remark(item: plans.Item, decoded: videos.Decoded) -> str:
-    """Returns what is odd about a clip; ranges are told as the annotations count, from 1 to the last inclusive."""
+    """Returns what is odd about a clip; ranges count as in the annotations, from 1 to the last frame inclusive."""
     remarks = [decoded.note] if decoded.note else []
     if item.frame_range and item.frame_range[1] > decoded.num_frames:
         first, last = item.frame_range[0] + 1, item.frame_range[1]

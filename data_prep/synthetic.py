@@ -128,7 +128,7 @@ def _opened(path: pathlib.Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError:
         raise errors.UserError(
-            f"Ground truth must be an HDF5 file that make_synthetic writes. Received: {path}"
+            f"The ground truth must be an HDF5 file that make_synthetic wrote. Received: {path}"
         ) from None
 
 

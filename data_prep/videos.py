@@ -4,7 +4,7 @@ Which frames are wanted depends on how many there are, and what a file declares 
 packets are counted first, without decoding them; the frames wanted under that count are kept while the file is decoded
 once, from end to end; and only where the number of frames that really decoded calls for others is it decoded again. Of
 a long video no more than the wanted frames stays in memory. A frame counts when it decodes: packets that fail are left
-out and told in a note.
+out, and noted.
 
 Decoders conceal damage: a packet that is half destroyed still gives a frame, and so do all that build on it. What they
 report on the way (FFmpeg's log, marks on packets and frames) becomes a note, too. Damage that leaves a valid stream
