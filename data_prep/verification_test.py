@@ -37,9 +37,7 @@ def test_a_truncated_shard_is_found_and_the_others_are_still_checked(store):
     path.write_bytes(path.read_bytes()[:-500])
     decoded = []
     assert list(verification.problems(store, decoded.append)) == [
-        "train-00000-of-00002.h5: its SHA-256 is not the one in dataset.json",
-        "train: 1 clips of 'a', 2 in dataset.json",
-        "train: 1 clips of 'b', 2 in dataset.json",
+        "train-00000-of-00002.h5: its SHA-256 is not the one in dataset.json"
     ]
     assert sum(decoded) == 2
 
@@ -48,7 +46,7 @@ def test_a_shard_that_was_signed_after_the_damage_is_one_line_and_the_next_one_i
     path = store / "train-00000-of-00002.h5"
     path.write_bytes(path.read_bytes()[:-500])
     _sign(store)
-    (problem,) = [problem for problem in verification.problems(store) if problem.startswith("train-00000")]
+    (problem,) = verification.problems(store)
     assert problem.startswith("train-00000-of-00002.h5: A shard must be a readable HDF5 file")
 
 
@@ -86,7 +84,7 @@ def test_any_bits_of_a_shard_may_flip(store, places):
         data[int(place * len(data))] ^= 1 << bit
     path.write_bytes(data)
     try:
-        damaged = [problem for problem in verification.problems(store) if problem.startswith("train-0000")]
+        damaged = list(verification.problems(store))
         assert damaged == ["train-00001-of-00002.h5: its SHA-256 is not the one in dataset.json"] * (data != before)
     finally:
         path.write_bytes(before)
@@ -96,7 +94,7 @@ def test_files_that_are_missing_or_too_many_are_found(store):
     (store / "train-00000-of-00002.h5").rename(store / "train-00007-of-00002.h5")
     (store / "dataset.json.3.tmp").touch()
     problems = list(verification.problems(store))
-    assert problems[:3] == [
+    assert problems == [
         "dataset.json.3.tmp: left over from an interrupted run",
         "train-00007-of-00002.h5: not listed in dataset.json",
         "train-00000-of-00002.h5: listed in dataset.json but not there",
@@ -146,13 +144,12 @@ def test_ids_that_come_twice_or_are_no_names_are_found(store):
 
 def test_counts_that_differ_are_found(store):
     values = json.loads((store / "dataset.json").read_text())
-    values["shards"][0]["clips"] = 5
     values["counts"]["train"]["b"] = 1
     (store / "dataset.json").write_text(json.dumps(values))
-    assert list(verification.problems(store)) == [
-        "train-00000-of-00002.h5: 2 clips, 5 in dataset.json",
-        "train: 1 clips of 'a', 2 in dataset.json",
-    ]
+    assert list(verification.problems(store)) == ["train: 2 clips of 'b', 1 in dataset.json"]
+    values["shards"][0]["clips"] = 5
+    (store / "dataset.json").write_text(json.dumps(values))
+    assert list(verification.problems(store)) == ["train-00000-of-00002.h5: 2 clips, 5 in dataset.json"]
 
 
 @pytest.fixture
