@@ -122,9 +122,9 @@ def prepare(config: PrepareConfig) -> int:
       errors.UserError: for input that cannot be used at all, and where a disk is full or gone; finished shards are
         kept.
     """
-    if config.out.exists() and not config.out.is_dir():
-        raise errors.UserError(f"--out must be a folder. Received: the file {config.out}")
     try:
+        if config.out.exists() and not config.out.is_dir():
+            raise errors.UserError(f"--out must be a folder. Received: the file {config.out}")
         plan = _plan(config) if config.dry_run or config.data_set.maker is None else None
         if config.dry_run and plan is not None:
             sys.stdout.write(_describe(plan))

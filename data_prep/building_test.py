@@ -400,6 +400,16 @@ def test_settings_that_cannot_be_are_refused(tmp_path, change, message):
         building.prepare(building.PrepareConfig(**config))
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "file/below"])
+def test_a_folder_that_cannot_be_is_one_line(tmp_path, name):
+    (tmp_path / "file").touch()
+    videos_for_tests.film(tmp_path / "videos" / "a" / "1.avi", 2)
+    with pytest.raises(
+        errors.UserError, match="^--source must be readable and --out writable. Received: .*name|Not a dir"
+    ):
+        building.prepare(building.PrepareConfig("folder", tmp_path / name, tmp_path / "videos", workers=1))
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(errors.UserError, match="--out must be a folder. Received: the file"):

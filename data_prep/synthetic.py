@@ -303,7 +303,10 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def _completed(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a name to write to; the file takes its own name when it is complete."""
+    """Gives a name to write to; the file takes its own name when it is complete, and is gone where that fails."""
     partial = path.with_name(f".{path.name}.partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -63,6 +63,9 @@ _BEGINNINGS = re.compile(
 )
 
 
+_Message = tuple[int, str, str]  # Of FFmpeg's log: level, who says it, what.
+
+
 class _Read(NamedTuple):
     """What one step of reading a file gave: a packet, or the error that ends it, and what FFmpeg said meanwhile."""
 
@@ -87,10 +90,6 @@ def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
     try:
         read = images.reader(path) or _read_video
         return read(path, choose, transform)
-    except av.error.FFmpegError as error:
-        if error.errno == errno.ENOMEM and _memory_is_short():
-            raise ReadingStoppedError(f"{path}: memory is short") from None
-        raise UnreadableVideoError(error.strerror) from None
     except OSError as error:
         if local_files.is_of_the_file(error):
             raise UnreadableVideoError(error.strerror or error) from None
@@ -139,20 +138,30 @@ def _memory_is_short() -> bool:
 
 def _read_video(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
     with _heard() as said:
-        with _open(path) as (container, stream):
-            expected, held = _count(_packets(container, stream, said))
-            wanted = set(choose(expected)) if expected else set()
-            decoded = None
-            if held:
-                decoded = _decode(container, stream, held, wanted, transform, said)
-        if decoded is None:
-            decoded = _decode_anew(path, wanted, transform, said)
-        rightly_wanted = set(choose(decoded.num_frames))
-        return decoded if rightly_wanted <= wanted else _decode_anew(path, rightly_wanted, transform, said)
+        try:
+            return _decode_as_wanted(path, choose, transform, said)
+        except av.error.FFmpegError as error:
+            if error.errno == errno.ENOMEM and _memory_is_short():
+                raise ReadingStoppedError(f"{path}: memory is short") from None
+            raise UnreadableVideoError(_reason(error, said)) from None
+
+
+def _decode_as_wanted(path: pathlib.Path, choose: Choose, transform: Transform, said: list[_Message]) -> Decoded:
+    """Decodes a video once, or twice where the number of frames is not the expected one."""
+    with _open(path) as (container, stream):
+        expected, held = _count(_packets(container, stream, said))
+        wanted = set(choose(expected)) if expected else set()
+        decoded = None
+        if held:
+            decoded = _decode(container, stream, held, wanted, transform, said)
+    if decoded is None:
+        decoded = _decode_anew(path, wanted, transform, said)
+    rightly_wanted = set(choose(decoded.num_frames))
+    return decoded if rightly_wanted <= wanted else _decode_anew(path, rightly_wanted, transform, said)
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[list[tuple[int, str, str]]]:
+def _heard() -> Iterator[list[_Message]]:
     """Collects what FFmpeg logs as an error in this thread, which does all the decoding: the same on every run."""
     level, skipping = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
@@ -165,7 +174,12 @@ def _heard() -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_skip_repeated(skipping)
 
 
-def _first(said: list[tuple[int, str, str]]) -> str:
+def _reason(error: av.error.FFmpegError, said: list[_Message]) -> str:
+    """Returns why FFmpeg failed: its error, and what it said first."""
+    return ": ".join(filter(None, (error.strerror, _first(said))))
+
+
+def _first(said: list[_Message]) -> str:
     """Returns the first message, on one line, and forgets all."""
     messages = [" ".join(message.split()) for _, _, message in said]
     said.clear()
@@ -191,7 +205,7 @@ def _open(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _packets(container: Any, stream: Any, said: list[tuple[int, str, str]]) -> Iterator[_Read]:
+def _packets(container: Any, stream: Any, said: list[_Message]) -> Iterator[_Read]:
     """Yields packets up to the end (an empty one flushes), or up to the error that ends a damaged file, and that."""
     said.clear()  # What is said while a file is opened may be about any of its streams.
     packets = container.demux(stream)
@@ -221,9 +235,7 @@ def _count(reads: Iterable[_Read]) -> tuple[int, list[_Read]]:
     return count, held
 
 
-def _decode_anew(
-    path: pathlib.Path, wanted: set[int], transform: Transform, said: list[tuple[int, str, str]]
-) -> Decoded:
+def _decode_anew(path: pathlib.Path, wanted: set[int], transform: Transform, said: list[_Message]) -> Decoded:
     with _open(path) as (container, stream):
         return _decode(container, stream, _packets(container, stream, said), wanted, transform, said)
 
@@ -234,7 +246,7 @@ def _decode(
     reads: Iterable[_Read],
     wanted: set[int],
     transform: Transform,
-    said: list[tuple[int, str, str]],
+    said: list[_Message],
 ) -> Decoded:
     """Decodes packets from first to last and keeps the wanted frames."""
     decoded = Decoded()
@@ -252,7 +264,7 @@ def _decode(
         try:
             frames = stream.codec_context.decode(None) if ended else packet.decode()
         except av.error.FFmpegError as error:
-            failures.append(": ".join(filter(None, (error.strerror, _first(said)))))
+            failures.append(_reason(error, said))
             continue
         damage = _first(said) or damage
         if damage:
