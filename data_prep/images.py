@@ -109,9 +109,9 @@ def _count(path: pathlib.Path) -> int:
             return file().properties(index=...).n_images
         except _DAMAGE as error:
             cause = error.__cause__ or error  # Imageio hides what Pillow says.
-            too_large = isinstance(cause, Image.DecompressionBombError)
-            reason = f"too large a frame: {cause}" if too_large else "not a readable image file"
-            raise UnreadableVideoError(reason) from None
+            if isinstance(cause, Image.DecompressionBombError):
+                raise _too_large(cause) from None
+            raise UnreadableVideoError("not a readable image file") from None
 
 
 @contextlib.contextmanager
@@ -144,9 +144,14 @@ def _is_small_enough(source: Any, page: int = 0) -> bool:
             image.seek(page)
             return True
     except Image.DecompressionBombError as error:
-        raise UnreadableVideoError(f"too large a frame: {error}") from None
+        raise _too_large(error) from None
     except _DAMAGE:
         return False
+
+
+def _too_large(error: BaseException) -> UnreadableVideoError:
+    """Returns the error for a picture that Pillow finds too large, with both numbers of pixels and without a guess."""
+    return UnreadableVideoError(f"too large a frame: {str(error).partition(', could')[0]}")
 
 
 def _play(path: pathlib.Path, wanted: set[int], transform: Transform) -> Decoded:

@@ -57,6 +57,11 @@ def read_classes(annotations: pathlib.Path) -> tuple[str, ...]:
         by_index = {}
     if not by_index or len(by_index) < len(values) or sorted(by_index) != list(range(len(by_index))):
         raise errors.UserError(f"labels.json must map class names to the indices 0…K-1, each once. Received: {path}")
+    for name in by_index.values():
+        if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogatepass"):
+            raise errors.UserError(
+                f"labels.json must hold class names of Unicode text. Received: {name!r:.200} in {path}"
+            )
     return tuple(by_index[index] for index in range(len(by_index)))
 
 

@@ -78,6 +78,14 @@ def test_files_of_the_first_release_carry_the_name_of_the_data_set(tmp_path):
     assert something.read_classes(tmp_path) == ("a", "b")
 
 
+def test_labels_that_are_no_text_are_refused_and_odd_ones_are_not(tmp_path):
+    (tmp_path / "labels.json").write_text(r'{"a\ud800": "0"}')
+    with pytest.raises(errors.UserError, match=r"class names of Unicode text. Received: 'a\\ud800' in"):
+        something.read_classes(tmp_path)
+    (tmp_path / "labels.json").write_text(r'{"a\n\t\ud83c\udfac\u001b": "0"}')
+    assert something.read_classes(tmp_path) == ("a\n\t\N{CLAPPER BOARD}\x1b",)
+
+
 @pytest.mark.parametrize(
     "values", [{"a": "0", "b": "2"}, {"a": "0", "b": "0"}, {"a": "x"}, {"a": None}, {"a": True}, {}, ["a"], "a", 3]
 )
