@@ -52,16 +52,18 @@ _LIMIT = {"max_pixels": str(MAX_PIXELS)}
 _STRICT = {**_LIMIT, "err_detect": "crccheck+bitstream+buffer"}  # Cheap checks that conceal less.
 _SHOWN = 100  # letters of a message of FFmpeg's in a note
 
-# How files of the usual containers and raw streams begin (where they have something to begin with).
+# What libraries raise for files that nobody thought of.
+_SURPRISES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+# How files of the usual containers and raw streams begin. Photos in the container of MP4 (HEIC, AVIF, CR3) are none.
 _BEGINNINGS = re.compile(
-    rb"....(?:ftyp|moov|mdat|wide|free|skip|pnot)"  # MP4, QuickTime
-    rb"|\x1aE\xdf\xa3|RIFF....AVI |OggS|FLV\x01|0&\xb2u\x8ef\xcf\x11|\.RMF|DKIF|YUV4MPEG2 |[FCZ]WS"
+    rb"\0...(?:ftyp(?!hei|hev[cx]|mif1|msf1|avi|crx)|moov|wide|free|skip|pnot)|....mdat"  # MP4, QuickTime
+    rb"|\x1aE\xdf\xa3|RIFF....AVI |OggS\0|FLV\x01|0&\xb2u\x8ef\xcf\x11|\.RMF\0|DKIF\0|YUV4MPEG2 |[FCZ]WS[\3-\x1f]"
     rb"|\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02|nut/multimedia container\0|\xb7\xd8\x00\x20"  # MXF, NUT, WTV
     rb"|\0\0\x01[\xba\xb3]|\0?\0\0\x01[\x09\x27\x40\x42\x46\x67]|\x1f\x07\0"  # MPEG, H.264, H.265, DV
     rb"|G.{187}G.{187}G|.{4}G.{191}G.{191}G",  # Transport streams, without and with time codes
     re.DOTALL,
 )
-
 
 _Message = tuple[int, str, str]  # Of FFmpeg's log: level, who says it, what.
 
@@ -96,8 +98,7 @@ def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
         raise ReadingStoppedError(f"{path}: {error.strerror}") from None
     except MemoryError:
         raise ReadingStoppedError(f"{path}: memory is short") from None
-    # What libraries raise for files that nobody thought of: one bad file must not end the work on all others.
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except _SURPRISES as error:  # One bad file must not end the work on all others.
         raise UnreadableVideoError(f"{type(error).__name__}: {error}") from None
     except cv2.error as error:
         raise UnreadableVideoError(f"OpenCV: {error}") from None
@@ -117,7 +118,7 @@ def holds_video(path: pathlib.Path) -> bool:
         with local_files.opened(path) as source, _container(source) as container:
             stream = container.streams.best("video")
             return stream is not None and not stream.disposition & av.stream.Disposition.attached_pic
-    except (av.error.FFmpegError, UnreadableVideoError):
+    except (av.error.FFmpegError, *_SURPRISES):
         return True
 
 

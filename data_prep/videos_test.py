@@ -344,6 +344,8 @@ def test_content_tells_a_video_from_other_files(tmp_path):
         "jpeg": b"\xff\xd8\xff\xe0" + bytes(600),
     }
     others |= {"empty": b"", "array": b"\x93NUMPY\1\0" + bytes(600), "pdf": b"%PDF-1.7\n" * 99, "zeros": bytes(600)}
+    others |= {"a.txt": b"Get free stuff, and skip the rest. " * 9, "b.txt": b"CWS: notes", "c.txt": b"OggS, DKIF"}
+    others |= {name: b"\0\0\0\x18ftyp" + name.encode() + bytes(600) for name in ("heic", "mif1", "avif", "crx ")}
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
         assert not videos.holds_video(tmp_path / name), name
