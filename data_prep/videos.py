@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from data_prep import images, local_files
 from data_prep.decoded import (
@@ -44,7 +44,7 @@ from data_prep.decoded import (
 
 # FFmpeg's fast conversion cuts off fractions: colours are 0…3 levels of 255 too dark, 1.2 on average. Full chroma
 # interpolation with accurate rounding is unbiased and nine times slower, a sixth of the time of a short clip.
-_CONVERSION = Interpolation.BILINEAR | Interpolation.BITEXACT
+_CONVERSION = 2 | 0x80000  # SWS_BILINEAR | SWS_BITEXACT: PyAV 17, the last for Python 3.10, names but the first.
 _MAX_HELD = 16 << 20  # bytes of a video that may stay in memory while its packets are counted
 
 _NO_PROTOCOL = {"protocol_whitelist": "none"}  # No name that a file holds (HLS, concat) is opened.
