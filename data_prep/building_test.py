@@ -326,6 +326,18 @@ def test_a_full_disk_is_one_line_and_finished_shards_are_kept(tmp_path, num_work
     assert videos_for_tests.contents(config.out) == videos_for_tests.contents(whole.out)
 
 
+@pytest.mark.parametrize("limit", [10, 3000, 30_000])  # Full with the first file, the first video, the ground truth.
+def test_a_full_disk_while_videos_are_made_is_one_line(tmp_path, limit):
+    config = building.PrepareConfig("synthetic", tmp_path / "http:out", workers=1, clips_per_class={"train": 2})
+    script = tmp_path / "command.py"
+    text = _LIMITED.format(root=str(pathlib.Path(__file__).resolve().parents[1]), limit=limit, config=config)
+    script.write_text(text.replace("PosixPath(", "pathlib.PosixPath("))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("Received: [Errno 27] File too large")
+    assert not list(config.out.rglob("*.partial")) and not list(config.out.rglob(".*.partial"))
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
     config.out.mkdir()

@@ -13,6 +13,7 @@ the direction of time in single frames; here a reversed scene decodes to exactly
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -256,7 +257,8 @@ def _describe(template: str, scene: synthetic_scenes.Scene) -> dict[str, Any]:
 
 def _encode(path: pathlib.Path, frames: np.ndarray) -> None:
     """Writes uint8 [n, H, W, 3] as a video file, whole or not at all."""
-    with _completed(path) as partial, partial.open("wb") as file, av.open(file, "w", format="mp4") as container:
+    coded = io.BytesIO()  # PyAV prints a traceback where a file cannot be written, and takes names for URLs.
+    with av.open(coded, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=_ENCODER_OPTIONS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -264,6 +266,8 @@ def _encode(path: pathlib.Path, frames: np.ndarray) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())
+    with _completed(path) as partial:
+        partial.write_bytes(coded.getbuffer())
 
 
 def _write_annotations(out: pathlib.Path, records: list[dict[str, Any]]) -> None:
