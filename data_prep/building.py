@@ -138,6 +138,8 @@ def prepare(config: PrepareConfig) -> int:
         ) from None
     except OSError as error:
         raise errors.UserError(f"--source must be readable and --out writable. Received: {error}") from None
+    except RecursionError:
+        raise errors.UserError(f"JSON files must not be nested so deeply. Received: one in {config.out}") from None
     except MemoryError:
         raise errors.UserError("Clips must fit into memory. Received: too little of it (try fewer --workers)") from None
     except workers.WorkerDiedError as error:
@@ -211,9 +213,11 @@ def _check_claim(
       File name -> SHA-256 of the shards that `dataset.json` knows and that are as it says.
     """
     by_file = {job.file: job for job in jobs}
+    present = sorted(config.out.glob("*.h5"))
+    for path in (config.out / "dataset.json", *present):
+        plans.check_file(path)
     info = clip_store.read_dataset_json(config.out) if (config.out / "dataset.json").exists() else None
     known = {shard.file: shard.sha256 for shard in info.shards} if info else {}
-    present = sorted(config.out.glob("*.h5"))
     listed = [path for path in present if path.name in known and path in by_file]
     with concurrent.futures.ThreadPoolExecutor(_workers(config)) as pool:
         digests = dict(zip((path.name for path in listed), pool.map(shards.sha256, listed), strict=True))

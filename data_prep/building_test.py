@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -213,6 +214,16 @@ def test_a_damaged_shard_of_another_job_is_left_as_it_is(tmp_path):
     with pytest.raises(errors.UserError, match="of another job"):
         building.prepare(dataclasses.replace(config, height=9))
     assert videos_for_tests.contents(config.out) == before
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001.h5", "dataset.json"])
+def test_what_is_no_file_is_refused_and_not_read_for_ever(tmp_path, name):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
+    building.prepare(config)
+    (config.out / name).unlink()
+    os.mkfifo(config.out / name)
+    with pytest.raises(errors.UserError, match=f"must consist of regular files. Received: .*{name}"):
+        building.prepare(config)
 
 
 def test_a_damaged_report_is_one_line(tmp_path):

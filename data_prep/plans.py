@@ -95,6 +95,12 @@ def check_folder(path: pathlib.Path, what: str) -> None:
         raise errors.UserError(f"{what} must be a folder. Received: {path} ({came})")
 
 
+def check_file(path: pathlib.Path) -> None:
+    """Refuses what is there and is no regular file: a pipe would be waited for, a device read for ever."""
+    if path.exists() and not path.is_file():
+        raise errors.UserError(f"A clip store must consist of regular files. Received: {path}, which is none")
+
+
 def read_text(path: pathlib.Path, what: str) -> str:
     """Returns the text of a UTF-8 file, or refuses it."""
     try:

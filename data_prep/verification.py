@@ -35,9 +35,10 @@ def problems(directory: pathlib.Path, advance: Callable[[int], object] = lambda 
 
 def _problems(directory: pathlib.Path, advance: Callable[[int], object]) -> Iterator[str]:
     try:
+        plans.check_file(directory / "dataset.json")
         info = clip_store.read_dataset_json(directory)
-    except errors.UserError as error:
-        yield str(error)
+    except _DAMAGE as error:
+        yield f"dataset.json: {_said(error)}"
         return
     yield from _other_files(directory, info)
     counts: dict[str, collections.Counter[int]] = {split: collections.Counter() for split in info.splits()}

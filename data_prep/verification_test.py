@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import h5py
 import numpy as np
@@ -22,6 +23,17 @@ def test_a_whole_store_has_no_problems(store):
 def test_no_store_at_all(tmp_path):
     (problem,) = verification.problems(tmp_path)
     assert "A clip store's dataset.json must be a readable JSON file" in problem
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff\xfe", b"[]", b"{}", b'{"a\\ud800": 1e999}', None])
+def test_a_dataset_json_that_is_none_is_one_line(store, content):
+    (store / "dataset.json").unlink()
+    if content is None:
+        os.mkfifo(store / "dataset.json")  # Nobody will ever write to it.
+    else:
+        (store / "dataset.json").write_bytes(content)
+    (problem,) = verification.problems(store)
+    assert "dataset.json" in problem and "\n" not in problem
 
 
 def test_a_changed_byte_is_found(store):
