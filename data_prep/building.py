@@ -233,7 +233,7 @@ def _check_claim(
                 f"Received: {path} of another job (delete the folder or choose another)"
             )
     for path in damaged:
-        logging.warning("%s is damaged, for its SHA-256 is not the one in dataset.json: it is made again", path)
+        logging.warning("%s is damaged (its SHA-256 is not the one in dataset.json) and is made again", path)
         path.unlink()
     if any(not job.file.exists() for job in jobs):
         (config.out / "dataset.json").unlink(missing_ok=True)

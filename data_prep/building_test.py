@@ -382,7 +382,7 @@ def test_dry_run_counts_and_writes_nothing(tmp_path, capsys):
         "           0  B",
         "           0  (class unknown)",
         "           1  total",
-        f"skipped: {tmp_path / 'videos'}: 1 left alone, for they are no videos: c?at\\n.txt",
+        f"skipped: {tmp_path / 'videos'}: 1 left alone (not videos): c?at\\n.txt",
         "missing in train: 2 (2.webm)",
         "missing: 1 clips",
     ]

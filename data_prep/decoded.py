@@ -14,17 +14,14 @@ MAX_PIXELS = 8192 * 8192
 
 
 class UnreadableVideoError(Exception):
-    """Not one frame can be had from a file or folder, and that is the file's fault; the message is the reason."""
+    """No frame can be read from a file or folder, because of its content; the message is the reason, on one line."""
 
     def __init__(self, reason: object) -> None:
         super().__init__(" ".join(str(reason).split()))
 
 
 class ReadingStoppedError(Exception):
-    """Reading failed for a reason that is not the file's own: its place is gone, or memory or descriptors are short.
-
-    Other files would fail in the same way, and this one would not if it were read again.
-    """
+    """Reading failed for a reason other than the file's content, so that it should be tried again later."""
 
 
 def check_pixels(height: int, width: int) -> None:

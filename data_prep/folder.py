@@ -11,13 +11,13 @@ from data_prep import names, plans
 
 
 def plan(source: pathlib.Path, splits: tuple[str, ...] | None, out: pathlib.Path | None = None) -> plans.Plan:
-    """Returns one clip per video file or animated image; other files are left alone, and the plan says so.
+    """Returns one clip per video file or animated image; the plan lists other files as skipped.
 
     Args:
       source: the top folder.
       splits: with split folders: those to take (None: all there are). Without: the one split that the clips go to
         (None: train).
-      out: a folder that is no class wherever it lies: the clip store's own.
+      out: folder of the clip store, which is not a class even if it lies in the source folder.
     """
     plans.check_folder(source, "--source")
     folders = {split: source / split for split in plans.SPLITS if (source / split).is_dir()}
@@ -48,7 +48,7 @@ def plan(source: pathlib.Path, splits: tuple[str, ...] | None, out: pathlib.Path
             if videos:
                 found[split][path.name] = [file.relative_to(source).as_posix() for file in videos]
             elif others:
-                skipped.append(f"{path} is no class: it holds no video")
+                skipped.append(f"{path} is not a class: it holds no videos")
             skipped += plans.left_alone(str(path), others)
     folder_names = sorted({name for classes in found.values() for name in classes})
     labels = {name: label for label, name in enumerate(folder_names)}

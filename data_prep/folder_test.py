@@ -55,12 +55,12 @@ def test_other_files_are_left_alone_and_told_and_hidden_ones_are_left_alone(tmp_
     _touch(tmp_path, "none/.hidden", *(f"b/{n}.txt" for n in range(7)), "b/1.avi")
     plan = folder.plan(tmp_path, None)
     assert plan.class_names == ("a", "b") and len(plan.items["train"]) == 2
-    left_alone = "left alone, for they are no videos:"
+    left_alone = "left alone (not videos):"
     assert plan.skipped == (
         f"{tmp_path}: 1 {left_alone} readme.md",
         f"{tmp_path / 'a'}: 2 {left_alone} more, notes.txt",
         f"{tmp_path / 'b'}: 7 {left_alone} 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, and 2 more",
-        f"{tmp_path / 'empty'} is no class: it holds no video",
+        f"{tmp_path / 'empty'} is not a class: it holds no videos",
         f"{tmp_path / 'empty'}: 1 {left_alone} thumbs.db",
     )
 
@@ -85,7 +85,7 @@ def test_what_is_no_file_is_left_alone(tmp_path):
     (tmp_path / "a" / "linked.avi").symlink_to("1.avi")
     plan = folder.plan(tmp_path, None)
     assert [item.path for item in plan.items["train"]] == ["a/1.avi", "a/linked.avi"]
-    assert plan.skipped == (f"{tmp_path / 'a'}: 2 left alone, for they are no videos: gone.avi, pipe.avi",)
+    assert plan.skipped == (f"{tmp_path / 'a'}: 2 left alone (not videos): gone.avi, pipe.avi",)
 
 
 def test_a_missing_split_is_refused(tmp_path):

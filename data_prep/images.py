@@ -123,7 +123,7 @@ def _opened(path: pathlib.Path) -> Iterator[Callable[[], Any]]:
 
 @contextlib.contextmanager
 def _limited() -> Iterator[None]:
-    """Has Pillow refuse pictures of more than `MAX_PIXELS`; twice what it calls its limit, at which it warns."""
+    """Makes Pillow refuse pictures of more than `MAX_PIXELS`, which is twice the limit that it only warns at."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2
     try:
         with warnings.catch_warnings():
@@ -134,7 +134,7 @@ def _limited() -> Iterator[None]:
 
 
 def _is_small_enough(source: Any, page: int = 0) -> bool:
-    """Returns whether a picture can be decoded by its size; False for what is no picture.
+    """Returns whether a file is a picture that is small enough to be decoded; False for what is not a picture.
 
     Raises:
       UnreadableVideoError: where it is too large.
@@ -150,7 +150,7 @@ def _is_small_enough(source: Any, page: int = 0) -> bool:
 
 
 def _too_large(error: BaseException) -> UnreadableVideoError:
-    """Returns the error for a picture that Pillow finds too large, with both numbers of pixels and without a guess."""
+    """Returns the error for a picture that Pillow refuses: its pixels and the limit, without Pillow's guess at why."""
     return UnreadableVideoError(f"too large a frame: {str(error).partition(', could')[0]}")
 
 

@@ -1,8 +1,8 @@
 """Opens files for decoders: they are given the bytes of one local file, and never its name.
 
-FFmpeg takes a name for a URL or a pattern ("http:host", "concat:a|b", "a%03d"), imageio looks into zip archives, OpenCV
-cannot open every name; bytes have none of this. And decoders take an error in reading (a cable that was pulled) for the
-end of the file, or for damage; here it is noted and raised once they are done.
+FFmpeg takes some names for URLs or patterns ("http:host", "concat:a|b", "a%03d"), imageio looks into zip archives, and
+OpenCV cannot open every name. Decoders also take an error in reading (a cable is pulled) for the end of the file, or
+for damage; here it is remembered, and raised once they are done.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-# A file that gives one of these gives it again; the others (a missing file, too many open files, an error of the disk
-# or the network) say nothing about the file.
+# Errors that belong to the file itself and come again. Others (a missing file, too many open files, an error of the
+# disk or the network) say nothing about it.
 _OF_THE_FILE = frozenset((errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG))
 _BLOCK = 1 << 20  # bytes
 

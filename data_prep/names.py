@@ -1,7 +1,7 @@
 """Names of files and folders as text: in a clip store, on a terminal.
 
-A name on disk is any bytes but "/" and NUL: newlines, bytes that are not UTF-8, 255 of them. What a store holds is
-Unicode text, and an id is one that can name a file.
+A name on disk may hold any bytes but "/" and NUL: newlines, and bytes that are not UTF-8. A clip store holds Unicode
+text, and its ids can be used as file names.
 """
 
 import collections
@@ -17,22 +17,21 @@ _DIGEST = 8  # hex digits
 
 
 def as_text(name: str) -> str:
-    r"""Returns a name as UTF-8 text; bytes that are none become escapes such as \xff."""
+    r"""Returns a name as text; bytes that are not UTF-8 become escapes such as \xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def printable(text: str) -> str:
-    """Returns text as it can stand in one line of any terminal: control characters and the like become escapes."""
+    """Returns text that fits on one line of any terminal: control characters and the like become escapes."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
     )
 
 
 def clip_ids(paths: Sequence[str]) -> list[str]:
-    """Returns an id for each path CLASS/FILE: CLASS-FILE where that is an id and no other path has it.
+    """Returns an id for each path CLASS/FILE: CLASS-FILE if that can be an id and no other path gives the same.
 
-    Otherwise the id is that text, as far as it can be one, and a digest of the path: the same in every run, whatever
-    other files there are.
+    Otherwise the id is that text, with what an id cannot hold replaced or cut off, and a digest of the path.
     """
     plain = ["-".join(map(as_text, pathlib.PurePosixPath(path).parts[-2:])) for path in paths]
     counts = collections.Counter(plain)

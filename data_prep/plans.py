@@ -9,7 +9,7 @@ from common import errors
 from data_prep import images, local_files, names, videos
 
 SPLITS = ("train", "validation", "test")
-# What people keep videos in. A file of such a name that holds none is a failure; of other files the content decides.
+# The usual suffixes of videos. A file with one of them that holds no video is a failure; else the content decides.
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2t .m2ts .m2v .m4v .mjpeg .mjpg "
     ".mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m".split()
@@ -51,7 +51,7 @@ class Plan:
       class_names: in label order.
       items: split -> clips to be made, in the order in which they will be stored.
       missing: split -> clips whose file is not there.
-      skipped: what is left out: by the annotations themselves, and files that are no videos; one line each.
+      skipped: what is left out, one line each: by the annotations themselves, and files that are not videos.
     """
 
     class_names: tuple[str, ...]
@@ -96,9 +96,9 @@ def check_folder(path: pathlib.Path, what: str) -> None:
 
 
 def check_file(path: pathlib.Path) -> None:
-    """Refuses what is there and is no regular file: a pipe would be waited for, a device read for ever."""
+    """Refuses a path that exists but is not a regular file: reading a pipe or a device might never end."""
     if path.exists() and not path.is_file():
-        raise errors.UserError(f"A clip store must consist of regular files. Received: {path}, which is none")
+        raise errors.UserError(f"A clip store must consist of regular files. Received: {path}, which is not one")
 
 
 def read_text(path: pathlib.Path, what: str) -> str:
@@ -140,6 +140,4 @@ def left_alone(where: str, others: Sequence[str]) -> list[str]:
     if not others:
         return []
     more = [f"and {len(others) - _LISTED} more"] if len(others) > _LISTED else []
-    return [
-        f"{where}: {len(others)} left alone, for they are no videos: {', '.join([*sorted(others)[:_LISTED], *more])}"
-    ]
+    return [f"{where}: {len(others)} left alone (not videos): {', '.join([*sorted(others)[:_LISTED], *more])}"]

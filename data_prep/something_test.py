@@ -47,7 +47,7 @@ def test_videos_in_any_container_and_folders_of_frames_are_found(tmp_path):
     assert plan.missing["train"] == (
         plans.Remark("10", "10.webm", "no such video file or folder of frames: 10.txt is no video"),
     )
-    assert plan.skipped == (f"{source}: 1 left alone, for they are no videos: 10.txt",)
+    assert plan.skipped == (f"{source}: 1 left alone (not videos): 10.txt",)
 
 
 def test_links_are_followed_and_links_to_nothing_are_missing(tmp_path):

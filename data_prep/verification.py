@@ -1,7 +1,7 @@
 """Checks a finished clip store as strictly as can be: checksums, counts, shapes, offsets, and every frame.
 
-A shard that does not have the SHA-256 which `dataset.json` gives it is damaged, and that is all that is said of it: it
-is not opened, since one wrong bit can keep the HDF5 library busy for ever. A damaged shard never hides the next one.
+A shard whose SHA-256 is not the one in `dataset.json` is damaged. It is reported in one line and not opened, since one
+wrong bit can keep the HDF5 library busy for ever. The shards after it are checked.
 """
 
 import collections
@@ -16,7 +16,7 @@ from common import errors
 from common.clips import clip_store, shards
 from data_prep import names, plans
 
-# What h5py, OpenCV and NumPy raise for a shard that somebody signed, but nobody wrote like this.
+# What h5py, OpenCV and NumPy raise for a damaged shard whose SHA-256 is right.
 _DAMAGE = (
     *(errors.UserError, ArithmeticError, AttributeError, LookupError, MemoryError, OSError),
     *(RuntimeError, TypeError, ValueError, cv2.error),
@@ -43,7 +43,7 @@ def _problems(directory: pathlib.Path, advance: Callable[[int], object]) -> Iter
     yield from _other_files(directory, info)
     counts: dict[str, collections.Counter[int]] = {split: collections.Counter() for split in info.splits()}
     ids: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in info.splits()}
-    unread = set()  # Splits whose totals cannot be right, which the line of a shard explains.
+    unread = set()  # Splits with a shard that could not be read: their totals cannot be right.
     for shard in info.shards:
         try:
             reader = _open(directory / shard.file, shard, info.layout)

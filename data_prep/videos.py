@@ -7,8 +7,8 @@ a long video no more than the wanted frames stays in memory. A frame counts when
 out, and noted.
 
 Decoders conceal damage: a packet that is half destroyed still gives a frame, and so do all that build on it. What they
-report on the way (FFmpeg's log, marks on packets and frames) becomes a note, too. Damage that leaves a valid stream
-cannot be seen by anyone: arithmetic coding (VP8, VP9, HEVC, half of H.264) has few bits that cannot be.
+report meanwhile (FFmpeg's log, marks on packets and frames) becomes a note, too. Damage that leaves a valid stream goes
+unnoticed; with arithmetic coding (VP8, VP9, HEVC, most H.264) that is common.
 
 Colours: the matrix and range that the file declares (BT.601 where it declares none, as FFmpeg does); alpha is dropped;
 more than 8 bits are rounded to 8. Rotation and mirroring in the file's metadata are applied. Pixels that are not square
@@ -44,7 +44,7 @@ from data_prep.decoded import (
 
 # FFmpeg's fast conversion cuts off fractions: colours are 0…3 levels of 255 too dark, 1.2 on average. Full chroma
 # interpolation with accurate rounding is unbiased and nine times slower, a sixth of the time of a short clip.
-_CONVERSION = 2 | 0x80000  # SWS_BILINEAR | SWS_BITEXACT: PyAV 17, the last for Python 3.10, names but the first.
+_CONVERSION = 2 | 0x80000  # SWS_BILINEAR | SWS_BITEXACT; PyAV 17, the last for Python 3.10, has no name for it.
 _MAX_HELD = 16 << 20  # bytes of a video that may stay in memory while its packets are counted
 
 _NO_PROTOCOL = {"protocol_whitelist": "none"}  # No name that a file holds (HLS, concat) is opened.
@@ -52,10 +52,10 @@ _LIMIT = {"max_pixels": str(MAX_PIXELS)}
 _STRICT = {**_LIMIT, "err_detect": "crccheck+bitstream+buffer"}  # Cheap checks that conceal less.
 _SHOWN = 100  # letters of a message of FFmpeg's in a note
 
-# What libraries raise for files that nobody thought of.
+# What libraries raise for files that they do not expect.
 _SURPRISES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
-# How files of the usual containers and raw streams begin. Photos in the container of MP4 (HEIC, AVIF, CR3) are none.
+# How files of the usual containers and raw streams begin. Photos in MP4's container (HEIC, AVIF, CR3) do not count.
 _BEGINNINGS = re.compile(
     rb"\0...(?:ftyp(?!hei|hev[cx]|mif1|msf1|avi|crx)|moov|wide|free|skip|pnot)|....mdat"  # MP4, QuickTime
     rb"|\x1aE\xdf\xa3|RIFF....AVI |OggS\0|FLV\x01|0&\xb2u\x8ef\xcf\x11|\.RMF\0|DKIF\0|YUV4MPEG2 |[FCZ]WS[\3-\x1f]"
@@ -79,6 +79,8 @@ class _Read(NamedTuple):
 def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Decoded:
     """Reads the chosen frames of a video file, an animated image, a TIFF file of several pages or a folder of frames.
 
+    Only one thread of a process may call it at a time: notes come from FFmpeg's log, of which a process has one.
+
     Args:
       path: of the file or folder.
       choose: takes the number of frames, at least 1, and returns the wanted indices, each in [0, number).
@@ -87,7 +89,8 @@ def read_frames(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
 
     Raises:
       UnreadableVideoError: where no frame decodes.
-      ReadingStoppedError: where the file would perhaps decode, but is gone, or memory or open files are short.
+      ReadingStoppedError: where reading failed for a reason other than the file's content: it is gone, the disk or the
+        network fails, or the process has too little memory or too many open files.
     """
     try:
         read = images.reader(path) or _read_video
