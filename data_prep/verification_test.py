@@ -172,6 +172,7 @@ def test_counts_that_differ_are_found(store):
     (store / "dataset.json").write_text(json.dumps(values))
     assert list(verification.problems(store)) == ["train: 2 clips of 'b', 1 in dataset.json"]
     values["shards"][0]["clips"] = 5
+    values["content_sha256"] = clip_store.content_sha256(values)
     (store / "dataset.json").write_text(json.dumps(values))
     assert list(verification.problems(store)) == ["train-00000-of-00002.h5: 2 clips, 5 in dataset.json"]
 
