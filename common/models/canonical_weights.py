@@ -48,11 +48,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], configs.ModelConfig
     for name, array in weights.items():
         if array.dtype != np.float32:
             raise errors.UserError(f"Weights must be float32. Received: {name} of {array.dtype} in {path}")
-        if not np.isfinite(array).all():
-            count = int((~np.isfinite(array)).sum())
-            raise errors.UserError(
-                f"Weights must be finite. Received: {count} NaN or infinite values of {name} in {path}"
-            )
+    check_finite(weights, str(path))
     return weights, config
 
 
@@ -74,6 +70,16 @@ def check(weights: Mapping[str, np.ndarray], config: configs.ModelConfig, origin
             f"Weights must have exactly the names and shapes of the {config.model} config. "
             f"Received from {origin}: {found}"
         )
+
+
+def check_finite(weights: Mapping[str, np.ndarray], origin: str) -> None:
+    """Refuses weights of which any is NaN or infinite."""
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            raise errors.UserError(
+                f"Weights must be finite. Received: {count} NaN or infinite values of {name} in {origin}"
+            )
 
 
 def _first(names: list[str]) -> str:
