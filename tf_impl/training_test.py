@@ -17,6 +17,7 @@ from common.runs.run_directory import RunDirectory
 from tf_impl import training
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+RUNS = ("first", "second")
 SMALL = {"i3d": ["--width=0.0625"], "conv_lstm": ["--filters=2"]}
 
 
@@ -82,6 +83,21 @@ def test_a_model_learns_the_tiny_clips_in_every_precision(clips, tmp_path, model
         array.dtype for array in canonical_weights.load_arrays(tmp_path / "run/checkpoint.safetensors")[0].values()
     }
     assert np.dtype("float64" if precision == "float64" else "float32") in held_in
+
+
+def test_fine_tuning_as_a_user_types_it(clips, tmp_path):
+    subprocess.run(start("conv_lstm", clips, tmp_path / "first", "--epochs=1"), check=True, capture_output=True)
+    flags = [f"--init={tmp_path / 'first'}", "--freeze=BatchNorm_1", "--head_learning_rate=0.01", "--epochs=1"]
+    done = subprocess.run(
+        start("conv_lstm", clips, tmp_path / "second", *flags), check=True, capture_output=True, text=True
+    )
+    assert "kept: 14 arrays: ConvLSTM_1, BatchNorm_1, ConvLSTM_2, BatchNorm_2, Logits\n" in done.stderr
+    (first, _), (second, config) = (canonical_weights.load(tmp_path / run / "weights.safetensors") for run in RUNS)
+    changed = {name.split("/")[0] for name in first if (first[name] != second[name]).any()}
+    assert changed == {"ConvLSTM_2", "BatchNorm_2", "Logits"}  # Gamma and beta are those of the frozen BatchNorm_1.
+    stored = RunDirectory(tmp_path / "second").read_config().train
+    assert (stored.model, stored.freeze, stored.head_learning_rate) == (config, "BatchNorm_1", 0.01)
+    assert len(stored.init) == 64
 
 
 def test_training_then_evaluation_as_a_user_types_them(clips, tmp_path):

@@ -33,6 +33,9 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 _MAX_STEPS = flags.DEFINE_integer(
     "max_steps", 0, "Stop with a checkpoint after this many steps; 0: no limit.", lower_bound=0
 )
+_INIT = flags.DEFINE_string(
+    "init", None, "Run directory or weights.safetensors to start from: all weights whose names and shapes fit."
+)
 
 _TRAIN_FLAGS = {
     "epochs": flags.DEFINE_integer("epochs", None, "Passes over the training split.", lower_bound=0),
@@ -46,6 +49,10 @@ _TRAIN_FLAGS = {
     ),
     "plateau_factor": flags.DEFINE_float("plateau_factor", None, "What the rate is multiplied by then."),
     "seed": flags.DEFINE_integer("seed", None, "Seed of initial weights, batch order and dropout.", lower_bound=0),
+    "freeze": flags.DEFINE_string("freeze", None, "Endpoint up to which nothing is trained, e.g. Mixed_4f."),
+    "head_learning_rate": flags.DEFINE_float(
+        "head_learning_rate", None, "Learning rate of the last layer at the start. Unset: as of all others."
+    ),
     "precision": flags.DEFINE_enum("precision", None, list(configs.PRECISIONS), "Precision of the computation."),
 }
 _MODEL_FLAGS = {
@@ -90,6 +97,7 @@ def settings() -> TrainSettings:
         clips=_clips(),
         run=pathlib.Path(_RUN.value or f"runs/{PRESET.value}"),
         resume=_RESUME.value,
+        init=pathlib.Path(_INIT.value) if _INIT.value else None,
         num_threads=_THREADS.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         max_steps=_MAX_STEPS.value,

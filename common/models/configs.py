@@ -5,6 +5,7 @@ A config is a frozen dataclass that is passed in; nothing below an entry script 
 """
 
 import dataclasses
+import math
 import typing
 from typing import Any
 
@@ -110,6 +111,10 @@ class TrainConfig:
       plateau_factor: see `plateau_patience`; 1 keeps the rate.
       seed: of initial weights, batch order and dropout.
       precision: of the computation: "float32", "bfloat16" (weights, loss and optimiser stay float32) or "float64".
+      init: SHA-256 of the weights that training starts from, where they fit; empty: all are drawn. The training loop
+        fills it in.
+      freeze: endpoint; it and all before it keep their weights, and compute as in inference. Empty: none does.
+      head_learning_rate: at the start, of the last layer (`Logits`); it falls with `learning_rate`. None: the same.
     """
 
     model: ModelConfig
@@ -123,6 +128,14 @@ class TrainConfig:
     plateau_factor: float = 0.5
     seed: int = 0
     precision: str = "float32"
+    init: str = ""
+    freeze: str = ""
+    head_learning_rate: float | None = None
+
+    @property
+    def head_rate_factor(self) -> float:
+        """What the learning rate is multiplied by for the last layer."""
+        return 1.0 if self.head_learning_rate is None else self.head_learning_rate / self.learning_rate
 
     def __post_init__(self) -> None:
         errors.check_choice("optimizer", self.optimizer, ("adam", "sgd"))
@@ -135,6 +148,8 @@ class TrainConfig:
                 "learning_rate must be positive and weight_decay not negative. "
                 f"Received: learning_rate={self.learning_rate}, weight_decay={self.weight_decay}"
             )
+        if self.head_learning_rate is not None and not 0 < self.head_learning_rate < math.inf:
+            raise errors.UserError(f"head_learning_rate must be positive. Received: {self.head_learning_rate}")
         if not 0 <= self.momentum < 1 or not 0 < self.plateau_factor <= 1:
             raise errors.UserError(
                 "momentum must be in [0, 1) and plateau_factor in (0, 1]. "
@@ -167,7 +182,10 @@ def train_config_from_dict(values: dict[str, Any]) -> TrainConfig:
 
 
 # Fields that files of earlier versions lack, and what they meant.
-_ADDED: dict[type, dict[str, Any]] = {I3DConfig: {"head": "mean"}}
+_ADDED: dict[type, dict[str, Any]] = {
+    I3DConfig: {"head": "mean"},
+    TrainConfig: {"init": "", "freeze": "", "head_learning_rate": None},
+}
 
 
 def _from_dict(cls: type, values: dict[str, Any]) -> Any:

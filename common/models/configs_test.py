@@ -68,6 +68,8 @@ def test_a_model_that_cannot_be_is_refused(config, change, message):
         ({"weight_decay": -1.0}, "weight_decay not negative"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
         ({"plateau_factor": 0.0}, r"plateau_factor in \(0, 1\]"),
+        ({"head_learning_rate": 0.0}, "head_learning_rate must be positive. Received: 0.0"),
+        ({"head_learning_rate": float("inf")}, "head_learning_rate must be positive. Received: inf"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(change, message):
@@ -80,6 +82,15 @@ def test_a_model_of_an_earlier_version_has_the_head_that_there_was():
     del values["head"]
     assert configs.model_config_from_dict(values) == I3D
     assert I3D.head == "mean"
+
+
+def test_a_training_of_an_earlier_version_drew_and_trained_everything():
+    preset = configs.PRESETS["i3d_kth"]
+    values = configs.to_dict(preset)
+    for name in ("init", "freeze", "head_learning_rate"):
+        del values[name]
+    assert configs.train_config_from_dict(values) == preset
+    assert (preset.init, preset.freeze, preset.head_learning_rate, preset.head_rate_factor) == ("", "", None, 1)
 
 
 def test_deepminds_head_fits_the_least_clips_that_it_takes():
