@@ -16,9 +16,9 @@ GRADIENTS = np.array([[0.5, -2.0, 1e-7], [1.0, 1.0, 1e-7], [-3.0, 0.25, 0.0], [0
 START = np.array([1.0, -1.0, 0.0])
 
 
-def run(config, steps=range(4), state=None, start=START):
+def run(config, steps=range(4), state=None, start=START, name="Logits/bias"):
     parameter = keras.Variable(start, dtype="float64")
-    optimizer = optimizers.Optimizer({"Logits/bias": parameter}, config)
+    optimizer = optimizers.Optimizer({name: parameter}, config)
     if state:
         optimizer.set_state(state)
     for step in steps:
@@ -49,6 +49,17 @@ def test_sgd_keeps_its_velocity_when_the_rate_changes():
     result, state = run(config)
     np.testing.assert_allclose(result, w, rtol=1e-12)
     np.testing.assert_allclose(state["velocity/Logits/bias"], u, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("Logits/bias", 5), ("ConvLSTM_2/bias", 1)])
+def test_the_heads_rate_is_its_own_and_falls_with_the_others(name, factor):
+    rates = {"learning_rate": CONFIG.learning_rate, "head_learning_rate": 5 * CONFIG.learning_rate}
+    config = dataclasses.replace(CONFIG, optimizer="sgd", **rates)
+    expected = START - factor * sum(rate * gradient for rate, gradient in zip(RATES, GRADIENTS, strict=True))
+    np.testing.assert_allclose(run(config, name=name)[0], expected, rtol=1e-12)
+    adam = dataclasses.replace(CONFIG, optimizer="adam", **rates)
+    first, _ = run(adam, steps=range(1), name=name)  # Adam's first step is the rate, whatever the gradient.
+    np.testing.assert_allclose(first[:2], START[:2] - factor * 0.1 * np.sign(GRADIENTS[0, :2]), rtol=1e-7)
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.2}, {"optimizer": "sgd"}])

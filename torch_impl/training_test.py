@@ -115,6 +115,8 @@ _REFUSED = [
     ("--epochs=-1", "epochs"),
     ("--clips=CLIPS --init=nowhere", "Weights must be a readable safetensors file. Received: nowhere"),
     ("--clips=CLIPS --freeze=Mixed_9z", "freeze must be one of Conv3d_1a_7x7"),
+    ("--clips=CLIPS --crop=0", "crop must be in (0, 1]"),
+    ("--clips=CLIPS --flip=something_something_v2", "names of two classes of the clips"),
     ("--clips=CLIPS --head_learning_rate=-1", "head_learning_rate must be positive. Received: -1.0"),
     ("positional", "Arguments must be --flags. Received: positional"),
 ]

@@ -6,6 +6,9 @@ import pathlib
 # Appendix C. The files of the data set write the names in lower case (person01_handwaving_d1_uncomp.avi).
 KTH = ("Boxing", "Handclapping", "Handwaving", "Jogging", "Running", "Walking")
 
+# Pairs of its classes that swap in a mirror image, left for right: two names on a line, separated by a tab.
+SOMETHING_SOMETHING_V2_MIRRORED = pathlib.Path(__file__).with_name("something_something_v2_mirrored.txt")
+
 
 @functools.cache
 def something_something_v2() -> tuple[str, ...]:

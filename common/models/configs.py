@@ -10,6 +10,7 @@ import typing
 from typing import Any
 
 from common import errors
+from common.clips.augmentation import Augmentation
 
 NORMALIZATIONS = ("minus_one_to_one", "raw")
 PRECISIONS = ("float32", "bfloat16", "float64")
@@ -115,6 +116,9 @@ class TrainConfig:
         fills it in.
       freeze: endpoint; it and all before it keep their weights, and compute as in inference. Empty: none does.
       head_learning_rate: at the start, of the last layer (`Logits`); it falls with `learning_rate`. None: the same.
+      crop: as in `augmentation.Augmentation`, of the training clips; 1: no crop.
+      mirror: as there; empty: no mirror images.
+      time_jitter: as there, frames; 0: none.
     """
 
     model: ModelConfig
@@ -131,6 +135,14 @@ class TrainConfig:
     init: str = ""
     freeze: str = ""
     head_learning_rate: float | None = None
+    crop: float = 1.0
+    mirror: tuple[int, ...] = ()
+    time_jitter: int = 0
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is done to the training clips."""
+        return Augmentation(self.crop, self.mirror, self.time_jitter)
 
     @property
     def head_rate_factor(self) -> float:
@@ -150,6 +162,10 @@ class TrainConfig:
             )
         if self.head_learning_rate is not None and not 0 < self.head_learning_rate < math.inf:
             raise errors.UserError(f"head_learning_rate must be positive. Received: {self.head_learning_rate}")
+        if self.augmentation.mirror and len(self.mirror) != self.model.num_classes:
+            raise errors.UserError(
+                f"mirror must have an entry for each of {self.model.num_classes} classes. Received: {len(self.mirror)}"
+            )
         if not 0 <= self.momentum < 1 or not 0 < self.plateau_factor <= 1:
             raise errors.UserError(
                 "momentum must be in [0, 1) and plateau_factor in (0, 1]. "
@@ -184,7 +200,7 @@ def train_config_from_dict(values: dict[str, Any]) -> TrainConfig:
 # Fields that files of earlier versions lack, and what they meant.
 _ADDED: dict[type, dict[str, Any]] = {
     I3DConfig: {"head": "mean"},
-    TrainConfig: {"init": "", "freeze": "", "head_learning_rate": None},
+    TrainConfig: {"init": "", "freeze": "", "head_learning_rate": None, "crop": 1.0, "mirror": (), "time_jitter": 0},
 }
 
 

@@ -20,7 +20,7 @@ from absl import logging
 
 from common import errors, files
 from common import progress as progress_bar
-from common.clips import batches
+from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
 from common.runs import metrics, prediction, starting_weights, tensorboard
@@ -251,7 +251,9 @@ class _Loop:
         bar.set_description(f"epoch {progress.epoch + 1}/{self._config.epochs}")
         order = self._order(progress.epoch)[progress.step_in_epoch :]
         started = time.monotonic()
-        for batch in batches.batches(self._stores["train"], order, num_threads=self._settings.num_threads):
+        change = augmentation.augmenter(self._config.augmentation, self._config.seed, progress.epoch)
+        threads = self._settings.num_threads
+        for batch in batches.batches(self._stores["train"], order, num_threads=threads, change=change):
             seed = step_seed(self._config.seed, progress.step)
             loss, correct = self._trainer.train_step(batch.frames, batch.labels, rate, seed)
             progress.step += 1

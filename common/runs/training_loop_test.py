@@ -109,6 +109,16 @@ def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(clips, tmp_pat
     assert run.weights.read_bytes() == whole.weights.read_bytes()
 
 
+def test_augmented_clips_are_those_of_the_epoch_in_a_resumed_run_too(clips, tmp_path):
+    config = dataclasses.replace(CONFIG, crop=0.7, mirror=(0, 2, 1), time_jitter=1)
+    whole = train(clips, tmp_path / "whole", config)
+    train(clips, tmp_path / "run", config, max_steps=4)
+    assert state_of(train(clips, tmp_path / "run", config, resume=True)) == state_of(whole)
+    assert state_of(train(clips, tmp_path / "plain"))[0] != state_of(whole)[0]
+    with pytest.raises(errors.UserError, match=r"'crop': \(0.7, 0.8\)"):
+        train(clips, tmp_path / "run", dataclasses.replace(config, crop=0.8), resume=True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_after_the_step_with_a_checkpoint(clips, tmp_path, number):
     def make(config):
