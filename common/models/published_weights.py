@@ -16,6 +16,7 @@ from common import errors
 from common.models import architectures, canonical_weights, configs
 
 _WIDTH = 64  # Filters of the first convolution in the published network.
+_BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,8 @@ def convert(
     """
     release, prefix = _recognize(arrays, origin)
     found: dict[str, np.ndarray] = {}
-    used, lacking = [], []
+    used: list[str] = []
+    lacking: list[str] = []
     for unit in _units():
         for last in ("kernel", "bias") if unit.endpoint == "Logits" else ("kernel", *_BATCH_NORM):
             theirs, ours = prefix + release.array(unit, last), f"{unit.name}/{last}"
@@ -175,16 +177,19 @@ def convert(
             elif last == "gamma" and not release.torch_axes:
                 lacking.append(ours)
     config = _config(found, origin, input_shape=input_shape, temporal_strides=temporal_strides, head=head)
-    shapes = {name: weight.shape for name, weight in architectures.weights(config).items()}
-    ones = {name: np.ones(shapes[name], np.float32) for name in lacking}
-    canonical_weights.check(found | ones, config, origin)
-    weights = {name: (found | ones)[name] for name in shapes}
-    canonical_weights.check_finite(weights, origin)
-    unused = [name for name in arrays if name not in set(used)]
-    return Imported(release.title, weights, config, tuple(used), tuple(unused), tuple(lacking))
-
-
-_BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+    expected = architectures.weights(config)
+    found |= {name: np.ones(expected[name].shape, np.float32) for name in lacking}
+    canonical_weights.check(found, config, origin)
+    canonical_weights.check_finite(found, origin)
+    taken = set(used)
+    return Imported(
+        release.title,
+        {name: found[name] for name in expected},
+        config,
+        used=tuple(used),
+        unused=tuple(name for name in arrays if name not in taken),
+        lacking=tuple(lacking),
+    )
 
 
 def _units() -> list[_Unit]:
