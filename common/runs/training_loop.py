@@ -127,7 +127,7 @@ def train(
         config = dataclasses.replace(config, init=run.read_config().train.init)
     elif config.init:
         raise errors.UserError(f"The weights to start from must be given. Received: only their digest, {config.init}")
-    architectures.frozen_layers(config)
+    architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
     trainer = make_trainer(config)
     loop = _Loop(config, settings, run, stores, trainer)
