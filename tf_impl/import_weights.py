@@ -10,7 +10,6 @@ from absl import flags
 
 from common.command_line import commands, import_flags
 from common.runs import importing
-from tf_impl import training, weight_files
 
 flags.adopt_module_key_flags(import_flags)  # So that --help lists them.
 
@@ -18,6 +17,9 @@ flags.adopt_module_key_flags(import_flags)  # So that --help lists them.
 def main(_: list[str]) -> None:
     """Makes a run directory of what the flags name, and prints what became of it."""
     settings = import_flags.settings()
+    # Only now: --help and wrong flags need no framework.
+    from tf_impl import training, weight_files
+
     imported = importing.import_run(settings, training.Trainer.framework, training.versions(), weight_files.read)
     sys.stdout.write(importing.report(settings, imported) + "\n")
 

@@ -67,7 +67,9 @@ def answers(folder, tmp_path_factory):
     """Flags of import_weights.py, as one string -> what it answers to them."""
     flags = [_GOOD, *(flags for flags, _ in _REFUSED)]
     lines = [("import_weights.py", line.replace("FOLDER", str(folder)).split()) for line in flags]
-    given = command_lines_for_tests.answers("torch_impl", lines, tmp_path_factory.mktemp("answers"))
+    given = command_lines_for_tests.answers(
+        "torch_impl", "torch_impl.training", lines, tmp_path_factory.mktemp("answers")
+    )
     return dict(zip(flags, given, strict=True))
 
 
