@@ -1,12 +1,40 @@
-"""Datasets of HDF5 files from elsewhere: refused where they are not what they should be, or lie in another file."""
+"""HDF5 files: written whole or not at all, opened in one way, and refused where they are not what they should be."""
 
-from collections.abc import Sequence
+import contextlib
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
-from common import errors
+from common import errors, files
+
+
+@contextlib.contextmanager
+def written_whole(path: pathlib.Path, durable: bool = False) -> Iterator[h5py.File]:
+    """Yields a new file, which is written under its name, whole or not at all, when all went well.
+
+    It is made in memory: HDF5 cannot close a file that the disk does not take, and the process crashes as it ends.
+
+    Args:
+      path: of the file; replaced if it exists.
+      durable: whether it is whole after a power cut, too.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        yield file
+    files.write_bytes(path, image.getbuffer(), durable)
+
+
+def open_for_reading(path: pathlib.Path) -> h5py.File:
+    """Opens a file without HDF5's own lock, which network file systems refuse: files are written before they appear.
+
+    Raises:
+      OSError: for what is no HDF5 file, or cannot be read.
+    """
+    return h5py.File(path, "r", locking=False)
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset:

@@ -24,7 +24,7 @@ import av
 import h5py
 import numpy as np
 
-from common import errors, progress
+from common import errors, hdf5, progress
 from data_prep import synthetic_scenes
 from data_prep import workers as processes
 
@@ -125,7 +125,7 @@ class GroundTruth:
 
 def _opened(path: pathlib.Path) -> h5py.File:
     try:
-        return h5py.File(path, "r")
+        return hdf5.open_for_reading(path)
     except OSError:
         raise errors.UserError(
             f"Ground truth must be an HDF5 file that make_synthetic writes. Received: {path}"

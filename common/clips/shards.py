@@ -132,7 +132,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(files.written_whole(self._path, durable=True))
-            self._file = stack.enter_context(h5py.File(temporary, "w"))
+            self._file = stack.enter_context(h5py.File(temporary, "w", locking=False))  # It is locked.
             if self._layout.encoding == "raw":
                 shape = self._layout.clip_shape
                 chunks, most = (1, *shape), (None, *shape)
@@ -224,7 +224,7 @@ def sha256(path: pathlib.Path) -> str:
 
 def _open(path: pathlib.Path) -> h5py.File:
     try:
-        file = h5py.File(path, "r")
+        file = hdf5.open_for_reading(path)
     except OSError as error:
         raise errors.UserError(f"A shard must be a readable HDF5 file. Received: {path}: {error}") from None
     if file.attrs.get("schema_version") != SCHEMA_VERSION:

@@ -90,15 +90,16 @@ class Explanations:
         return self.take([places[video_id] for video_id in video_ids])
 
 
-def write(path: pathlib.Path, explanations: Explanations) -> None:
+def write(path: pathlib.Path, explanations: Explanations, durable: bool = False) -> None:
     """Writes an explanations file, whole or not at all.
 
     Args:
       path: of the file; replaced if it exists.
       explanations: all columns, of matching shapes.
+      durable: whether it is whole after a power cut, too.
     """
     _check(explanations.columns, str(path))
-    with files.written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.written_whole(path, durable) as file:
         file.attrs["header"] = json.dumps(explanations.header, ensure_ascii=False, sort_keys=True)
         for name, (dtype, _) in COLUMNS.items():
             file.create_dataset(name, data=np.asarray(explanations[name], dtype=dtype), dtype=dtype)
@@ -107,7 +108,7 @@ def write(path: pathlib.Path, explanations: Explanations) -> None:
 def read(path: pathlib.Path) -> Explanations:
     """Returns an explanations file; refuses another schema version, missing columns, links, and shapes that clash."""
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.open_for_reading(path) as file:
             header = json.loads(file.attrs.get("header", "{}"))
             version = header.get("schema_version") if isinstance(header, dict) else None
             if version != SCHEMA_VERSION:
