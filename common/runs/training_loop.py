@@ -111,21 +111,25 @@ def train(
       make_trainer: builds the framework's trainer, with initial weights drawn from the config.
 
     Raises:
-      errors.UserError: for clips without labels, a run that exists without `resume`, or a loss that is not finite.
+      errors.UserError: for clips without labels, a run that exists without `resume`, one that another process trains,
+        or a loss that is not finite.
+      OSError: where the run cannot be written; its checkpoint stays as it was.
     """
     run = RunDirectory(settings.run)
     stores = {split: _labelled_store(settings.clips, split) for split in ("train", "validation")}
     _check_run(run, config, stores["train"], settings)
     trainer = make_trainer(config)
-    loop = _Loop(config, settings, run, stores, trainer)
-    if settings.resume and run.checkpoint.exists():
-        loop.restore()
-    else:
-        record = data_record(stores["train"].info)
-        clips = files.stored_path(settings.clips, run.path)
-        run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
-        run.log.unlink(missing_ok=True)
-    loop.run_epochs()
+    with run.training():
+        _check_run(run, config, stores["train"], settings)  # Another process may have been here in the meantime.
+        loop = _Loop(config, settings, run, stores, trainer)
+        if settings.resume and run.checkpoint.exists():
+            loop.restore()
+        else:
+            record = data_record(stores["train"].info)
+            clips = files.stored_path(settings.clips, run.path)
+            run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
+            run.log.unlink(missing_ok=True)
+        loop.run_epochs()
 
 
 def step_seed(seed: int, step: int) -> int:
