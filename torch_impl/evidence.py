@@ -8,8 +8,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.command_line import commands, evidence_flags
-from common.explaining import evidence
+from common.command_line import commands, evidence, evidence_flags
 from torch_impl import explanation
 
 flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.
@@ -17,8 +16,9 @@ flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.
 
 def main(_: list[str]) -> None:
     """Gathers what the flags say and prints it."""
-    gathered = explanation.gather_evidence(evidence_flags.settings(), evidence_flags.DEVICE.value)
-    sys.stdout.write(evidence.table(gathered) + "\n")
+    evidence.gather(
+        evidence_flags.settings(), lambda settings: explanation.gather_evidence(settings, evidence_flags.DEVICE.value)
+    )
 
 
 def run() -> None:

@@ -1,8 +1,13 @@
+import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
+
+import pytest
 
 PROGRAM = """
+import os
 from absl import flags
 from common import errors
 from common.command_line import commands
@@ -12,16 +17,20 @@ def main(argv):
         raise errors.UserError("Numbers are not 7.\\nReceived: 7")
     if NUMBER.value == 8:
         raise KeyboardInterrupt
+    if NUMBER.value in (28, 30):
+        print("computed")
+        raise OSError(NUMBER.value, os.strerror(NUMBER.value), "a\\nb")
+    if NUMBER.value == 10:
+        print("x" * 100_000)
     return 3 if NUMBER.value == 9 else None
 commands.run(main)
 """
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
+def run(*arguments: str, stdout: Any = subprocess.PIPE) -> tuple[int, str, str]:
     root = pathlib.Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, cwd=root, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -47,3 +56,33 @@ def test_an_interrupt_is_code_130_without_a_traceback():
 def test_help_lists_the_flags():
     code, out, _ = run("--helpfull")
     assert code in (0, 1) and "--number" in out
+
+
+@pytest.mark.parametrize(("number", "message"), [(28, "No space left on device"), (30, "Read-only file system")])
+def test_a_disk_that_fails_is_one_line_and_code_2_and_what_was_printed_stays(number, message):
+    line = f"error: Files must be readable and writable. Received: [Errno {number}] {message}: 'a\\nb'\n"
+    assert run(f"--number={number}") == (2, "computed\n", line)
+
+
+@pytest.mark.parametrize("number", [10, 28])
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_cannot_be_written_is_one_line_and_code_2(number):
+    with open("/dev/full", "w") as full:
+        code, _, err = run(f"--number={number}", stdout=full)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and "No space left" in err
+
+
+def test_output_that_nobody_reads_on_is_one_line_and_code_2():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        code, _, err = run("--number=10", stdout=pipe)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and "Broken pipe" in err
+
+
+def test_a_closed_output_is_no_error():
+    root = pathlib.Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" --number=10 >&- 2>&- <&-', sys.executable, PROGRAM], cwd=root, check=False
+    )
+    assert done.returncode == 0
