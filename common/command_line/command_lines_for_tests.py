@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FORKS = """
-import importlib, json, os, runpy, sys
+import importlib, json, os, resource, runpy, sys
 importlib.import_module(sys.argv[1] + ".training")
-for number, (script, flags) in enumerate(json.loads(sys.argv[2])):
+for number, (script, flags, limit) in enumerate(json.loads(sys.argv[2])):
     sys.stdout.flush()
     child = os.fork()
     if not child:
@@ -20,6 +20,8 @@ for number, (script, flags) in enumerate(json.loads(sys.argv[2])):
         os.mkdir(str(number))
         os.chdir(str(number))
         sys.argv = [script, *flags]
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         runpy.run_path(script, run_name="__main__")
         sys.exit()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -35,15 +37,24 @@ class Answer(NamedTuple):
     folder: pathlib.Path
 
 
-def answers(build: str, lines: Sequence[tuple[str, Sequence[str]]], folder: pathlib.Path) -> list[Answer]:
+def answers(
+    build: str,
+    lines: Sequence[tuple[str, Sequence[str]]],
+    folder: pathlib.Path,
+    file_bytes: Sequence[int | None] | None = None,
+) -> list[Answer]:
     """Runs command lines one after another, each in a fork of one process that has loaded the framework of a build.
 
     Args:
       build: "torch_impl" or "tf_impl".
       lines: file name of a script of the build, and its flags.
       folder: for what they write; must be empty.
+      file_bytes: for each line how large a file may become, what it prints too, before the disk is full; None: any.
     """
-    full = [(str(_ROOT / build / script), list(flags)) for script, flags in lines]
+    limits = file_bytes or [None] * len(lines)
+    full = [
+        (str(_ROOT / build / script), list(flags), limit) for (script, flags), limit in zip(lines, limits, strict=True)
+    ]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[0] = {str(_ROOT)!r}\n{_FORKS}", build, json.dumps(full)],
         cwd=folder,
