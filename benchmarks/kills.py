@@ -49,13 +49,14 @@ class _Command(NamedTuple):
     flags: tuple[str, ...]
 
 
-_PREPARED = ("--dataset=synthetic", "--out=clips", "--clips_per_class=2,1,1", "--clips_per_shard=8", "--workers=2")
-_TRAINED = ("--preset=conv_lstm_synthetic", "--clips=clips", "--epochs=3", "--batch_size=8", "--filters=4", "--resume")
+# One process, which makes the files itself; data_prep/interruption_test.py kills workers.
+_PREPARED = ("--dataset=synthetic", "--out=clips", "--clips_per_class=1,1,1", "--clips_per_shard=4", "--workers=1")
+_TRAINED = ("--preset=conv_lstm_synthetic", "--clips=clips", "--epochs=3", "--batch_size=4", "--filters=4", "--resume")
 _COMMANDS = {
-    "prepare": _Command("data_prep/prepare.py", _PREPARED),
+    "prepare": _Command("data_prep/prepare.py", (*_PREPARED, "--frames=8")),
     "train": _Command("torch_impl/train.py", (*_TRAINED, "--checkpoint_minutes=0", *_RUN)),
     "evaluate": _Command("torch_impl/evaluate.py", _RUN),
-    "explain": _Command("torch_impl/explain.py", (*_RUN, "--limit=6", "--batch=2", "--iterations=10")),
+    "explain": _Command("torch_impl/explain.py", (*_RUN, "--limit=6", "--batch=2", "--iterations=5")),
     "evidence": _Command("torch_impl/evidence.py", (*_RUN, "--limit=2", "--mask_limit=0")),
     "report": _Command(
         "common/report.py",
@@ -98,7 +99,7 @@ def _call(
         if ended:
             break
         if kill_after and time.monotonic() - started > kill_after:
-            os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)  # Its workers follow below.
         time.sleep(0.002)
     if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
         _kill_workers(child)
@@ -125,7 +126,8 @@ def _be(
         os.chdir(folder)
         for stream, path in ((1, os.devnull), (2, str(log))):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        flags.FLAGS.__dict__["__flags"].clear()  # The command defines its own.
+        for holder in (_KILLS, _ONLY, _SEED):  # The command defines its own.
+            delattr(flags.FLAGS, holder.name)
         sys.argv = [command.script, *command.flags]
         if watch:
             sys.addaudithook(watch)
@@ -158,7 +160,7 @@ def _counting(folder: pathlib.Path, at: int, then: Callable[[int], object]) -> C
 
 
 def _operations(command: _Command, before: pathlib.Path, folder: pathlib.Path) -> int:
-    """Returns how many operations on files a command has, that of its workers apart."""
+    """Returns how many operations on files a command has."""
     shutil.copytree(before, folder)
     counted = folder.with_suffix(".count")
     descriptor = os.open(counted, os.O_WRONLY | os.O_CREAT)
