@@ -90,6 +90,7 @@ def _call(
       watch: of every audit event.
     """
     log = folder.with_suffix(".stderr")
+    log.touch()  # The child may not live long enough.
     started = time.monotonic()
     child = os.fork()
     if not child:

@@ -37,7 +37,11 @@ def answers(tmp_path_factory):
     work = folder / "work"
     work.mkdir()
     given = command_lines_for_tests.answers(
-        "torch_impl", [(script, flags) for _, script, flags, _ in lines], work, [limit for *_, limit in lines]
+        "torch_impl",
+        "torch_impl.training",
+        [(script, flags) for _, script, flags, _ in lines],
+        work,
+        [limit for *_, limit in lines],
     )
     return folder, dict(zip((name for name, *_ in lines), given, strict=True))
 

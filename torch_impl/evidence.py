@@ -8,14 +8,17 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.command_line import commands, evidence, evidence_flags
-from torch_impl import explanation
+from common.command_line import commands, evidence_flags
 
 flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
     """Gathers what the flags say and prints it."""
+    # Only now: --help and wrong flags need no framework.
+    from common.command_line import evidence
+    from torch_impl import explanation
+
     evidence.gather(
         evidence_flags.settings(), lambda settings: explanation.gather_evidence(settings, evidence_flags.DEVICE.value)
     )
