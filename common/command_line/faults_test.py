@@ -1,4 +1,4 @@
-"""Every command but `prepare`, killed before each operation on files, or with a disk that fails from there on.
+"""Every command but `prepare`, killed before operations on files, or with a disk that fails from there on.
 
 Then the command is called again, and must end with the files of a call that nothing happened to, and with no others.
 """
