@@ -228,7 +228,7 @@ _TRY = """
 import sys, h5py
 for path in sys.stdin.buffer.read().split(b"\\0"):
     try:
-        with open_for_reading(path) as file:
+        with h5py.File(path, "r", locking=False) as file:
             list(file.attrs.items())
             file["video_id"][...]
     except Exception:

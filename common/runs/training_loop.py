@@ -139,14 +139,16 @@ def train(
     architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
     trainer = make_trainer(config)
+    fitted = None
+    if source and not resumed:
+        fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
     with run.training():
         _check_run(run, config, stores["train"], settings)  # Another process may have been here in the meantime.
         loop = _Loop(config, settings, run, stores, trainer)
         if resumed:
             loop.restore()
         else:
-            if source:
-                fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
+            if source and fitted:
                 trainer.load(fitted.weights, trainer.optimizer_state())
                 logging.info("%s", starting_weights.report(source, config, fitted))
             record = data_record(stores["train"].info)
