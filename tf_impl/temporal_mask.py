@@ -69,12 +69,12 @@ def _apply(matrix: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
 def mask_loss(
     scores: Float[tf.Tensor, " N"], mask: Float[tf.Tensor, "N T"], config: MaskConfig
 ) -> Float[tf.Tensor, " N"]:
-    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
+    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c, or 1 - F_c in the game "preserve".
 
     Args:
       scores: F_c, probability of the target class of the perturbed clips.
       mask: 0…1.
-      config: weights, power of the total variation, compat.
+      config: weights, power of the total variation, compat, game.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 
@@ -82,7 +82,7 @@ def mask_loss(
 def learn_masks(
     score_fn: ScoreFn, clips: tf.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
-    """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
+    """Learns the mask that takes away, or keeps, most of the target's score at the least cost (Eq. 1), clip by clip.
 
     Each call traces graphs anew; for many batches of clips keep one `MaskSearch`.
 
@@ -90,7 +90,7 @@ def learn_masks(
       score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. It is traced into a
         graph; a Keras model is called without `training`, which is inference mode.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
-      targets: int `[N]`, class whose score is to fall.
+      targets: int `[N]`, class whose score is to fall, or to stay in the game "preserve".
       config: how masks are learnt.
       batch_size: clips at a time; 0 for all.
 
@@ -198,7 +198,8 @@ class _Computation:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(values)
             mask = to_mask(values)
-            score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
+            perturbed = masks.perturbed_part(mask, self.config.game)
+            score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, _OPS))
             loss = mask_loss(score, mask, self.config)
         mask_search.check_gradient(tape.gradient(score, values) is not None)  # While tracing only: pruned.
         return loss, tape.gradient(loss, values)

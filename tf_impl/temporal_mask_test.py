@@ -208,6 +208,28 @@ def test_a_clip_does_not_see_its_batch(model, kind):
         assert_same(learn(search, clips[rows], targets[rows]), part(together, rows), tolerance=1e-5)
 
 
+def test_to_preserve_the_gradient_by_hand():
+    """With m = 1/4 of a frame kept everywhere F_c = 0.8 m_k."""
+    config = MaskConfig(game="preserve")
+    losses, gradients = loss_gradient(_motion, _jumps(3, 6, dtype=np.float64), [3, 6], config)
+    np.testing.assert_allclose(losses, [0.01 * 8 / 4 + 1 - 0.8 / 4] * 4, rtol=0, atol=1e-12)
+    expected = np.full((4, _TIME), 0.01)
+    expected[range(4), [3, 6, 3, 6]] -= 0.8
+    np.testing.assert_allclose(gradients, expected, rtol=0, atol=1e-12)
+
+
+def test_to_preserve_the_search_keeps_the_frame_with_the_evidence():
+    frames, config = np.array([1, 3, 6]), MaskConfig(game="preserve")
+    search = temporal_mask.MaskSearch(_motion, config)
+    learnt = learn(search, _jumps(*frames), frames)
+    np.testing.assert_array_equal(masks.snap(learnt.masks), [masks.interval_mask(*place, _TIME) for place in _BEST])
+    assert learnt.scores["FS_snapped"].min() > 0.799 and learnt.scores["FS"].min() > 0.75
+    assert (learnt.losses[:, -1] < learnt.losses[:, 0]).all()
+    found = mask_search.best_intervals(search.on(_jumps(*frames), frames), config)
+    np.testing.assert_array_equal(found.intervals, _BEST)
+    np.testing.assert_allclose(found.losses, [0.2 + 0.04, 0.2 + 0.05, 0.2 + 0.04], rtol=1e-6)
+
+
 class _Prepared:
     """Keeps the pixels' means of a clip, which is all that it looks at."""
 

@@ -67,12 +67,12 @@ def _apply(matrix: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
 def mask_loss(
     scores: Float[torch.Tensor, " N"], mask: Float[torch.Tensor, "N T"], config: MaskConfig
 ) -> Float[torch.Tensor, " N"]:
-    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
+    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c, or 1 - F_c in the game "preserve".
 
     Args:
       scores: F_c, probability of the target class of the perturbed clips.
       mask: 0…1.
-      config: weights, power of the total variation, compat.
+      config: weights, power of the total variation, compat, game.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 
@@ -80,13 +80,13 @@ def mask_loss(
 def learn_masks(
     score_fn: ScoreFn, clips: torch.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
-    """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
+    """Learns the mask that takes away, or keeps, most of the target's score at the least cost (Eq. 1), clip by clip.
 
     Args:
       score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. The modules that
         it calls are in inference mode meanwhile (see `layers.frozen`), and as they were afterwards.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
-      targets: int `[N]`, class whose score is to fall.
+      targets: int `[N]`, class whose score is to fall, or to stay in the game "preserve".
       config: how masks are learnt.
       batch_size: clips at a time; 0 for all.
 
@@ -200,7 +200,8 @@ class _Computation:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         values = values.detach().requires_grad_()
         mask = to_mask(values)
-        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
+        perturbed = masks.perturbed_part(mask, self.config.game)
+        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, _OPS))
         mask_search.check_gradient(score.requires_grad)
         loss = mask_loss(score, mask, self.config)
         # The loss of a clip depends on its own mask alone, so the gradient of the sum is every clip's own. `grad`, not

@@ -22,6 +22,12 @@ _PER_CLASS = flags.DEFINE_integer(
 _VIDEO_IDS = flags.DEFINE_list("video_ids", [], "Only these clips, separated by commas.")
 _CLASSES = flags.DEFINE_list("classes", [], "Only clips of these classes: names or numbers, separated by commas.")
 _TARGET = flags.DEFINE_enum("target", "guess", list(TARGETS), "Class to explain: the model's guess, or the label.")
+_GAME = flags.DEFINE_enum(
+    "game",
+    _MASK.game,
+    list(masks.GAMES),
+    "delete: perturb the fewest frames that take the class away. preserve: keep the fewest frames that hold it.",
+)
 _KIND = flags.DEFINE_enum("kind", _MASK.kind, list(perturbations.KINDS), "Perturbation that the mask is learnt with.")
 _ITERATIONS = flags.DEFINE_integer("iterations", _MASK.iterations, "Steps of Adam for each mask.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", _MASK.learning_rate, "Of Adam, for the mask's logits.")
@@ -75,6 +81,7 @@ def settings() -> ExplainSettings:
             learning_rate=_LEARNING_RATE.value,
             start=_START.value,
             compat=_COMPAT.value,
+            game=_GAME.value,
         ),
         gradcam=gradcam_maps.GradCamConfig(
             endpoint=_CAM_ENDPOINT.value, weights=_CAM_WEIGHTS.value, score=_CAM_SCORE.value, time=_CAM_TIME.value

@@ -267,11 +267,13 @@ def _finished(out: pathlib.Path, header: dict[str, Any], store: ClipStore, chose
 
 
 def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]) -> None:
-    # Clips are the same wherever they lie; files of earlier versions say only where.
+    # Clips are the same wherever they lie; files of earlier versions say only where. Settings that those did not have
+    # yet were what is the default now.
     known = "clips_digest" in header and "clips_digest" in found
     header, found = (
         {
             **{name: value for name, value in values.items() if name != "clips_digest"},
+            "mask": {**dataclasses.asdict(MaskConfig()), **values["mask"]},
             "clips": values["clips_digest"] if known else files.found_path(values["clips"], out.parent).resolve(),
         }
         for values in (header, found)

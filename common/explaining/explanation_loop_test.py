@@ -288,6 +288,16 @@ def test_explanations_belong_to_their_clips_wherever_these_lie(run, monkeypatch)
     assert not explainer.calls and again.header == found.header
 
 
+def test_a_file_from_before_a_setting_was_added_is_of_its_default(run):
+    found, _ = explain(run)
+    del found.header["mask"]["game"]
+    explanations.write(run.path / "explanations.h5", found)
+    _, explainer = explain(run)
+    assert not explainer.calls
+    with pytest.raises(errors.UserError, match="differs in mask;"):
+        explain(run, mask=dataclasses.replace(MASK, game="preserve"))
+
+
 def test_explanations_of_other_clips_in_the_same_place_are_refused(run):
     explain(run)
     tiny_store_for_tests.write_tiny_store(run.path.parent / "other", clips={"validation": 7}, seed=1)

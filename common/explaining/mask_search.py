@@ -23,11 +23,13 @@ from common.explaining.masks import (
     interval_mask,
     intervals,
     mask_loss,
+    perturbed_part,
+    shortfall,
     snap,
 )
 
 START_LOGIT = 5.0  # The search starts at a mask of sigmoid(5) = 0.993 inside its window and 0.007 outside.
-KEPT_DROP = 0.9  # The first window keeps this share of the drop that the full mask causes.
+KEPT_DROP = 0.9  # The first window keeps this share of what the full mask takes off the shortfall.
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 
 
@@ -41,10 +43,16 @@ class Scorer(Protocol):
     time: int
 
     def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
-        """Returns F_c, float64 [M], of clips under masks, float [M, T], perturbed with a kind of `perturbations`."""
+        """Returns F_c, float64 [M], of clips under masks, float [M, T], perturbed with a kind of `perturbations`.
+
+        No game counts here: what is 1 is perturbed.
+        """
 
     def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns Eq. 1, float64 [M], of masks, float [M, T], and its gradient with respect to them, float64 [M, T]."""
+        """Returns Eq. 1, float64 [M], of masks, float [M, T], and its gradient with respect to them, float64 [M, T].
+
+        Which part of a mask is perturbed is the game's to say, here and in `descend`.
+        """
 
     def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes the steps of Adam from mask logits, float [M, T].
@@ -86,11 +94,12 @@ class LearntMasks:
     """What the search found for N clips. Scores are probabilities of the target class (D15).
 
     Attributes:
-      masks: float64 [N, T], 1 means perturbed.
+      masks: float64 [N, T], 1 means perturbed, or kept in the game "preserve".
       losses: float64 [N, iterations], Eq. 1 before each step.
       final_loss: float64 [N], Eq. 1 of `masks`.
-      scores: name -> float64 [N]: "OS" of the clean clip; "FS" and "RS" under the mask with freeze and reverse;
-        "FS_snapped" and "RS_snapped" under the snapped mask; "S" under the mask with the kind it was learnt with.
+      scores: name -> float64 [N]: "OS" of the clean clip; "FS" and "RS" with what the game perturbs frozen and
+        reversed; "FS_snapped" and "RS_snapped" the same under the snapped mask; "S" under the mask with the kind it was
+        learnt with.
     """
 
     masks: np.ndarray
@@ -106,8 +115,8 @@ class BestIntervals:
     Attributes:
       intervals: int64 [N, 2], first frame and the one after the last.
       losses: float64 [N], Eq. 1 of the best interval.
-      scores: float64 [N, T (T + 1) / 2], F_c under every interval in the order of `intervals(T)`; the search over
-        sub-sequences of Satkin & Hebert (2010), with a perturbation in place of cropping.
+      scores: float64 [N, T (T + 1) / 2], F_c under every interval in the order of `intervals(T)`; in the game
+        "preserve" the search over sub-sequences of Satkin & Hebert (2010), with a perturbation in place of cropping.
     """
 
     intervals: np.ndarray
@@ -124,11 +133,11 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
 
     Args:
       scorer: the clips.
-      config: kind, weights and compat count.
+      config: kind, weights, compat and game count.
     """
     places = intervals(scorer.time)
     masks = np.stack([interval_mask(*place, scorer.time) for place in places])
-    scores = _scores_of_all(scorer, masks, config.kind)
+    scores = _scores_of_all(scorer, masks, config)
     losses = np.stack([mask_loss(row, masks, config) for row in scores])
     best = losses.argmin(axis=1)  # Of equals the first: the shortest, then the earliest.
     return BestIntervals(np.array(places)[best], losses[np.arange(len(best)), best], scores)
@@ -140,13 +149,17 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     It is the smallest centred window that keeps 90 % of the drop of the full mask; the middle half of time where the
     full mask causes no drop. With compat "released" it is chosen as the released code does (D14).
 
+    The drop is of the `shortfall` from the empty mask on: in the game "preserve" a window keeps 90 % of what perturbing
+    every frame takes from the score.
+
     Args:
       scorer: the clips.
-      config: kind and compat count.
+      config: kind, compat and game count.
     """
     windows = np.stack([interval_mask(*window, scorer.time) for window in centred_windows(scorer.time)])
-    scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config.kind)
-    drops = scores[:, :1] - scores[:, 1:]  # Longest window first: column 0 is the full mask's.
+    scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config)
+    left = shortfall(scores, config.game)
+    drops = left[:, :1] - left[:, 1:]  # Longest window first: column 0 is the full mask's.
     if config.compat == "released":
         return windows[_released_windows(scorer, scores[:, 0], drops)]
     keeps = drops >= KEPT_DROP * drops[:, :1]
@@ -162,7 +175,7 @@ def _released_windows(scorer: Scorer, original: np.ndarray, drops: np.ndarray) -
     Of the windows that lack 1, 2 … T // 2 - 1 frames at either end it takes the first whose share of the full mask's
     drop is below 90 %, or the last. The full mask freezes, whatever the kind; drops below 0 are divided too.
     """
-    full = _scores_of_all(scorer, np.ones((1, scorer.time)), "freeze")
+    full = _scores_of_all(scorer, np.ones((1, scorer.time)), MaskConfig(kind="freeze"))
     tried = drops[:, 1 : scorer.time // 2]
     if not tried.size:
         return np.zeros(len(drops), int)
@@ -192,7 +205,7 @@ def learn_masks(
     # Every clip from every start: S N independent descents.
     clip_indices = np.tile(np.arange(num_clips), num_starts)
     ends, traces = scorer.descend(clip_indices, START_LOGIT * (2 * starts.reshape(-1, time) - 1))
-    losses = mask_loss(scorer.scores(clip_indices, ends, config.kind), ends, config)
+    losses = mask_loss(scorer.scores(clip_indices, perturbed_part(ends, config.game), config.kind), ends, config)
     ends, traces, losses = (
         ends.reshape(starts.shape),
         traces.reshape(num_starts, num_clips, -1),
@@ -206,14 +219,14 @@ def learn_masks(
     clips = np.arange(num_clips)
     best = losses.argmin(axis=0)  # Of equals the first: the paper's start before the oracle's.
     masks = ends[best, clips]
-    snapped = snap(masks).astype(float)
+    soft, snapped = (perturbed_part(part, config.game) for part in (masks, snap(masks).astype(float)))
     scores = {
         "OS": scorer.scores(clips, np.zeros_like(masks), config.kind),
-        "FS": scorer.scores(clips, masks, "freeze"),
-        "RS": scorer.scores(clips, masks, "reverse"),
+        "FS": scorer.scores(clips, soft, "freeze"),
+        "RS": scorer.scores(clips, soft, "reverse"),
         "FS_snapped": scorer.scores(clips, snapped, "freeze"),
         "RS_snapped": scorer.scores(clips, snapped, "reverse"),
-        "S": scorer.scores(clips, masks, config.kind),
+        "S": scorer.scores(clips, soft, config.kind),
     }
     return LearntMasks(masks, traces[best, clips], losses[best, clips], scores)
 
@@ -226,14 +239,15 @@ def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) ->
     return np.stack(starts)
 
 
-def _scores_of_all(scorer: Scorer, masks: np.ndarray, kind: str) -> np.ndarray:
-    """Returns F_c [N, M] of every clip under every mask [M, T]; masks of equal effect are scored once."""
+def _scores_of_all(scorer: Scorer, masks: np.ndarray, config: MaskConfig) -> np.ndarray:
+    """Returns F_c [N, M] of every clip under every mask [M, T] in the game; masks of equal effect are scored once."""
+    perturbed = perturbed_part(masks, config.game)
     # Frame 0 cannot freeze and a frame alone is its own reversal, so different masks may have one matrix.
-    matrices = perturbations.matrix(masks, kind).reshape(len(masks), -1)
+    matrices = perturbations.matrix(perturbed, config.kind).reshape(len(masks), -1)
     _, representative, which = np.unique(matrices, axis=0, return_index=True, return_inverse=True)
     clip_indices = np.repeat(np.arange(scorer.num_clips), len(representative))
-    tried = np.tile(masks[representative], (scorer.num_clips, 1))
-    scores = scorer.scores(clip_indices, tried, kind).reshape(scorer.num_clips, -1)
+    tried = np.tile(perturbed[representative], (scorer.num_clips, 1))
+    scores = scorer.scores(clip_indices, tried, config.kind).reshape(scorer.num_clips, -1)
     return scores[:, which.reshape(-1)]
 
 
