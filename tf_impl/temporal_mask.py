@@ -16,7 +16,7 @@ import tensorflow as tf
 from jaxtyping import Float, Float64, Integer, Shaped
 
 from common import errors
-from common.explaining import mask_search, masks, perturbations
+from common.explaining import descent, mask_search, masks, perturbations
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
 
@@ -189,7 +189,7 @@ class _Computation:
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
         loss, gradient = self._loss_and_gradient(prepared, targets, state[0], tf.sigmoid)
-        return loss, mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
+        return loss, descent.adam_step(state, gradient, corrections, self.config.learning_rate)
 
     def _loss_and_gradient(
         self, prepared: tf.Tensor, targets: tf.Tensor, values: tf.Tensor, to_mask: Callable[[tf.Tensor], tf.Tensor]
@@ -250,7 +250,7 @@ def _check_constant(graph: Any) -> None:
 
 
 class Scorer:
-    """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
+    """One model, N clips and their targets (see `scorer.Scorer`); made by `MaskSearch.on`."""
 
     def __init__(self, search: MaskSearch, clips: tf.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = tf.convert_to_tensor(clips), search.on_step
@@ -314,7 +314,7 @@ class Scorer:
         state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
         for step in range(self._iterations):
             # Tensors: a number of Python would be traced anew in every step.
-            corrections = tuple(self._tensor(value) for value in mask_search.adam_corrections(step + 1))
+            corrections = tuple(self._tensor(value) for value in descent.adam_corrections(step + 1))
             loss, state = self._computation.step(prepared, targets, state, corrections)
             losses.append(loss)
             self._on_step(len(logits))

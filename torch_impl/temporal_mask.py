@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Integer, Shaped
 
-from common.explaining import mask_search, masks, perturbations
+from common.explaining import descent, mask_search, masks, perturbations
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
 from torch_impl import layers
@@ -189,7 +189,7 @@ class _Computation:
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
         loss, gradient = self._loss_and_gradient(prepared, targets, state[0], torch.sigmoid)
-        return loss, mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
+        return loss, descent.adam_step(state, gradient, corrections, self.config.learning_rate)
 
     def _loss_and_gradient(
         self,
@@ -211,7 +211,7 @@ class _Computation:
 
 
 class Scorer:
-    """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
+    """One model, N clips and their targets (see `scorer.Scorer`); made by `MaskSearch.on`."""
 
     def __init__(self, search: MaskSearch, clips: torch.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = torch.as_tensor(clips), search.on_step
@@ -281,7 +281,7 @@ class Scorer:
         prepared, targets = self._prepared(clip_indices)
         state, losses = (logits, torch.zeros_like(logits), torch.zeros_like(logits)), []
         for step in range(self._computation.config.iterations):
-            loss, state = self._computation.step(prepared, targets, state, mask_search.adam_corrections(step + 1))
+            loss, state = self._computation.step(prepared, targets, state, descent.adam_corrections(step + 1))
             losses.append(loss)
             self._on_step(len(logits))
         return _numpy(torch.sigmoid(state[0])), _numpy(torch.stack(losses, dim=1))

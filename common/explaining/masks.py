@@ -23,8 +23,14 @@ from common.explaining import perturbations
 
 COMPATS = ("paper", "released")
 GAMES = ("delete", "preserve")
+FORMS = ("soft", "hard")
+ORACLES = ("full", "coarse")
+STOPS = ("iterations", "converged")
 STARTS = ("centred", "oracle", "multi")
 SNAP_THRESHOLD = 0.5
+
+
+_CHOICES = {"start": STARTS, "compat": COMPATS, "game": GAMES, "form": FORMS, "oracle": ORACLES, "stop": STOPS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +46,14 @@ class MaskConfig:
       learning_rate: of Adam.
       start: where the search starts: "centred" (the paper's window in the middle of time), "oracle" (the best single
         interval, found by trying all), or "multi" (both; of the two ends and that interval itself the one with the
-        smallest loss counts, so it is never worse than the oracle; D16).
+        smallest loss counts, so it is never worse than the oracle; D16). Hard masks always start at the oracle's.
       compat: "paper", or "released" for what the released code does instead (D13, D14); it can only delete.
+      form: "soft" (the paper's: values between 0 and 1, by descent) or "hard" (0 and 1: the oracle's interval, then
+        single flips of frames; see `binary_masks`).
+      area: number of frames of a hard mask; 0 for as many as Eq. 1 finds worth their cost.
+      oracle: whether the best interval is sought among all ("full") or from coarse to fine ("coarse").
+      stop: whether a soft mask takes all iterations of Adam ("iterations", the paper's) or goes down by quasi-Newton
+        steps until it has converged, after as many losses and gradients at most ("converged"; see `descent`).
       game: "delete" (the mask is perturbed, and the score should fall) or "preserve" (all else is, and it should stay).
     """
 
@@ -54,10 +66,14 @@ class MaskConfig:
     start: str = "centred"
     compat: str = "paper"
     game: str = "delete"
+    form: str = "soft"
+    area: int = 0
+    oracle: str = "full"
+    stop: str = "iterations"
 
     def __post_init__(self) -> None:
         perturbations.find(self.kind)
-        for name, choices in (("start", STARTS), ("compat", COMPATS), ("game", GAMES)):
+        for name, choices in _CHOICES.items():
             errors.check_choice(name, getattr(self, name), choices)
         allowed = (self.lambda_1 >= 0, self.lambda_2 >= 0, self.beta >= 1, self.learning_rate > 0)
         numbers = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
@@ -70,6 +86,10 @@ class MaskConfig:
             raise errors.UserError(f"iterations must be at least 1. Received: {self.iterations}")
         if self.compat == "released" and self.game != "delete":
             raise errors.UserError(f"compat must be 'paper' for the game {self.game!r}. Received: 'released'")
+        if self.area < 0 or (self.area and self.form != "hard"):
+            raise errors.UserError(
+                f"area must be at least 0, and 0 unless form is 'hard'. Received: {self.area} with {self.form!r}"
+            )
 
 
 def perturbed_part(masks: Float[Any, "N T"], game: str) -> Float[Any, "N T"]:
@@ -101,13 +121,21 @@ def total_variation(
     return (abs(masks[:, 1:] - masks[:, :-1]) ** beta @ weights)[:, 0]
 
 
+def mask_cost(
+    masks: Float[Any, "N T"], config: MaskConfig, ops: perturbations.Ops = perturbations.NUMPY_OPS
+) -> Float[Any, " N"]:
+    """Returns what masks cost in Eq. 1 whatever the score: lambda_1 |m|_1 + lambda_2 TV(m)."""
+    length = (abs(masks) @ ops.constant(np.ones((masks.shape[1], 1)), masks))[:, 0]
+    return config.lambda_1 * length + config.lambda_2 * total_variation(masks, config.beta, config.compat, ops)
+
+
 def mask_loss(
     scores: Float[Any, " N"],
     masks: Float[Any, "N T"],
     config: MaskConfig,
     ops: perturbations.Ops = perturbations.NUMPY_OPS,
 ) -> Float[Any, " N"]:
-    """Returns Eq. 1: lambda_1 |m|_1 + lambda_2 TV(m) + `shortfall`.
+    """Returns Eq. 1: `mask_cost` + `shortfall`.
 
     Args:
       scores: F_c of clips of which `perturbed_part` is perturbed.
@@ -115,9 +143,7 @@ def mask_loss(
       config: weights, power of the total variation, compat, game.
       ops: of the arrays.
     """
-    length = (abs(masks) @ ops.constant(np.ones((masks.shape[1], 1)), masks))[:, 0]
-    variation = total_variation(masks, config.beta, config.compat, ops)
-    return config.lambda_1 * length + config.lambda_2 * variation + shortfall(scores, config.game)
+    return mask_cost(masks, config, ops) + shortfall(scores, config.game)
 
 
 def snap(masks: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
