@@ -16,7 +16,7 @@ import tensorflow as tf
 from jaxtyping import Float, Float64, Integer, Shaped
 
 from common import errors
-from common.explaining import descent, mask_search, masks, perturbations
+from common.explaining import descent, mask_search, masks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
 
@@ -327,8 +327,12 @@ class Scorer:
     def _prepared(self, clip_indices: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns prepared clips and their targets; those of the last call are kept."""
         if self._kept is None or not np.array_equal(self._kept[0], clip_indices):
-            self._kept = None  # Two at a time may not fit.
-            self._kept = clip_indices, self._computation.prepare(tf.gather(self._clips, clip_indices))
+            places = None if self._kept is None else scorer.places_in(self._kept[0], clip_indices)
+            if self._kept is None or places is None:
+                self._kept = None  # Two at a time may not fit.
+                self._kept = clip_indices, self._computation.prepare(tf.gather(self._clips, clip_indices))
+            else:  # Some of them, as when the others have converged.
+                self._kept = clip_indices, tf.gather(self._kept[1], places)
         return self._kept[1], tf.gather(self._targets, clip_indices)
 
     def _tensor(self, values: np.ndarray | float) -> tf.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Integer, Shaped
 
-from common.explaining import descent, mask_search, masks, perturbations
+from common.explaining import descent, mask_search, masks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
 from torch_impl import layers
@@ -294,8 +294,12 @@ class Scorer:
         """Returns prepared clips and their targets; those of the last call are kept."""
         rows = self._rows(clip_indices)
         if self._kept is None or not np.array_equal(self._kept[0], clip_indices):
-            self._kept = None  # Two at a time may not fit.
-            self._kept = clip_indices, self._computation.prepare(self._clips[rows])
+            places = None if self._kept is None else scorer.places_in(self._kept[0], clip_indices)
+            if self._kept is None or places is None:
+                self._kept = None  # Two at a time may not fit.
+                self._kept = clip_indices, self._computation.prepare(self._clips[rows])
+            else:  # Some of them, as when the others have converged.
+                self._kept = clip_indices, self._kept[1][self._rows(places)]
         return self._kept[1], self._targets[rows]
 
     def _rows(self, clip_indices: np.ndarray) -> torch.Tensor:

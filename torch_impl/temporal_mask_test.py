@@ -1,5 +1,6 @@
 """The search on scores whose best mask is known, and what it may not do to a model, to other clips, or to memory."""
 
+import dataclasses
 import functools
 import gc
 import pathlib
@@ -227,6 +228,31 @@ def test_to_preserve_the_search_keeps_the_frame_with_the_evidence():
     found = mask_search.best_intervals(search.on(_jumps(*frames), frames), config)
     np.testing.assert_array_equal(found.intervals, _BEST)
     np.testing.assert_allclose(found.losses, [0.2 + 0.04, 0.2 + 0.05, 0.2 + 0.04], rtol=1e-6)
+
+
+@pytest.mark.parametrize("game", masks.GAMES)
+def test_a_search_that_stops_is_as_low_after_a_few_evaluations(game):
+    frames, config = np.array([1, 3, 6, 3]), MaskConfig(start="oracle", game=game, iterations=100)
+    search = temporal_mask.MaskSearch(_motion, config)
+    adam = learn(search, _jumps(*frames), frames)
+    search = temporal_mask.MaskSearch(_motion, dataclasses.replace(config, stop="converged"))
+    found = learn(search, _jumps(*frames), frames)
+    assert (found.final_loss <= 1.001 * adam.final_loss).all() and found.losses.shape == adam.losses.shape
+    evaluations = np.isfinite(found.losses).sum(axis=1)
+    assert 1 < evaluations.min() and evaluations.max() <= 40
+    last = found.losses[range(4), evaluations - 1]
+    np.testing.assert_allclose(last, found.final_loss, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(masks.snap(found.masks), masks.snap(adam.masks))
+
+
+@pytest.mark.parametrize("game", masks.GAMES)
+def test_hard_masks_and_masks_of_a_given_number_of_frames(game):
+    frames = np.array([1, 3, 6])
+    for area, expected in ((0, _BEST), (2, [(0, 2), (2, 4), (6, 8)])):  # Of equals the earliest.
+        config = MaskConfig(form="hard", area=area, game=game, oracle="coarse")
+        found = learn(temporal_mask.MaskSearch(_motion, config), _jumps(*frames), frames)
+        np.testing.assert_array_equal(found.masks, [masks.interval_mask(*place, _TIME) for place in expected])
+        np.testing.assert_array_equal(found.scores["FS"], found.scores["FS_snapped"])
 
 
 class _Prepared(Motion):

@@ -1,5 +1,6 @@
 """The oracle and single flips, on scores that the tests set or make of a mask's effect, against brute force."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_from_coarse_to_fine_for_any_number_of_frames(time):
     )
     np.testing.assert_array_equal(coarse.intervals, full.intervals)
     assert coarse.intervals[0][1] - coarse.intervals[0][0] == (1 if time >= 8 else time)  # The whole clip has no edge.
+
+
+def test_the_share_of_exact_answers_is_known_from_a_full_oracle():
+    # The best interval of clip 1, one frame, lies where no grid would look: all around it the score stays.
+    scores = [evidence_in(5, 6), lambda clip, mask, kind: 1 - float(mask[2]) * float(mask.sum() == 1)]
+    scorer = FakeScorer(lambda clip, mask, kind: scores[clip](clip, mask, kind), num_clips=2, time=16)
+    config = MaskConfig(kind="mean", lambda_1=0.02)
+    full = binary_masks.best_intervals(scorer, config)
+    assert full.intervals.tolist() == [[5, 7], [2, 3]]
+    asked = len(scorer.asked)
+    exact, tried = binary_masks.coarse_share(full, 16, config)
+    coarse = binary_masks.best_intervals(scorer, dataclasses.replace(config, oracle="coarse"))
+    assert exact.tolist() == (coarse.losses == full.losses).tolist() and exact[0]
+    assert tried.tolist() == np.isfinite(coarse.scores).sum(axis=1).tolist() and len(scorer.asked) > asked
 
 
 def test_an_interval_that_costs_more_than_the_best_loss_is_not_tried():

@@ -16,6 +16,7 @@ _FIRST_STEP = 0.3
 _PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
+_EDGE = 1e-5  # How near values come to 0 and 1: as Adam's sigmoids do; exactly there a score may have a kink.
 
 
 def adam_corrections(step: int) -> tuple[float, float]:
@@ -48,9 +49,9 @@ def adam_step(
 def quasi_newton(start: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
     """Goes down Eq. 1 from a mask by projected quasi-Newton steps until the next one promises next to nothing.
 
-    The steps are in the mask itself, not in logits, so its values may reach 0 and 1 and stay there. A value at a bound
-    that the gradient pushes outwards is held (Bertsekas 1982); in the others the step is Newton's, with the damped BFGS
-    matrix (Powell 1978) in place of the Hessian, cut off at the bounds, and shortened until the loss falls.
+    The steps are in the mask itself, not in logits, so its values reach their bounds, 1e-5 from 0 and 1. A value at a
+    bound that the gradient pushes outwards is held (Bertsekas 1982); in the others the step is Newton's, with the
+    damped BFGS matrix (Powell 1978) in place of the Hessian, cut off at the bounds, and shortened until the loss falls.
 
     Args:
       start: mask [T].
@@ -62,11 +63,12 @@ def quasi_newton(start: np.ndarray, max_evaluations: int) -> Search[tuple[np.nda
     Returns:
       The mask of the smallest loss [T], and the smallest loss after each evaluation [evaluations].
     """
-    mask = np.clip(np.asarray(start, np.float64), 0, 1)
+    low, high = _EDGE, 1 - _EDGE
+    mask = np.clip(np.asarray(start, np.float64), low, high)
     loss, gradient = _split((yield mask[None]))
     trace, hessian = [loss], None
     while len(trace) < max_evaluations:
-        held = ((mask <= 0) & (gradient >= 0)) | ((mask >= 1) & (gradient <= 0))
+        held = ((mask <= low) & (gradient >= 0)) | ((mask >= high) & (gradient <= 0))
         free = np.flatnonzero(~held)
         if not len(free):
             break
@@ -78,7 +80,7 @@ def quasi_newton(start: np.ndarray, max_evaluations: int) -> Search[tuple[np.nda
             break
         size = 1.0
         while True:
-            trial = np.clip(mask + size * step, 0, 1)
+            trial = np.clip(mask + size * step, low, high)
             change = trial - mask
             slope = gradient @ change
             trial_loss, trial_gradient = _split((yield trial[None]))

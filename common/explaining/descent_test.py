@@ -58,20 +58,23 @@ def test_the_lowest_point_of_a_bowl_is_found():
     masks, (trace,), _ = descend([answer], [np.ones(6)])
     assert answer(masks[0])[0] <= 1 + 2e-4 and len(trace) < 40
     np.testing.assert_allclose(masks[0], lowest, rtol=0, atol=0.02)
-    assert (np.diff(trace) <= 0).all() and trace[0] == answer(np.ones(6))[0] and trace[-1] == answer(masks[0])[0]
+    assert (
+        (np.diff(trace) <= 0).all() and trace[0] == answer(np.full(6, 1 - 1e-5))[0] and trace[-1] == answer(masks[0])[0]
+    )
 
 
 def test_values_reach_the_bounds_and_stay_there():
     answer = bowl(np.diag([1.0, 2, 3, 4]), np.array([-1, 0.5, 2, 0.25]))
     masks, _, _ = descend([answer], [np.full(4, 0.5)])
-    assert masks[0][0] == 0 and masks[0][2] == 1
+    np.testing.assert_allclose(masks[0][[0, 2]], [1e-5, 1 - 1e-5])
     np.testing.assert_allclose(masks[0][[1, 3]], [0.5, 0.25], atol=0.02)
 
 
 def test_what_the_gradient_pushes_outwards_at_all_bounds_ends_at_once():
     answer = bowl(np.eye(2), np.array([-1.0, 2.0]))
     masks, (trace,), batches = descend([answer], [np.array([0.0, 1.0])])
-    assert masks.tolist() == [[0, 1]] and trace.tolist() == [2.0] and batches == [1]
+    np.testing.assert_allclose(masks, [[1e-5, 1 - 1e-5]])
+    assert len(trace) == 1 and batches == [1]
 
 
 def test_a_bend_downwards_is_no_hindrance():
@@ -79,7 +82,7 @@ def test_a_bend_downwards_is_no_hindrance():
         return 2 - np.sum((mask - 0.4) ** 2), -2 * (mask - 0.4)
 
     masks, _, _ = descend([answer], [np.array([0.39, 0.41])])
-    assert masks.tolist() == [[0, 1]]
+    np.testing.assert_allclose(masks, [[1e-5, 1 - 1e-5]])
 
 
 def test_clips_that_have_converged_leave_the_batch():

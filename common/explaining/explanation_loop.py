@@ -17,7 +17,8 @@ from absl import logging
 
 from common import errors, files, locks, progress
 from common.clips.clip_store import ClipStore
-from common.explaining import explanations, mask_search, masks
+from common.explaining import binary_masks, explanations, mask_search, masks
+from common.explaining import scorer as scoring
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -49,8 +50,8 @@ class Explainer(Protocol):
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K]."""
 
-    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> mask_search.Scorer:
-        """Returns a `mask_search.Scorer` for clips and their target classes, int [n]."""
+    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> scoring.Scorer:
+        """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""
@@ -195,8 +196,14 @@ def _explain_part(
     probabilities = explainer.probabilities(frames)
     predictions = probabilities.argmax(axis=1)
     targets = predictions if settings.target == "guess" else labels
-    scorer = explainer.scorer(frames, targets)
+    scorer = scoring.remembering(explainer.scorer(frames, targets))  # What the oracle scored the search knows.
     oracle = mask_search.best_intervals(scorer, settings.mask)
+    if settings.mask.oracle == "full" and not settings.mask.area:
+        exact, tried = binary_masks.coarse_share(oracle, frames.shape[1], settings.mask)
+        logging.info(
+            "--oracle=coarse would find the best interval of %d of %d clip(s), trying %.0f of %d on average.",
+            *(exact.sum(), len(exact), tried.mean(), oracle.scores.shape[1]),
+        )
     learnt = mask_search.learn_masks(scorer, settings.mask, oracle)
     rows = np.arange(len(indices))
     wrong = (labels >= 0) & (labels != predictions)

@@ -94,6 +94,13 @@ def remembering(scorer: Scorer) -> Remembering:
     return scorer if isinstance(scorer, Remembering) else Remembering(scorer)
 
 
+def places_in(kept: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
+    """Returns where each of the wanted clips [M] is among those kept [L], int [M]; None where one is missing."""
+    order = np.argsort(kept, kind="stable")
+    places = order[np.minimum(np.searchsorted(kept, wanted, sorter=order), len(kept) - 1)]
+    return places if np.array_equal(kept[places], wanted) else None
+
+
 def in_step(
     searches: Sequence[Search[_Result]], answer: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> list[_Result]:
