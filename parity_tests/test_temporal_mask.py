@@ -128,6 +128,22 @@ def test_whole_search_in_float64(name, kind, game, iterations):
     assert np.abs(first.masks - 0.5).max() > 0.4 and np.ptp(first.losses, axis=1).min() > 0.005
 
 
+@pytest.mark.parametrize("game", masks.GAMES)
+@pytest.mark.parametrize(
+    "settings", [{"stop": "converged", "start": "oracle"}, {"form": "hard"}, {"form": "hard", "area": 3}], ids=str
+)
+def test_searches_that_stop_in_float64(settings, game):
+    values = {"oracle": "coarse", "lambda_1": 0.002, "lambda_2": 0.004, "game": game, **settings}
+    ours, theirs, torch_clips, clips, targets = searches("conv_lstm", "float64", **values)
+    first, second = learn(ours, torch_clips, targets), learn(theirs, clips, targets)
+    limit = tolerances.limit("mask", "float64")
+    assert_close("loss", np.nan_to_num(first.losses, nan=-1), np.nan_to_num(second.losses, nan=-1), limit)
+    assert_close("mask", first.masks, second.masks, limit)
+    for score, scores in first.scores.items():
+        assert_close(score, scores, second.scores[score], limit)
+    assert 0 < np.isfinite(first.losses).sum(axis=1).min() < 300 and first.masks.max() > 0.9
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A ConvLSTM that has learnt to tell which way a square moves, and clips that it is sure of."""

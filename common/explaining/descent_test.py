@@ -58,9 +58,8 @@ def test_the_lowest_point_of_a_bowl_is_found():
     masks, (trace,), _ = descend([answer], [np.ones(6)])
     assert answer(masks[0])[0] <= 1 + 2e-4 and len(trace) < 40
     np.testing.assert_allclose(masks[0], lowest, rtol=0, atol=0.02)
-    assert (
-        (np.diff(trace) <= 0).all() and trace[0] == answer(np.full(6, 1 - 1e-5))[0] and trace[-1] == answer(masks[0])[0]
-    )
+    assert (np.diff(trace) <= 0).all()
+    assert trace[0] == answer(np.full(6, 1 - 1e-5))[0] and trace[-1] == answer(masks[0])[0]
 
 
 def test_values_reach_the_bounds_and_stay_there():
