@@ -62,7 +62,7 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
     scores = np.full((scorer.num_clips, len(every)), np.nan)
 
     def score(clip_indices: np.ndarray, places: np.ndarray) -> np.ndarray:
-        masks = np.stack([interval_mask(*place, time) for place in places])
+        masks = np.stack([interval_mask(start, stop, time) for start, stop in places])
         found = scorer.scores(clip_indices, perturbed_part(masks, config.game), config.kind)
         scores[clip_indices, [column[tuple(place)] for place in places.tolist()]] = found
         return mask_loss(found, masks, config)

@@ -5,6 +5,7 @@ each build's step. The quasi-Newton descent needs no such thing. It is written f
 its steps together (`scorer.in_step`); a clip that has converged leaves the batch.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from common.explaining.scorer import Search
 
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 _FIRST_STEP = 0.3
-_PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
+_PROMISE = 3e-5  # A step that promises less than this share of the loss is not taken.
+_ROUGH_PROMISE = 3e-3  # The same while more than one start is in the race.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
 _EDGE = 1e-5  # How near values come to 0 and 1: as Adam's sigmoids do; exactly there a score may have a kink.
@@ -46,15 +48,13 @@ def adam_step(
     return values - learning_rate * (mean / corrections[0]) / (root + _ADAM_EPSILON), mean, square
 
 
-def quasi_newton(start: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
-    """Goes down Eq. 1 from a mask by projected quasi-Newton steps until the next one promises next to nothing.
+def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
+    """Goes down Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
 
-    The steps are in the mask itself, not in logits, so its values reach their bounds, 1e-5 from 0 and 1. A value at a
-    bound that the gradient pushes outwards is held (Bertsekas 1982); in the others the step is Newton's, with the
-    damped BFGS matrix (Powell 1978) in place of the Hessian, cut off at the bounds, and shortened until the loss falls.
+    From several starts it goes roughly, and on from the lowest point to the end.
 
     Args:
-      start: mask [T].
+      starts: masks [S, T].
       max_evaluations: at most so many losses and gradients are asked for.
 
     Yields:
@@ -63,38 +63,69 @@ def quasi_newton(start: np.ndarray, max_evaluations: int) -> Search[tuple[np.nda
     Returns:
       The mask of the smallest loss [T], and the smallest loss after each evaluation [evaluations].
     """
-    low, high = _EDGE, 1 - _EDGE
-    mask = np.clip(np.asarray(start, np.float64), low, high)
-    loss, gradient = _split((yield mask[None]))
-    trace, hessian = [loss], None
-    while len(trace) < max_evaluations:
-        held = ((mask <= low) & (gradient >= 0)) | ((mask >= high) & (gradient <= 0))
-        free = np.flatnonzero(~held)
-        if not len(free):
-            break
-        if hessian is None:  # The first step moves the value of the steepest slope by `_FIRST_STEP`.
-            hessian = np.eye(len(mask)) * np.abs(gradient[free]).max() / _FIRST_STEP
-        step = np.zeros_like(mask)
-        step[free] = -np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
-        if -gradient @ step < 2 * _PROMISE * abs(loss):  # Half the slope is what the quadratic model promises.
-            break
-        size = 1.0
-        while True:
-            trial = np.clip(mask + size * step, low, high)
-            change = trial - mask
-            slope = gradient @ change
-            trial_loss, trial_gradient = _split((yield trial[None]))
-            accepted = trial_loss <= loss + _ARMIJO * slope
-            trace.append(trial_loss if accepted else loss)
-            if accepted or len(trace) == max_evaluations or size < _SMALLEST_STEP:
+    descents = [_Descent(start) for start in starts]
+    if len(descents) > 1:
+        for descent in descents:
+            yield from descent.until(_ROUGH_PROMISE, max_evaluations // (len(descents) + 1))
+    best = min(descents, key=lambda descent: descent.loss)
+    others = [descent for descent in descents if descent is not best]
+    yield from best.until(_PROMISE, max_evaluations - sum(len(other.trace) for other in others))
+    trace = np.concatenate([descent.trace for descent in (*others, best)])
+    return best.mask, np.minimum.accumulate(trace)
+
+
+class _Descent:
+    """A projected quasi-Newton descent from one mask [T].
+
+    The steps are in the mask itself, not in logits, so its values reach their bounds, 1e-5 from 0 and 1. A value at a
+    bound that the gradient pushes outwards is held (Bertsekas 1982); in the others the step is Newton's, with the
+    damped BFGS matrix (Powell 1978) in place of the Hessian, cut off at the bounds, and shortened until the loss falls.
+    """
+
+    def __init__(self, start: np.ndarray) -> None:
+        self.mask, self.loss, self.trace = np.clip(start, _EDGE, 1 - _EDGE), math.inf, list[float]()
+        self._gradient, self._hessian = np.zeros(len(start)), np.zeros((0, 0))  # Known from the first evaluation on.
+
+    def until(self, promise: float, max_evaluations: int) -> Search[None]:
+        """Goes on until the next step promises less than this share of the loss, or so many evaluations are made."""
+        if not self.trace:
+            self.loss, self._gradient = _split((yield self.mask[None]))
+            self.trace.append(self.loss)
+        while len(self.trace) < max_evaluations:
+            step = self._step()
+            # Half the slope is what the quadratic model promises.
+            if -self._gradient @ step < 2 * promise * abs(self.loss) or not (yield from self._take(step)):
                 break
+
+    def _step(self) -> np.ndarray:
+        """Returns Newton's step of the values that are free; 0 where none is."""
+        gradient, step = self._gradient, np.zeros_like(self.mask)
+        held = np.where(gradient >= 0, self.mask <= _EDGE, self.mask >= 1 - _EDGE)
+        free = np.flatnonzero(~held)
+        if len(free):
+            if not self._hessian.size:  # The first step moves the value of the steepest slope by `_FIRST_STEP`.
+                self._hessian = np.eye(len(step)) * np.abs(gradient[free]).max() / _FIRST_STEP
+            step[free] = -np.linalg.solve(self._hessian[np.ix_(free, free)], gradient[free])
+        return step
+
+    def _take(self, step: np.ndarray) -> Search[bool]:
+        """Takes as much of a step as lowers the loss; returns whether any of it does."""
+        size = 1.0
+        while size >= _SMALLEST_STEP:
+            trial = np.clip(self.mask + size * step, _EDGE, 1 - _EDGE)
+            change = trial - self.mask
+            slope = self._gradient @ change
+            loss, gradient = _split((yield trial[None]))
+            if loss <= self.loss + _ARMIJO * slope:
+                first = len(self.trace) == 1
+                self._hessian = _bfgs(self._hessian, change, gradient - self._gradient, first)
+                self.mask, self.loss, self._gradient = trial, loss, gradient
+                self.trace.append(loss)
+                return True
+            self.trace.append(self.loss)
             # The lowest point of the parabola through both losses and the slope.
-            size *= np.clip(-slope / (2 * (trial_loss - loss - slope)), 0.1, 0.5)
-        if not accepted:
-            break
-        hessian = _bfgs(hessian, change, trial_gradient - gradient, first=len(trace) == 2)
-        mask, loss, gradient = trial, trial_loss, trial_gradient
-    return mask, np.array(trace)
+            size *= float(np.clip(-slope / (2 * (loss - self.loss - slope)), 0.1, 0.5))
+        return False
 
 
 def _split(answers: np.ndarray) -> tuple[float, np.ndarray]:

@@ -45,7 +45,7 @@ def descend(answers, starts, max_evaluations=300):
         found = [answers[row](mask) for row, mask in zip(rows, masks, strict=True)]
         return np.array([[loss, *gradient] for loss, gradient in found])
 
-    searches = [descent.quasi_newton(start, max_evaluations) for start in starts]
+    searches = [descent.quasi_newton(start if start.ndim == 2 else start[None], max_evaluations) for start in starts]
     masks, traces = zip(*in_step(searches, answer), strict=True)
     return np.array(masks), traces, batches
 
@@ -91,6 +91,22 @@ def test_clips_that_have_converged_leave_the_batch():
     assert batches[0] == 2 and set(batches[1:]) == {1} and len(traces[0]) == 1 and len(traces[1]) == len(batches)
     for row, answer in enumerate((easy, hard)):
         np.testing.assert_array_equal(descend([answer], starts[row : row + 1])[0], masks[row : row + 1])
+
+
+def test_of_several_starts_the_one_that_leads_lowest_is_followed():
+    def answer(mask):  # Two valleys in the first value, at 0.2 and, deeper, at 0.8; a bowl in the second.
+        x = mask[0]
+        loss = 2 + 40 * (x - 0.2) ** 2 * (x - 0.8) ** 2 - 0.2 * x + (mask[1] - 0.3) ** 2
+        slope = 80 * (x - 0.2) * (x - 0.8) * (2 * x - 1) - 0.2
+        return loss, np.array([slope, 2 * (mask[1] - 0.3)])
+
+    low, high = np.array([0.1, 0.9]), np.array([0.9, 0.9])
+    ends = [answer(descend([answer], [start])[0][0])[0] for start in (low, high)]
+    assert ends[1] < ends[0] - 0.05
+    for starts in ([low, high], [high, low]):
+        masks, (trace,), batches = descend([answer], [np.array(starts)])
+        assert answer(masks[0])[0] == trace[-1] <= ends[1] * 1.0001 and masks[0][0] > 0.7
+        assert len(trace) == len(batches) and (np.diff(trace) <= 0).all()
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])

@@ -115,22 +115,14 @@ def learn_masks(
         starts = _starts(scorer, config, oracle)
     else:
         starts = start_masks[None]
-    num_starts, num_clips, time = starts.shape
-    # Every clip from every start: S N independent searches.
-    clip_indices = np.tile(np.arange(num_clips), num_starts)
-    ends, traces = _search(scorer, config, clip_indices, starts.reshape(-1, time))
-    losses = mask_loss(scorer.scores(clip_indices, perturbed_part(ends, config.game), config.kind), ends, config)
-    ends, traces, losses = (
-        ends.reshape(starts.shape),
-        traces.reshape(num_starts, num_clips, -1),
-        losses.reshape(num_starts, num_clips),
-    )
+    clips = np.arange(scorer.num_clips)
+    ends, traces = _search(scorer, config, starts)
+    losses = np.stack([mask_loss(_scores(scorer, clips, masks, config), masks, config) for masks in ends])
     if start_masks is None and config.start == "multi" and config.form == "soft" and oracle is not None:
         # The oracle's interval itself competes. No descent led to it, so a clip for which it wins keeps the trace of
         # the descent that began there, the last one.
         ends = np.concatenate([ends, starts[-1:]])
         traces, losses = np.concatenate([traces, traces[-1:]]), np.concatenate([losses, oracle.losses[None]])
-    clips = np.arange(num_clips)
     best = losses.argmin(axis=0)  # Of equals the first: the paper's start before the oracle's.
     masks = ends[best, clips]
     soft, snapped = (perturbed_part(part, config.game) for part in (masks, snap(masks).astype(float)))
@@ -145,34 +137,44 @@ def learn_masks(
     return LearntMasks(masks, traces[best, clips], losses[best, clips], scores)
 
 
-def _search(
-    scorer: Scorer, config: MaskConfig, clip_indices: np.ndarray, starts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ends [M, T] of the searches from masks of 0 and 1, and their traces [M, iterations]."""
+def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Searches from masks of 0 and 1, [S, N, T].
+
+    Returns:
+      The ends, [S, N, T], and their traces, [S, N, iterations]; a search that stops by itself makes one of all starts.
+    """
     if config.form == "hard":
 
-        def losses(rows: np.ndarray, masks: np.ndarray) -> np.ndarray:
-            scores = scorer.scores(clip_indices[rows], perturbed_part(masks, config.game), config.kind)
-            return mask_loss(scores, masks, config)
+        def losses(clip_indices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+            return mask_loss(_scores(scorer, clip_indices, masks, config), masks, config)
 
-        return _padded(scoring.in_step([binary_masks.flip_frames(start, config) for start in starts], losses), config)
+        (start,) = starts
+        return _padded(scoring.in_step([binary_masks.flip_frames(mask, config) for mask in start], losses), config)
     if config.stop == "converged":
 
-        def losses_and_gradients(rows: np.ndarray, masks: np.ndarray) -> np.ndarray:
-            loss, gradient = scorer.gradient(clip_indices[rows], masks)
+        def losses_and_gradients(clip_indices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+            loss, gradient = scorer.gradient(clip_indices, masks)
             return np.concatenate([loss[:, None], gradient], axis=1)
 
-        searches = [descent.quasi_newton(start, config.iterations) for start in starts]
+        searches = [descent.quasi_newton(several, config.iterations) for several in starts.swapaxes(0, 1)]
         return _padded(scoring.in_step(searches, losses_and_gradients), config)
-    return scorer.descend(clip_indices, START_LOGIT * (2 * starts - 1))
+    # Every clip from every start: S N independent descents.
+    num_starts, num_clips, time = starts.shape
+    logits = START_LOGIT * (2 * starts.reshape(-1, time) - 1)
+    ends, traces = scorer.descend(np.tile(np.arange(num_clips), num_starts), logits)
+    return ends.reshape(starts.shape), traces.reshape(num_starts, num_clips, -1)
+
+
+def _scores(scorer: Scorer, clip_indices: np.ndarray, masks: np.ndarray, config: MaskConfig) -> np.ndarray:
+    return scorer.scores(clip_indices, perturbed_part(masks, config.game), config.kind)
 
 
 def _padded(found: Sequence[tuple[np.ndarray, np.ndarray]], config: MaskConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Returns masks [M, T] and traces [M, iterations] of searches of different lengths."""
+    """Returns masks [1, N, T] and traces [1, N, iterations] of searches of different lengths."""
     traces = np.full((len(found), config.iterations), np.nan)
     for row, (_, trace) in zip(traces, found, strict=True):
         row[: len(trace)] = trace[: config.iterations]
-    return np.stack([mask for mask, _ in found]), traces
+    return np.stack([mask for mask, _ in found])[None], traces[None]
 
 
 def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) -> np.ndarray:
