@@ -3,8 +3,9 @@
 For each file: the share of correctly classified moving clips whose learnt mask is within 5 % of the oracle's Eq. 1 or
 better; temporal IoU and average precision beside random and centred masks of the same length; how far the mask moves
 "Holding something", which has no event, and how far any perturbation of one interval could. With --reference, a file of
-the same clips in another precision or framework: in how many clips the snapped mask is the same, and how far the scores
-move. Example: python benchmarks/mask_quality.py --explanations=runs/i3d_synthetic/explanations.h5
+the same clips in another precision or framework, or searched in another way: in how many clips the snapped mask is the
+same, how far the scores move, how the losses compare (as low: within 0.1 % or lower) and after how many steps.
+Example: python benchmarks/mask_quality.py --explanations=runs/i3d_synthetic/explanations.h5
 """
 
 import pathlib
@@ -28,6 +29,7 @@ _REFERENCE = flags.DEFINE_string("reference", None, "File of the same clips to c
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one of the first file.")
 
 _WITHIN = 0.05
+_AS_LOW = 0.001
 _STILL = "Holding something"
 
 
@@ -63,7 +65,7 @@ def _best_interval_scores(explained: Explanations) -> np.ndarray:
     config = masks.MaskConfig(**explained.header["mask"])
     time = explained["mask"].shape[1]
     best = np.stack([masks.interval_mask(start, stop, time) for start, stop in explained["oracle_interval"]])
-    return explained["oracle_loss"] - masks.mask_loss(np.zeros(len(best)), best, config)
+    return masks.shortfall(explained["oracle_loss"] - masks.mask_cost(best, config), config.game)
 
 
 def difference(explained: Explanations, reference: Explanations) -> tuple[Cell, ...]:
@@ -77,7 +79,12 @@ def difference(explained: Explanations, reference: Explanations) -> tuple[Cell, 
         np.linalg.norm(explained["mask"], axis=1) * np.linalg.norm(reference["mask"], axis=1)
     )
     moves = (float(np.abs(explained[name] - reference[name]).mean()) for name in ("OS", "FS", "RS"))
-    return f"{same.sum()} of {len(same)}", float(cosine.mean()), *moves
+    ratio = explained["final_loss"] / reference["final_loss"].astype(np.float64)
+    return (
+        *(f"{same.sum()} of {len(same)}", float(cosine.mean()), *moves),
+        *(float(ratio.mean()), float(ratio.max()), float((ratio <= 1 + _AS_LOW).mean())),
+        float(np.isfinite(explained["loss"]).sum(axis=1).mean()),
+    )
 
 
 def main(_: list[str]) -> None:
@@ -97,7 +104,8 @@ def main(_: list[str]) -> None:
     if _REFERENCE.value:
         reference = explanations.read(pathlib.Path(_REFERENCE.value))
         moves = (Column("cosine", ".3f"), *(Column(title, ".4f") for title in ("|OS|", "|FS|", "|RS|")))
-        columns = (Column("against the reference"), Column("same snapped mask"), *moves)
+        losses = (Column("loss / its", ".4f"), Column("worst", ".4f"), Column("as low", ".3f"), Column("steps", ".1f"))
+        columns = (Column("against the reference"), Column("same snapped mask"), *moves, *losses)
         compared = Table(columns, [(name, *difference(file, reference)) for name, file in named])
         sys.stdout.write("\n" + tables.write_text(compared) + "\n")
 
