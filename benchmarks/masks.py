@@ -17,7 +17,7 @@ From these follows what a mask costs: plain takes 300 iterations; ours, converge
 gradient, as much as an iteration) after a coarse oracle of --oracle_forwards; a hard one the oracle and --flips
 forwards. Random clips do not tell how many; the defaults are means of trained models (docs/performance.md).
 
-Example: python benchmarks/masks.py --model=i3d --batch=4
+Example: python benchmarks/masks.py --model=i3d
 """
 
 import dataclasses
@@ -44,9 +44,9 @@ from parity_tests import twins
 FRAMEWORKS = ("torch", "tf")
 
 _FRAMEWORK = flags.DEFINE_enum("framework", "all", ["all", *FRAMEWORKS], "Which framework to time.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each, interleaved, after an untimed one.", lower_bound=1)
-_ITERATIONS = flags.DEFINE_integer("iterations", 5, "Iterations of a run.", lower_bound=3)
-_BATCH = flags.DEFINE_integer("batch", 4, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 2, "Timed runs of each, interleaved, after an untimed one.", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer("iterations", 3, "Iterations of a run.", lower_bound=3)
+_BATCH = flags.DEFINE_integer("batch", 1, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
 _EVALUATIONS = flags.DEFINE_float("evaluations", 30.0, "Evaluations until a soft mask has converged, on average.")
 _ORACLE_FORWARDS = flags.DEFINE_float("oracle_forwards", 38.0, "Intervals that the coarse oracle tries, on average.")
 _FLIPS = flags.DEFINE_float("flips", 20.0, "Forwards of a hard mask after its oracle, on average.")
@@ -57,7 +57,7 @@ _PRECISION = flags.DEFINE_enum(
 # How many first losses must agree, and how far they may lie apart; bfloat16 leads the mask elsewhere within a step.
 _CHECKS = {"float32": (3, 1e-3), "float64": (3, 1e-3), "bfloat16": (1, 1e-1)}
 _HEAD_SCALE = 2.0
-_FORWARDS = 8  # Masks of the one clip in a timed run of forwards.
+_FORWARDS = 4  # Masks of the one clip in a timed run of forwards.
 
 
 @dataclasses.dataclass(frozen=True)
