@@ -49,12 +49,13 @@ class MaskConfig:
         smallest loss counts, so it is never worse than the oracle; D16). Hard masks always start at the oracle's.
       compat: "paper", or "released" for what the released code does instead (D13, D14); it can only delete.
       form: "soft" (the paper's: values between 0 and 1, by descent) or "hard" (0 and 1: the oracle's interval, then
-        single flips of frames; see `binary_masks`).
+        single flips of frames; D19; see `binary_masks`).
       area: number of frames of a hard mask; 0 for as many as Eq. 1 finds worth their cost.
       oracle: whether the best interval is sought among all ("full") or from coarse to fine ("coarse").
       stop: whether a soft mask takes all iterations of Adam ("iterations", the paper's) or goes down by quasi-Newton
-        steps until it has converged, after as many losses and gradients at most ("converged"; see `descent`).
-      game: "delete" (the mask is perturbed, and the score should fall) or "preserve" (all else is, and it should stay).
+        steps until it has converged, after as many losses and gradients at most ("converged"; D20; see `descent`).
+      game: "delete" (the mask is perturbed, and the score should fall) or "preserve" (all else is, and it should stay;
+        D19).
     """
 
     kind: str = "freeze"
