@@ -80,11 +80,9 @@ def difference(explained: Explanations, reference: Explanations) -> tuple[Cell, 
     )
     moves = (float(np.abs(explained[name] - reference[name]).mean()) for name in ("OS", "FS", "RS"))
     ratio = explained["final_loss"] / reference["final_loss"].astype(np.float64)
-    return (
-        *(f"{same.sum()} of {len(same)}", float(cosine.mean()), *moves),
-        *(float(ratio.mean()), float(ratio.max()), float((ratio <= 1 + _AS_LOW).mean())),
-        float(np.isfinite(explained["loss"]).sum(axis=1).mean()),
-    )
+    losses = (float(ratio.mean()), float(ratio.max()), float((ratio <= 1 + _AS_LOW).mean()))
+    steps = float(np.isfinite(explained["loss"]).sum(axis=1).mean())
+    return f"{same.sum()} of {len(same)}", float(cosine.mean()), *moves, *losses, steps
 
 
 def main(_: list[str]) -> None:
