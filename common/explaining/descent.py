@@ -13,10 +13,9 @@ import numpy as np
 from common.explaining.scorer import Search
 
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
-_FIRST_STEP, _NEXT_STEP = 0.3, 0.03  # From a start, and anew from an end.
+_FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
 _PROMISE = 3e-5  # A step that promises less than this share of the loss is not taken.
-_GAIN = 2e-4  # Share of the loss that a descent begun anew at an end must bring for it not to have been the end.
-_ROUGH_PROMISE = 3e-3  # The same while more than one start is in the race.
+_ROUGH_PROMISE = 1e-3  # The same while more than one start is in the race.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
 _EDGE = 1e-5  # How near values come to 0 and 1: as Adam's sigmoids do; exactly there a score may have a kink.
@@ -70,13 +69,7 @@ def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.nd
             yield from descent.until(_ROUGH_PROMISE, max_evaluations // (len(descents) + 1))
     best = min(descents, key=lambda descent: descent.loss)
     others = [descent for descent in descents if descent is not best]
-    limit, gained = max_evaluations - sum(len(other.trace) for other in others), math.inf
-    yield from best.until(_PROMISE, limit)
-    while gained > _GAIN * abs(best.loss):  # An end may be the matrix's only: the score has kinks.
-        before = best.loss
-        best.forget()
-        yield from best.until(_PROMISE, limit)
-        gained = before - best.loss
+    yield from best.until(_PROMISE, max_evaluations - sum(len(other.trace) for other in others))
     trace = np.concatenate([descent.trace for descent in (*others, best)])
     return best.mask, np.minimum.accumulate(trace)
 
@@ -105,19 +98,14 @@ class _Descent:
             if -self._gradient @ step < 2 * promise * abs(self.loss) or not (yield from self._take(step)):
                 break
 
-    def forget(self) -> None:
-        """Forgets what was learnt of the curvature."""
-        self._hessian, self._scaled = np.zeros((0, 0)), False
-
     def _step(self) -> np.ndarray:
         """Returns Newton's step of the values that are free; 0 where none is."""
         gradient, step = self._gradient, np.zeros_like(self.mask)
         held = np.where(gradient >= 0, self.mask <= _EDGE, self.mask >= 1 - _EDGE)
         free = np.flatnonzero(~held)
         if len(free):
-            if not self._hessian.size:  # The first step moves the value of the steepest slope so far.
-                move = _FIRST_STEP if len(self.trace) == 1 else _NEXT_STEP
-                self._hessian = np.eye(len(step)) * np.abs(gradient[free]).max() / move
+            if not self._hessian.size:
+                self._hessian = np.eye(len(step)) * np.abs(gradient[free]).max() / _FIRST_STEP
             step[free] = -np.linalg.solve(self._hessian[np.ix_(free, free)], gradient[free])
         return step
 
