@@ -12,7 +12,7 @@ import pytest
 
 from common import errors
 from common.clips import clip_store, tiny_store_for_tests
-from common.explaining import explanation_loop, explanations, mask_search
+from common.explaining import explanation_loop, explanations, mask_search, perturbations
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -55,7 +55,7 @@ class NumpyExplainer:
 
 
 class NumpyScorer:
-    """Scores by the clip, the mask's place and the kind; descends to three quarters of the start, and a little more."""
+    """Scores by clip, changed frames and kind; descends to three quarters of the start, and a little more."""
 
     def __init__(self, explainer, frames, targets):
         self._explainer, self._frames, self._targets = explainer, frames, targets
@@ -64,7 +64,8 @@ class NumpyScorer:
     def scores(self, clip_indices, masks, kind):
         weights = self._frames.mean((2, 3, 4))[clip_indices] / 255
         share = {"freeze": 1.0, "reverse": 0.5}[kind]
-        return 1 - share * (masks * weights).mean(axis=1) - self._targets[clip_indices] / 16
+        changed = 1 - np.diagonal(perturbations.matrix(masks, kind), axis1=1, axis2=2)
+        return 1 - share * (changed * weights).mean(axis=1) - self._targets[clip_indices] / 16
 
     def descend(self, clip_indices, start_logits):
         maker = self._explainer
@@ -182,13 +183,13 @@ def test_the_file_holds_every_column_and_the_whole_header(run):
     stored = explanations.read(run.path / "explanations.h5")
     assert stored.header == found.header
     assert set(stored.columns) == set(explanations.COLUMNS)
-    for name, (dtype, _) in explanations.COLUMNS.items():
+    for name, column in explanations.COLUMNS.items():
         np.testing.assert_array_equal(stored[name], found[name], err_msg=name)
-        assert stored[name].dtype == (object if name == "video_id" else dtype), name
+        assert stored[name].dtype == column.dtype, name
     assert list(stored["video_id"]) == [f"validation{i}" for i in range(6)]
     assert len(stored.header.pop("weights_sha256")) == 64
     assert stored.header == {
-        "schema_version": 1,
+        "schema_version": 2,
         "run": "run",
         "model": "conv_lstm",
         "dataset": "tiny",
