@@ -1,11 +1,12 @@
 """How good are the learnt masks? Compares explanations files with the ground truth of their clips.
 
 For each file: the share of correctly classified moving clips whose learnt mask is within 5 % of the oracle's Eq. 1 or
-better, and of those whose snapped mask is within 5 % of the learnt one's; temporal IoU and average precision beside random and centred masks of the same length; how far the mask moves
-"Holding something", which has no event, and how far any perturbation of one interval could. With --reference, a file of
-the same clips in another precision or framework, or searched in another way: in how many clips the snapped mask is the
-same, how far the scores move, how the losses compare (as low: within 0.1 % or lower) and after how many steps.
-Example: python benchmarks/mask_quality.py --explanations=runs/i3d_synthetic/explanations.h5
+better, and of those whose snapped mask is within 5 % of the learnt one's; temporal IoU and average precision beside
+random and centred masks of the same length; how far the mask moves "Holding something", which has no event, and how
+far any perturbation of one interval could. With --reference, a file of the same clips in another precision or
+framework, or searched in another way: in how many clips the snapped mask is the same, how far the scores move, how the
+losses compare (as low: within 0.1 % or lower) and after how many steps. Example: python benchmarks/mask_quality.py
+--explanations=runs/i3d_synthetic/explanations.h5
 """
 
 import pathlib
