@@ -25,7 +25,7 @@ import av
 import h5py
 import numpy as np
 
-from common import errors, hdf5_output, progress
+from common import errors, hdf5, hdf5_output, progress
 from data_prep import synthetic_scenes
 from data_prep import workers as processes
 
@@ -126,7 +126,7 @@ class GroundTruth:
 
 def _opened(path: pathlib.Path) -> h5py.File:
     try:
-        return h5py.File(path, "r")
+        return hdf5.open_for_reading(path)
     except OSError:
         raise errors.UserError(
             f"The ground truth must be an HDF5 file that make_synthetic wrote. Received: {path}"
