@@ -11,9 +11,13 @@ returned from the `tf.function` of a step, whose graph would drop them otherwise
 Ours: `MaskSearch` on our model, frozen, with --batch clips at once.
 
 Before anything is timed, both descend from the same start, a mask of the middle half: the first losses of the same
-clip must agree. The oracle, `best_intervals`, stands as a share of 300 iterations of ours, each for one clip.
+clip must agree. A forward is the score of a clip under one more mask, as the oracle and the hard masks need them.
 
-Example: python benchmarks/masks.py --model=i3d --batch=4
+From these follows what a mask costs: plain takes 300 iterations; ours, converged, --evaluations (a loss and its
+gradient, as much as an iteration) after a coarse oracle of --oracle_forwards; a hard one the oracle and --flips
+forwards. Random clips do not tell how many; the defaults are means of trained models (docs/performance.md).
+
+Example: python benchmarks/masks.py --model=i3d
 """
 
 import dataclasses
@@ -40,9 +44,12 @@ from parity_tests import twins
 FRAMEWORKS = ("torch", "tf")
 
 _FRAMEWORK = flags.DEFINE_enum("framework", "all", ["all", *FRAMEWORKS], "Which framework to time.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each, interleaved, after an untimed one.", lower_bound=1)
-_ITERATIONS = flags.DEFINE_integer("iterations", 5, "Iterations of a run.", lower_bound=3)
-_BATCH = flags.DEFINE_integer("batch", 4, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 2, "Timed runs of each, interleaved, after an untimed one.", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer("iterations", 3, "Iterations of a run.", lower_bound=3)
+_BATCH = flags.DEFINE_integer("batch", 1, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
+_EVALUATIONS = flags.DEFINE_float("evaluations", 30.0, "Evaluations until a soft mask has converged, on average.")
+_ORACLE_FORWARDS = flags.DEFINE_float("oracle_forwards", 38.0, "Intervals that the coarse oracle tries, on average.")
+_FLIPS = flags.DEFINE_float("flips", 20.0, "Forwards of a hard mask after its oracle, on average.")
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", list(configs.PRECISIONS), "Of our model; the plain one, and both masks, are float32."
 )
@@ -50,6 +57,7 @@ _PRECISION = flags.DEFINE_enum(
 # How many first losses must agree, and how far they may lie apart; bfloat16 leads the mask elsewhere within a step.
 _CHECKS = {"float32": (3, 1e-3), "float64": (3, 1e-3), "bfloat16": (1, 1e-1)}
 _HEAD_SCALE = 2.0
+_FORWARDS = 4  # Masks of the one clip in a timed run of forwards.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +100,11 @@ class Options:
         middle = masks.interval_mask(time // 4, time - time // 4, time)
         return np.tile(mask_search.START_LOGIT * (2 * middle - 1), (self.batch, 1)).astype(np.float32)
 
+    def tried(self) -> np.ndarray:
+        """Returns masks of one interval, float64 [_FORWARDS, T], for the forwards."""
+        time = self.model_config.input_shape[0]
+        return np.stack([masks.interval_mask(1 + k % (time // 2), time - k % 3, time) for k in range(_FORWARDS)])
+
     def perturbed(self) -> np.ndarray:
         """Returns the clips under the first masks, float32 [N, T, H, W, 3]; what a model guesses there is explained.
 
@@ -107,12 +120,12 @@ class Searches:
     Attributes:
       plain: descends on the first clip; returns its losses [iterations].
       ours: descends on all clips; returns their losses [N, iterations].
-      oracle: tries every interval on the first clip.
+      forwards: scores the first clip under `_FORWARDS` masks.
     """
 
     plain: Callable[[], np.ndarray]
     ours: Callable[[], np.ndarray]
-    oracle: Callable[[], object]
+    forwards: Callable[[], object]
 
 
 def as_trained(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -153,13 +166,12 @@ def torch_searches(options: Options) -> Searches:
         targets = model(torch.from_numpy(options.perturbed())).argmax(dim=1).numpy()
 
     search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
-    scorer, first = search.on(clips, targets), search.on(clips[:1], targets[:1])
-    mask_search.initial_masks(first, search.config)  # Runs what the oracle runs, so that it starts warm.
+    scorer = search.on(clips, targets)
     plain = plain_torch.build_model(options.model_config, arrays, torch.float32).eval()
     return Searches(
         lambda: plain_torch_descent(plain, clips[0].float(), int(targets[0]), options),
         lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
-        lambda: mask_search.best_intervals(first, search.config),
+        lambda: scorer.scores(np.zeros(_FORWARDS, int), options.tried(), search.config.kind),
     )
 
 
@@ -202,13 +214,12 @@ def tf_searches(options: Options) -> Searches:
     targets = tf.argmax(model(options.perturbed()), axis=1).numpy()
 
     search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
-    scorer, first = search.on(clips, targets), search.on(clips[:1], targets[:1])
-    mask_search.initial_masks(first, search.config)  # Runs what the oracle runs, so that it starts warm.
+    scorer = search.on(clips, targets)
     plain = PlainTfDescent(plain_tf.build_model(options.model_config, arrays), options)
     return Searches(
         lambda: plain(tf.cast(clips[0], tf.float32), int(targets[0])),
         lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
-        lambda: mask_search.best_intervals(first, search.config),
+        lambda: scorer.scores(np.zeros(_FORWARDS, int), options.tried(), search.config.kind),
     )
 
 
@@ -300,11 +311,14 @@ def rows(name: str, runs: dict[str, dict[str, float]]) -> list[str]:
     for framework, seconds in runs.items():
         plain = seconds["plain"] / _ITERATIONS.value
         ours[framework] = seconds["ours"] / _ITERATIONS.value / _BATCH.value
-        share = seconds["oracle"] / (masks.MaskConfig.iterations * ours[framework])
+        forward = seconds["forwards"] / _FORWARDS
+        oracle = _ORACLE_FORWARDS.value * forward
+        converged, hard = _EVALUATIONS.value * ours[framework] + oracle, _FLIPS.value * forward + oracle
+        whole = masks.MaskConfig.iterations * plain
         between = f"{ours['tf'] / ours['torch']:12.2f}" if len(ours) == len(FRAMEWORKS) else ""
         lines.append(
-            f"{framework:8}{name:12}{plain:10.4f}{ours[framework]:10.4f}{plain / ours[framework]:8.2f}"
-            f"{share:10.1%}{between}\n"
+            f"{framework:8}{name:12}{plain:10.4f}{ours[framework]:10.4f}{plain / ours[framework]:8.2f}{forward:12.4f}"
+            f"{whole / converged:12.1f}{whole / hard:8.1f}{between}\n"
         )
     return lines
 
@@ -319,8 +333,11 @@ def main(argv: list[str]) -> None:
     sys.stdout.write(
         f"{sizes.words(_BATCH.value)}, {_PRECISION.value}; plain takes one clip at a time\n"
         "seconds for an iteration and clip\n"
-        f"oracle: all intervals of a clip, as a share of {masks.MaskConfig.iterations} iterations of ours\n"
-        f"{'':20}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>8}{'oracle':>10}{'tf / torch':>12}\n"
+        f"converged, hard: how often such a mask of ours ({_ORACLE_FORWARDS.value:g} forwards of a coarse oracle, then "
+        f"{_EVALUATIONS.value:g} evaluations or {_FLIPS.value:g} forwards)\n"
+        f"  fits into the {masks.MaskConfig.iterations} iterations of plain\n"
+        f"{'':20}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>8}{'forward (s)':>12}{'converged':>12}{'hard':>8}"
+        f"{'tf / torch':>12}\n"
     )
     frameworks = FRAMEWORKS if _FRAMEWORK.value == "all" else (_FRAMEWORK.value,)
     for name in sizes.model_names():

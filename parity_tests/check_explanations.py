@@ -84,6 +84,8 @@ def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) ->
     first, second = ours[name], theirs[name]
     if name == "CS":  # NaN where the guess is right, in both or there is a fault.
         first, second = (np.where(np.isnan(first) & np.isnan(second), 0, values) for values in (first, second))
+    if name == "loss":
+        first, second = map(_held, (first, second))
     if name == "mask_snapped":
         undecided = np.abs(ours["mask"] - masks.SNAP_THRESHOLD) <= tolerances.limit("snapped mask", precision)
         first, second = (np.where(undecided, 0, values) for values in (first, second))
@@ -106,6 +108,13 @@ def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) ->
         "worst_clip": str(ours["video_id"][worst]),
         "fault": values["fault"],
     }
+
+
+def _held(losses: np.ndarray) -> np.ndarray:
+    """Returns losses [N, I] with the last one of a search that has stopped in place of the NaN after it."""
+    ended = np.logical_and.accumulate(np.isnan(losses[:, ::-1]), axis=1)[:, ::-1]
+    last = np.maximum(losses.shape[1] - ended.sum(axis=1) - 1, 0)
+    return np.where(ended, losses[np.arange(len(losses)), last][:, None], losses)
 
 
 def _finite(value: float) -> float | None:

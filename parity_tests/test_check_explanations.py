@@ -73,6 +73,22 @@ def test_a_frame_that_is_undecided_may_snap_either_way(tmp_path):
     assert check_explanations.check_explanations(ours, theirs)["agree"]
 
 
+@pytest.mark.parametrize(
+    ("torch_loss", "tf_loss", "agree"),
+    [
+        ([0.9, 0.5, np.nan], [0.9, 0.5, np.nan], True),
+        ([0.9, 0.5, np.nan], [0.9, 0.51, 0.5], True),  # One stopped a step earlier, and its loss stayed.
+        ([0.9, 0.5, np.nan], [0.9, 0.5, 0.1], False),
+        ([0.9, np.nan, 0.5], [0.9, 0.9, 0.5], False),  # That is no end.
+        ([np.nan] * 3, [np.nan] * 3, False),
+    ],
+)
+def test_a_search_that_stopped_keeps_its_last_loss(tmp_path, torch_loss, tf_loss, agree):
+    ours = write(tmp_path / "torch.h5", "torch", loss=[torch_loss, [0, 0, 0]])
+    theirs = write(tmp_path / "tf.h5", "tf", loss=[tf_loss, [0, 0, 0]])
+    assert check_explanations.check_explanations(ours, theirs)["agree"] == agree
+
+
 def test_files_of_other_settings_clips_or_frameworks_are_refused(tmp_path):
     ours = write(tmp_path / "torch.h5", "torch")
     with pytest.raises(errors.UserError, match="must name torch's file, then tf's. Received: torch for tf"):

@@ -60,10 +60,10 @@ def test_perturbed_clips_and_their_gradient(kind, precision):
 
 
 @pytest.mark.parametrize("precision", twins.PRECISIONS)
-@pytest.mark.parametrize("compat", masks.COMPATS)
-def test_mask_loss_and_its_gradient(compat, precision):
+@pytest.mark.parametrize(("compat", "game"), [("paper", "delete"), ("released", "delete"), ("paper", "preserve")])
+def test_mask_loss_and_its_gradient(compat, game, precision):
     limit = tolerances.limit("perturbation", precision)
-    config = masks.MaskConfig(compat=compat, beta=2.5)
+    config = masks.MaskConfig(compat=compat, game=game, beta=2.5)
     mask, scores = some_masks(precision), np.linspace(0, 1, 6).astype(precision)
     torch_values = torch.from_numpy(mask).requires_grad_()
     ours = torch_mask.mask_loss(torch.from_numpy(scores), torch_values, config)
@@ -107,15 +107,16 @@ def both_searches(config, arrays, precision, **values):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "iterations"),
+    ("name", "kind", "game", "iterations"),
     [
-        ("conv_lstm", "freeze", 300),
-        ("conv_lstm", "reverse", 300),
-        pytest.param("i3d", "freeze", 20, marks=pytest.mark.slow),
+        ("conv_lstm", "freeze", "delete", 300),
+        ("conv_lstm", "reverse", "delete", 300),
+        ("conv_lstm", "freeze", "preserve", 300),
+        pytest.param("i3d", "freeze", "delete", 20, marks=pytest.mark.slow),
     ],
 )
-def test_whole_search_in_float64(name, kind, iterations):
-    ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind, iterations=iterations)
+def test_whole_search_in_float64(name, kind, game, iterations):
+    ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind, game=game, iterations=iterations)
     first, second = learn(ours, torch_clips, targets), learn(theirs, clips, targets)
     limit = tolerances.limit("mask", "float64")
     # The first step's loss shows the model and Eq. 1 alone, the second's the gradient and Adam.
@@ -125,6 +126,22 @@ def test_whole_search_in_float64(name, kind, iterations):
     for score, values in first.scores.items():
         assert_close(score, values, second.scores[score], limit)
     assert np.abs(first.masks - 0.5).max() > 0.4 and np.ptp(first.losses, axis=1).min() > 0.005
+
+
+@pytest.mark.parametrize("game", masks.GAMES)
+@pytest.mark.parametrize(
+    "settings", [{"stop": "converged", "start": "oracle"}, {"form": "hard"}, {"form": "hard", "area": 3}], ids=str
+)
+def test_searches_that_stop_in_float64(settings, game):
+    values = {"oracle": "coarse", "lambda_1": 0.002, "lambda_2": 0.004, "game": game, **settings}
+    ours, theirs, torch_clips, clips, targets = searches("conv_lstm", "float64", **values)
+    first, second = learn(ours, torch_clips, targets), learn(theirs, clips, targets)
+    limit = tolerances.limit("mask", "float64")
+    assert_close("loss", np.nan_to_num(first.losses, nan=-1), np.nan_to_num(second.losses, nan=-1), limit)
+    assert_close("mask", first.masks, second.masks, limit)
+    for score, scores in first.scores.items():
+        assert_close(score, scores, second.scores[score], limit)
+    assert 0 < np.isfinite(first.losses).sum(axis=1).min() < 300 and first.masks.max() > 0.9
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +173,11 @@ def test_300_iterations_in_float32(trained):
     assert_close("snapped mask", masks.snap(first.masks), masks.snap(second.masks), 0)
 
 
+@pytest.mark.parametrize("game", masks.GAMES)
 @pytest.mark.parametrize("kind", ["freeze", "reverse"])
 @pytest.mark.parametrize("name", _MODELS)
-def test_oracle_and_first_mask(name, kind):
-    ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind)
+def test_oracle_and_first_mask(name, kind, game):
+    ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind, game=game)
     scorers = ours.on(torch_clips, targets), theirs.on(clips, targets)
     first, second = (mask_search.best_intervals(scorer, ours.config) for scorer in scorers)
     assert_close("scores of all intervals", first.scores, second.scores, 1e-10)

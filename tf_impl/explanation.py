@@ -108,7 +108,7 @@ class Explainer:
             return tf.cast(tf.nn.softmax(self._logits(frames)), tf.float64).numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
-        """Returns a `mask_search.Scorer` for clips and their target classes, int [n]."""
+        """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
         return self._search.on(self._clips(frames), targets)
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:

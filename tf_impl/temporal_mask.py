@@ -16,7 +16,7 @@ import tensorflow as tf
 from jaxtyping import Float, Float64, Integer, Shaped
 
 from common import errors
-from common.explaining import mask_search, masks, model_checks, perturbations
+from common.explaining import descent, mask_search, masks, model_checks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
 from tf_impl import layers
@@ -70,12 +70,12 @@ def _apply(matrix: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
 def mask_loss(
     scores: Float[tf.Tensor, " N"], mask: Float[tf.Tensor, "N T"], config: MaskConfig
 ) -> Float[tf.Tensor, " N"]:
-    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
+    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c, or 1 - F_c in the game "preserve".
 
     Args:
       scores: F_c, probability of the target class of the perturbed clips.
       mask: 0…1.
-      config: weights, power of the total variation, compat.
+      config: weights, power of the total variation, compat, game.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 
@@ -83,7 +83,7 @@ def mask_loss(
 def learn_masks(
     score_fn: ScoreFn, clips: tf.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
-    """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
+    """Learns the mask that takes away, or keeps, most of the target's score at the least cost (Eq. 1), clip by clip.
 
     Each call traces graphs anew; for many batches of clips keep one `MaskSearch`.
 
@@ -91,7 +91,7 @@ def learn_masks(
       score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. It is traced into a
         graph; a Keras model is called without `training`, which is inference mode.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
-      targets: int `[N]`, class whose score is to fall.
+      targets: int `[N]`, class whose score is to fall, or to stay in the game "preserve".
       config: how masks are learnt.
       batch_size: clips at a time; 0 for all.
 
@@ -190,7 +190,7 @@ class _Computation:
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
         loss, gradient = self._loss_and_gradient(prepared, targets, state[0], tf.sigmoid)
-        return loss, mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
+        return loss, descent.adam_step(state, gradient, corrections, self.config.learning_rate)
 
     def _loss_and_gradient(
         self, prepared: tf.Tensor, targets: tf.Tensor, values: tf.Tensor, to_mask: Callable[[tf.Tensor], tf.Tensor]
@@ -199,7 +199,8 @@ class _Computation:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(values)
             mask = to_mask(values)
-            score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
+            perturbed = masks.perturbed_part(mask, self.config.game)
+            score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, _OPS))
             loss = mask_loss(score, mask, self.config)
         model_checks.check_gradient(tape.gradient(score, values) is not None)  # While tracing only: pruned.
         return loss, tape.gradient(loss, values)
@@ -239,7 +240,7 @@ def _trace(computation: _Computation, clips: tf.Tensor, dtype: tf.DType) -> _Gra
 
 
 class Scorer:
-    """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
+    """One model, N clips and their targets (see `scorer.Scorer`); made by `MaskSearch.on`."""
 
     def __init__(self, search: MaskSearch, clips: tf.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = tf.convert_to_tensor(clips), search.on_step
@@ -310,7 +311,7 @@ class Scorer:
         state, losses = (logits, tf.zeros_like(logits), tf.zeros_like(logits)), []
         for step in range(self._iterations):
             # Tensors: a number of Python would be traced anew in every step.
-            corrections = tuple(self._tensor(value) for value in mask_search.adam_corrections(step + 1))
+            corrections = tuple(self._tensor(value) for value in descent.adam_corrections(step + 1))
             loss, state = self._computation.step(prepared, targets, state, corrections)
             losses.append(loss)
             self._on_step(len(logits))
@@ -323,8 +324,12 @@ class Scorer:
     def _prepared(self, clip_indices: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns prepared clips and their targets; those of the last call are kept."""
         if self._kept is None or not np.array_equal(self._kept[0], clip_indices):
-            self._kept = None  # Two at a time may not fit.
-            self._kept = clip_indices, self._computation.prepare(tf.gather(self._clips, clip_indices))
+            places = None if self._kept is None else scorer.places_in(self._kept[0], clip_indices)
+            if self._kept is None or places is None:
+                self._kept = None  # Two at a time may not fit.
+                self._kept = clip_indices, self._computation.prepare(tf.gather(self._clips, clip_indices))
+            else:  # Some of them, as when the others have converged.
+                self._kept = clip_indices, tf.gather(self._kept[1], places)
         return self._kept[1], tf.gather(self._targets, clip_indices)
 
     def _tensor(self, values: np.ndarray | float) -> tf.Tensor:

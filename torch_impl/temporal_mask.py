@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Integer, Shaped
 
-from common.explaining import mask_search, masks, model_checks, perturbations
+from common.explaining import descent, mask_search, masks, model_checks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
 from torch_impl import layers
@@ -67,12 +67,12 @@ def _apply(matrix: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
 def mask_loss(
     scores: Float[torch.Tensor, " N"], mask: Float[torch.Tensor, "N T"], config: MaskConfig
 ) -> Float[torch.Tensor, " N"]:
-    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c.
+    """Returns Eq. 1 of each clip: lambda_1 |m|_1 + lambda_2 TV(m) + F_c, or 1 - F_c in the game "preserve".
 
     Args:
       scores: F_c, probability of the target class of the perturbed clips.
       mask: 0…1.
-      config: weights, power of the total variation, compat.
+      config: weights, power of the total variation, compat, game.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 
@@ -80,13 +80,13 @@ def mask_loss(
 def learn_masks(
     score_fn: ScoreFn, clips: torch.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> LearntMasks:
-    """Learns the mask that lowers the target's score most at the least cost (Eq. 1), for each clip by itself.
+    """Learns the mask that takes away, or keeps, most of the target's score at the least cost (Eq. 1), clip by clip.
 
     Args:
       score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. The modules that
         it calls are in inference mode meanwhile (see `layers.frozen`), and as they were afterwards.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
-      targets: int `[N]`, class whose score is to fall.
+      targets: int `[N]`, class whose score is to fall, or to stay in the game "preserve".
       config: how masks are learnt.
       batch_size: clips at a time; 0 for all.
 
@@ -189,7 +189,7 @@ class _Computation:
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
         loss, gradient = self._loss_and_gradient(prepared, targets, state[0], torch.sigmoid)
-        return loss, mask_search.adam_step(state, gradient, corrections, self.config.learning_rate)
+        return loss, descent.adam_step(state, gradient, corrections, self.config.learning_rate)
 
     def _loss_and_gradient(
         self,
@@ -200,7 +200,8 @@ class _Computation:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         values = values.detach().requires_grad_()
         mask = to_mask(values)
-        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
+        perturbed = masks.perturbed_part(mask, self.config.game)
+        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, _OPS))
         model_checks.check_gradient(score.requires_grad)
         loss = mask_loss(score, mask, self.config)
         # The loss of a clip depends on its own mask alone, so the gradient of the sum is every clip's own. `grad`, not
@@ -210,7 +211,7 @@ class _Computation:
 
 
 class Scorer:
-    """One model, N clips and their targets (see `mask_search.Scorer`); made by `MaskSearch.on`."""
+    """One model, N clips and their targets (see `scorer.Scorer`); made by `MaskSearch.on`."""
 
     def __init__(self, search: MaskSearch, clips: torch.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = torch.as_tensor(clips), search.on_step
@@ -280,7 +281,7 @@ class Scorer:
         prepared, targets = self._prepared(clip_indices)
         state, losses = (logits, torch.zeros_like(logits), torch.zeros_like(logits)), []
         for step in range(self._computation.config.iterations):
-            loss, state = self._computation.step(prepared, targets, state, mask_search.adam_corrections(step + 1))
+            loss, state = self._computation.step(prepared, targets, state, descent.adam_corrections(step + 1))
             losses.append(loss)
             self._on_step(len(logits))
         return _numpy(torch.sigmoid(state[0])), _numpy(torch.stack(losses, dim=1))
@@ -293,8 +294,12 @@ class Scorer:
         """Returns prepared clips and their targets; those of the last call are kept."""
         rows = self._rows(clip_indices)
         if self._kept is None or not np.array_equal(self._kept[0], clip_indices):
-            self._kept = None  # Two at a time may not fit.
-            self._kept = clip_indices, self._computation.prepare(self._clips[rows])
+            places = None if self._kept is None else scorer.places_in(self._kept[0], clip_indices)
+            if self._kept is None or places is None:
+                self._kept = None  # Two at a time may not fit.
+                self._kept = clip_indices, self._computation.prepare(self._clips[rows])
+            else:  # Some of them, as when the others have converged.
+                self._kept = clip_indices, self._kept[1][self._rows(places)]
         return self._kept[1], self._targets[rows]
 
     def _rows(self, clip_indices: np.ndarray) -> torch.Tensor:

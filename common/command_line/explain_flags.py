@@ -22,8 +22,35 @@ _PER_CLASS = flags.DEFINE_integer(
 _VIDEO_IDS = flags.DEFINE_list("video_ids", [], "Only these clips, separated by commas.")
 _CLASSES = flags.DEFINE_list("classes", [], "Only clips of these classes: names or numbers, separated by commas.")
 _TARGET = flags.DEFINE_enum("target", "guess", list(TARGETS), "Class to explain: the model's guess, or the label.")
+_GAME = flags.DEFINE_enum(
+    "game",
+    _MASK.game,
+    list(masks.GAMES),
+    "delete: perturb the fewest frames that take the class away. preserve: keep the fewest frames that hold it.",
+)
+_FORM = flags.DEFINE_enum(
+    "form",
+    _MASK.form,
+    list(masks.FORMS),
+    "soft: values between 0 and 1, as the paper's. hard: 0 and 1, from the best interval on by single flips of frames.",
+)
+_AREA = flags.DEFINE_integer("area", _MASK.area, "Frames of a hard mask; 0: as many as Eq. 1 decides.", lower_bound=0)
+_ORACLE = flags.DEFINE_enum(
+    "oracle", _MASK.oracle, list(masks.ORACLES), "Best single interval: of all (full), or from coarse to fine (coarse)."
+)
+_STOP = flags.DEFINE_enum(
+    "stop",
+    _MASK.stop,
+    list(masks.STOPS),
+    "When a soft mask is learnt: after all steps of Adam (iterations), or when it has converged by quasi-Newton steps.",
+)
 _KIND = flags.DEFINE_enum("kind", _MASK.kind, list(perturbations.KINDS), "Perturbation that the mask is learnt with.")
-_ITERATIONS = flags.DEFINE_integer("iterations", _MASK.iterations, "Steps of Adam for each mask.", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations",
+    _MASK.iterations,
+    "Steps of Adam for each mask; with --stop=converged, evaluations at most.",
+    lower_bound=1,
+)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", _MASK.learning_rate, "Of Adam, for the mask's logits.")
 _LAMBDA_1 = flags.DEFINE_float("lambda_1", _MASK.lambda_1, "Weight of the mask's length (Eq. 1).")
 _LAMBDA_2 = flags.DEFINE_float("lambda_2", _MASK.lambda_2, "Weight of the mask's total variation (Eq. 1).")
@@ -75,6 +102,11 @@ def settings() -> ExplainSettings:
             learning_rate=_LEARNING_RATE.value,
             start=_START.value,
             compat=_COMPAT.value,
+            game=_GAME.value,
+            form=_FORM.value,
+            area=_AREA.value,
+            oracle=_ORACLE.value,
+            stop=_STOP.value,
         ),
         gradcam=gradcam_maps.GradCamConfig(
             endpoint=_CAM_ENDPOINT.value, weights=_CAM_WEIGHTS.value, score=_CAM_SCORE.value, time=_CAM_TIME.value

@@ -254,7 +254,8 @@ def _restarts(
     if not len(few):
         return result
     time, stream = frames.shape[1], np.random.default_rng(seed)
-    windows = np.stack([masks.interval_mask(*window, time) for window in masks.intervals(time)])
+    places = [place for place in masks.intervals(time) if mask_config.area in (0, place[1] - place[0])]
+    windows = np.stack([masks.interval_mask(*place, time) for place in places])
     scorer = explainer.scorer(frames[few], some["target"][few])
     for _ in progress.bar(range(_RESTARTS), desc="restarts", unit="start"):
         start_masks = windows[stream.integers(0, len(windows), len(few))]

@@ -17,7 +17,8 @@ from absl import logging
 
 from common import errors, files, locks, progress
 from common.clips.clip_store import ClipStore
-from common.explaining import explanations, mask_search, masks
+from common.explaining import binary_masks, explanations, mask_search, masks
+from common.explaining import scorer as scoring
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -50,8 +51,8 @@ class Explainer(Protocol):
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K]."""
 
-    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> mask_search.Scorer:
-        """Returns a `mask_search.Scorer` for clips and their target classes, int [n]."""
+    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> scoring.Scorer:
+        """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""
@@ -204,8 +205,14 @@ def _explain_part(
     probabilities = explainer.probabilities(frames)
     predictions = probabilities.argmax(axis=1)
     targets = predictions if settings.target == "guess" else labels
-    scorer = explainer.scorer(frames, targets)
+    scorer = scoring.remembering(explainer.scorer(frames, targets))  # What the oracle scored the search knows.
     oracle = mask_search.best_intervals(scorer, settings.mask)
+    if settings.mask.oracle == "full" and not settings.mask.area:
+        exact, tried = binary_masks.coarse_share(oracle, frames.shape[1], settings.mask)
+        logging.info(
+            "--oracle=coarse would find the best interval of %d of %d clip(s), trying %.0f of %d on average.",
+            *(exact.sum(), len(exact), tried.mean(), oracle.scores.shape[1]),
+        )
     learnt = mask_search.learn_masks(scorer, settings.mask, oracle)
     rows = np.arange(len(indices))
     wrong = (labels >= 0) & (labels != predictions)
@@ -276,11 +283,13 @@ def _finished(out: pathlib.Path, header: dict[str, Any], store: ClipStore, chose
 
 
 def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]) -> None:
-    # Clips are the same wherever they lie; files of earlier versions say only where.
+    # Clips are the same wherever they lie; files of earlier versions say only where. Settings that those did not have
+    # yet were what is the default now.
     known = "clips_digest" in header and "clips_digest" in found
     header, found = (
         {
             **{name: value for name, value in values.items() if name not in ("clips_digest", "schema_version")},
+            "mask": {**dataclasses.asdict(MaskConfig()), **values["mask"]},
             "clips": values["clips_digest"] if known else files.found_path(values["clips"], out.parent).resolve(),
         }
         for values in (header, found)

@@ -12,7 +12,7 @@ import pytest
 
 from common import errors, locks
 from common.clips import clip_store, tiny_store_for_tests
-from common.explaining import explanation_loop, explanations, mask_search
+from common.explaining import explanation_loop, explanations, mask_search, perturbations
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -55,7 +55,7 @@ class NumpyExplainer:
 
 
 class NumpyScorer:
-    """Scores by the clip, the mask's place and the kind; descends to three quarters of the start, and a little more."""
+    """Scores by clip, changed frames and kind; descends to three quarters of the start, and a little more."""
 
     def __init__(self, explainer, frames, targets):
         self._explainer, self._frames, self._targets = explainer, frames, targets
@@ -64,7 +64,8 @@ class NumpyScorer:
     def scores(self, clip_indices, masks, kind):
         weights = self._frames.mean((2, 3, 4))[clip_indices] / 255
         share = {"freeze": 1.0, "reverse": 0.5}[kind]
-        return 1 - share * (masks * weights).mean(axis=1) - self._targets[clip_indices] / 16
+        changed = 1 - np.diagonal(perturbations.matrix(masks, kind), axis1=1, axis2=2)
+        return 1 - share * (changed * weights).mean(axis=1) - self._targets[clip_indices] / 16
 
     def descend(self, clip_indices, start_logits):
         maker = self._explainer
@@ -286,6 +287,16 @@ def test_explanations_belong_to_their_clips_wherever_these_lie(run, monkeypatch)
     elsewhere = (run.path.parent / "clips").rename(run.path.parent / "elsewhere")
     again, explainer = explain(run, clips=elsewhere)
     assert not explainer.calls and again.header == found.header
+
+
+def test_a_file_from_before_a_setting_was_added_is_of_its_default(run):
+    found, _ = explain(run)
+    del found.header["mask"]["game"]
+    explanations.write(run.path / "explanations.h5", found)
+    _, explainer = explain(run)
+    assert not explainer.calls
+    with pytest.raises(errors.UserError, match="differs in mask;"):
+        explain(run, mask=dataclasses.replace(MASK, game="preserve"))
 
 
 def test_explanations_of_other_clips_in_the_same_place_are_refused(run):

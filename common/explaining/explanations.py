@@ -5,8 +5,8 @@
 | `video_id` | UTF-8 string [N] | the clip, in the order of the clip store |
 | `label`, `prediction`, `target` | int32 [N] | true class (-1: unknown), guess on the clean clip, class explained |
 | `probabilities` | float32 [N, K] | softmax on the clean clip |
-| `mask`, `mask_snapped` | float32, uint8 [N, T] | the learnt mask, 1 means perturbed; 1 where it is above 0.5 |
-| `loss`, `final_loss` | float32 [N, iterations], [N] | Eq. 1 before each step, and of the learnt mask |
+| `mask`, `mask_snapped` | float32, uint8 [N, T] | the learnt mask, 1: perturbed (or kept); 1 where above 0.5 |
+| `loss`, `final_loss` | float32 [N, iterations], [N] | Eq. 1 before each step (NaN after the last), and of the mask |
 | `OS`, `FS`, `RS`, `FS_snapped`, `RS_snapped` | float32 [N] | score clean, frozen and reversed under the mask |
 | `S` | float32 [N] | score under the mask with the kind it was learnt with |
 | `CS` | float32 [N] | score of the true class where the guess is another, else NaN |
@@ -48,7 +48,7 @@ COLUMNS: dict[str, Column] = {
     "probabilities": Column(np.float32, "NK"),
     "mask": Column(np.float32, "NT", low=0, high=1),
     "mask_snapped": Column(np.uint8, "NT", low=0, high=1),
-    "loss": Column(np.float32, "NI"),
+    "loss": Column(np.float32, "NI", nan=True),
     "final_loss": Column(np.float32, "N"),
     **{name: Column(np.float32, "N") for name in ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")},
     "CS": Column(np.float32, "N", nan=True),

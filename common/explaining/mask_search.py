@@ -1,84 +1,38 @@
-"""Learning a temporal mask (section 3.1): where the search starts, its descent by Adam, the exact oracle, the result.
+"""Learning a temporal mask (section 3.1): where the search starts, which way it goes, the result.
 
-No function here knows a model: each build implements a `Scorer`, which holds one model, N clips and their target
+No function here knows a model: each build implements a `scorer.Scorer`, which holds one model, N clips and their target
 classes, and the functions of this module are called with it:
 
     scorer = temporal_mask.MaskSearch(score_fn, config).on(clips, targets)   # torch_impl or tf_impl
     oracle = best_intervals(scorer, config)
     learnt = learn_masks(scorer, config, oracle)
 
-`adam_step` is made of operators that NumPy, PyTorch and TensorFlow share, as Eq. 1 in `masks` is.
+The paper's way is Adam (`Scorer.descend`); the others are in `descent` (soft masks) and `binary_masks` (hard ones).
 """
 
 import dataclasses
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from common import errors
-from common.explaining import perturbations
+from common.explaining import binary_masks, descent
+from common.explaining import scorer as scoring
+from common.explaining.binary_masks import BestIntervals, best_intervals
 from common.explaining.masks import (
     MaskConfig,
     centred_windows,
     interval_mask,
-    intervals,
     mask_loss,
+    perturbed_part,
+    shortfall,
     snap,
 )
+from common.explaining.scorer import Scorer
 
 START_LOGIT = 5.0  # The search starts at a mask of sigmoid(5) = 0.993 inside its window and 0.007 outside.
-KEPT_DROP = 0.9  # The first window keeps this share of the drop that the full mask causes.
-_ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
-
-
-class Scorer(Protocol):
-    """One model, N clips and a target class for each; implemented by each build.
-
-    `clip_indices`, int [M], say for each of M masks which of the N clips it is for.
-    """
-
-    num_clips: int
-    time: int
-
-    def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
-        """Returns F_c, float64 [M], of clips under masks, float [M, T], perturbed with a kind of `perturbations`."""
-
-    def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns Eq. 1, float64 [M], of masks, float [M, T], and its gradient with respect to them, float64 [M, T]."""
-
-    def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes the steps of Adam from mask logits, float [M, T].
-
-        Returns:
-          The masks at the end, float64 [M, T], and Eq. 1 before each step, float64 [M, iterations].
-        """
-
-
-def adam_corrections(step: int) -> tuple[float, float]:
-    """Returns Adam's bias corrections of its running mean and square in step 1, 2, 3 and so on."""
-    # In float64, whatever the mask's dtype: 1 - 0.999 in float32 has a relative error of 6e-5.
-    return 1 - _ADAM_BETA_1**step, 1 - _ADAM_BETA_2**step
-
-
-def adam_step(
-    state: tuple[Any, Any, Any], gradient: Any, corrections: tuple[Any, Any], learning_rate: float
-) -> tuple[Any, Any, Any]:
-    """Takes one step of Adam (Kingma & Ba 2015) as PyTorch defines it (D8); elementwise, so clips are independent.
-
-    Args:
-      state: what is learnt, and running means of its gradient and the gradient's square, at first 0; any one shape.
-      gradient: of the loss in what is learnt.
-      corrections: of this step (see `adam_corrections`).
-      learning_rate: of this step.
-
-    Returns:
-      The state after the step.
-    """
-    values, mean, square = state
-    mean = _ADAM_BETA_1 * mean + (1 - _ADAM_BETA_1) * gradient
-    square = _ADAM_BETA_2 * square + (1 - _ADAM_BETA_2) * gradient * gradient
-    root = (square / corrections[1]) ** 0.5
-    return values - learning_rate * (mean / corrections[0]) / (root + _ADAM_EPSILON), mean, square
+KEPT_DROP = 0.9  # The first window keeps this share of what the full mask takes off the shortfall.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +40,13 @@ class LearntMasks:
     """What the search found for N clips. Scores are probabilities of the target class (D15).
 
     Attributes:
-      masks: float64 [N, T], 1 means perturbed.
-      losses: float64 [N, iterations], Eq. 1 before each step.
+      masks: float64 [N, T], 1 means perturbed, or kept in the game "preserve".
+      losses: float64 [N, iterations], Eq. 1 before each step of Adam. Searches that end earlier have NaN on the right:
+        the smallest loss after each evaluation until it has converged; a hard mask's before each flip and at the end.
       final_loss: float64 [N], Eq. 1 of `masks`.
-      scores: name -> float64 [N]: "OS" of the clean clip; "FS" and "RS" under the mask with freeze and reverse;
-        "FS_snapped" and "RS_snapped" under the snapped mask; "S" under the mask with the kind it was learnt with.
+      scores: name -> float64 [N]: "OS" of the clean clip; "FS" and "RS" with what the game perturbs frozen and
+        reversed; "FS_snapped" and "RS_snapped" the same under the snapped mask; "S" under the mask with the kind it was
+        learnt with.
     """
 
     masks: np.ndarray
@@ -99,54 +55,23 @@ class LearntMasks:
     scores: dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class BestIntervals:
-    """The exact optimum of Eq. 1 among all masks that are one interval of ones (the oracle), for N clips.
-
-    Attributes:
-      intervals: int64 [N, 2], first frame and the one after the last.
-      losses: float64 [N], Eq. 1 of the best interval.
-      scores: float64 [N, T (T + 1) / 2], F_c under every interval in the order of `intervals(T)`; the search over
-        sub-sequences of Satkin & Hebert (2010), with a perturbation in place of cropping.
-    """
-
-    intervals: np.ndarray
-    losses: np.ndarray
-    scores: np.ndarray
-
-    def masks(self, time: int) -> np.ndarray:
-        """Returns the best intervals as masks, float64 [N, T]."""
-        return np.stack([interval_mask(start, stop, time) for start, stop in self.intervals])
-
-
-def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
-    """Tries every interval on every clip. Masks that do the same to a clip are scored once.
-
-    Args:
-      scorer: the clips.
-      config: kind, weights and compat count.
-    """
-    places = intervals(scorer.time)
-    masks = np.stack([interval_mask(*place, scorer.time) for place in places])
-    scores = _scores_of_all(scorer, masks, config.kind)
-    losses = np.stack([mask_loss(row, masks, config) for row in scores])
-    best = losses.argmin(axis=1)  # Of equals the first: the shortest, then the earliest.
-    return BestIntervals(np.array(places)[best], losses[np.arange(len(best)), best], scores)
-
-
 def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     """Returns the paper's first masks, float64 [N, T] of 0 and 1: "centered at the middle of the sequence".
 
     It is the smallest centred window that keeps 90 % of the drop of the full mask; the middle half of time where the
     full mask causes no drop. With compat "released" it is chosen as the released code does (D14).
 
+    The drop is of the `shortfall` from the empty mask on: in the game "preserve" a window keeps 90 % of what perturbing
+    every frame takes from the score.
+
     Args:
       scorer: the clips.
-      config: kind and compat count.
+      config: kind, compat and game count.
     """
     windows = np.stack([interval_mask(*window, scorer.time) for window in centred_windows(scorer.time)])
-    scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config.kind)
-    drops = scores[:, :1] - scores[:, 1:]  # Longest window first: column 0 is the full mask's.
+    scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config)
+    left = shortfall(scores, config.game)
+    drops = left[:, :1] - left[:, 1:]  # Longest window first: column 0 is the full mask's.
     if config.compat == "released":
         return windows[_released_windows(scorer, scores[:, 0], drops)]
     keeps = drops >= KEPT_DROP * drops[:, :1]
@@ -162,7 +87,7 @@ def _released_windows(scorer: Scorer, original: np.ndarray, drops: np.ndarray) -
     Of the windows that lack 1, 2 … T // 2 - 1 frames at either end it takes the first whose share of the full mask's
     drop is below 90 %, or the last. The full mask freezes, whatever the kind; drops below 0 are divided too.
     """
-    full = _scores_of_all(scorer, np.ones((1, scorer.time)), "freeze")
+    full = _scores_of_all(scorer, np.ones((1, scorer.time)), MaskConfig(kind="freeze"))
     tried = drops[:, 1 : scorer.time // 2]
     if not tried.size:
         return np.zeros(len(drops), int)
@@ -182,59 +107,90 @@ def learn_masks(
       oracle: what `best_intervals` found, where the caller has it already and the start needs it.
       start_masks: of 0 and 1, float [N, T], to start from instead of where the config says.
     """
+    scorer = scoring.remembering(scorer)
+    needs_oracle = config.start != "centred" or config.form == "hard"
     if start_masks is None:
-        if oracle is None and config.start != "centred":
+        if oracle is None and needs_oracle:
             oracle = best_intervals(scorer, config)
         starts = _starts(scorer, config, oracle)
     else:
         starts = start_masks[None]
-    num_starts, num_clips, time = starts.shape
-    # Every clip from every start: S N independent descents.
-    clip_indices = np.tile(np.arange(num_clips), num_starts)
-    ends, traces = scorer.descend(clip_indices, START_LOGIT * (2 * starts.reshape(-1, time) - 1))
-    losses = mask_loss(scorer.scores(clip_indices, ends, config.kind), ends, config)
-    ends, traces, losses = (
-        ends.reshape(starts.shape),
-        traces.reshape(num_starts, num_clips, -1),
-        losses.reshape(num_starts, num_clips),
-    )
-    if start_masks is None and config.start == "multi" and oracle is not None:
+    clips = np.arange(scorer.num_clips)
+    ends, traces = _search(scorer, config, starts)
+    losses = np.stack([mask_loss(_scores(scorer, clips, masks, config), masks, config) for masks in ends])
+    if start_masks is None and config.start == "multi" and config.form == "soft" and oracle is not None:
         # The oracle's interval itself competes. No descent led to it, so a clip for which it wins keeps the trace of
         # the descent that began there, the last one.
         ends = np.concatenate([ends, starts[-1:]])
         traces, losses = np.concatenate([traces, traces[-1:]]), np.concatenate([losses, oracle.losses[None]])
-    clips = np.arange(num_clips)
     best = losses.argmin(axis=0)  # Of equals the first: the paper's start before the oracle's.
     masks = ends[best, clips]
-    snapped = snap(masks).astype(float)
+    soft, snapped = (perturbed_part(part, config.game) for part in (masks, snap(masks).astype(float)))
     scores = {
         "OS": scorer.scores(clips, np.zeros_like(masks), config.kind),
-        "FS": scorer.scores(clips, masks, "freeze"),
-        "RS": scorer.scores(clips, masks, "reverse"),
+        "FS": scorer.scores(clips, soft, "freeze"),
+        "RS": scorer.scores(clips, soft, "reverse"),
         "FS_snapped": scorer.scores(clips, snapped, "freeze"),
         "RS_snapped": scorer.scores(clips, snapped, "reverse"),
-        "S": scorer.scores(clips, masks, config.kind),
+        "S": scorer.scores(clips, soft, config.kind),
     }
     return LearntMasks(masks, traces[best, clips], losses[best, clips], scores)
 
 
+def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Searches from masks of 0 and 1, [S, N, T].
+
+    Returns:
+      The ends, [S, N, T], and their traces, [S, N, iterations]; a search that stops by itself makes one of all starts.
+    """
+    if config.form == "hard":
+
+        def losses(clip_indices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+            return mask_loss(_scores(scorer, clip_indices, masks, config), masks, config)
+
+        (start,) = starts
+        return _padded(scoring.in_step([binary_masks.flip_frames(mask, config) for mask in start], losses), config)
+    if config.stop == "converged":
+
+        def losses_and_gradients(clip_indices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+            loss, gradient = scorer.gradient(clip_indices, masks)
+            return np.concatenate([loss[:, None], gradient], axis=1)
+
+        searches = [descent.quasi_newton(several, config.iterations) for several in starts.swapaxes(0, 1)]
+        return _padded(scoring.in_step(searches, losses_and_gradients), config)
+    # Every clip from every start: S N independent descents.
+    num_starts, num_clips, time = starts.shape
+    logits = START_LOGIT * (2 * starts.reshape(-1, time) - 1)
+    ends, traces = scorer.descend(np.tile(np.arange(num_clips), num_starts), logits)
+    return ends.reshape(starts.shape), traces.reshape(num_starts, num_clips, -1)
+
+
+def _scores(scorer: Scorer, clip_indices: np.ndarray, masks: np.ndarray, config: MaskConfig) -> np.ndarray:
+    return scorer.scores(clip_indices, perturbed_part(masks, config.game), config.kind)
+
+
+def _padded(found: Sequence[tuple[np.ndarray, np.ndarray]], config: MaskConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Returns masks [1, N, T] and traces [1, N, iterations] of searches of different lengths."""
+    traces = np.full((len(found), config.iterations), np.nan)
+    for row, (_, trace) in zip(traces, found, strict=True):
+        row[: len(trace)] = trace[: config.iterations]
+    return np.stack([mask for mask, _ in found])[None], traces[None]
+
+
 def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) -> np.ndarray:
     """Returns the masks of 0 and 1 that the config starts from, float64 [S, N, T], S = 1 or 2, the oracle's last."""
-    starts = [] if config.start == "oracle" else [initial_masks(scorer, config)]
-    if oracle is not None and config.start != "centred":
+    start = "oracle" if config.form == "hard" else config.start
+    starts = [] if start == "oracle" else [initial_masks(scorer, config)]
+    if oracle is not None and start != "centred":
         starts.append(oracle.masks(scorer.time))
     return np.stack(starts)
 
 
-def _scores_of_all(scorer: Scorer, masks: np.ndarray, kind: str) -> np.ndarray:
-    """Returns F_c [N, M] of every clip under every mask [M, T]; masks of equal effect are scored once."""
-    # Frame 0 cannot freeze and a frame alone is its own reversal, so different masks may have one matrix.
-    matrices = perturbations.matrix(masks, kind).reshape(len(masks), -1)
-    _, representative, which = np.unique(matrices, axis=0, return_index=True, return_inverse=True)
-    clip_indices = np.repeat(np.arange(scorer.num_clips), len(representative))
-    tried = np.tile(masks[representative], (scorer.num_clips, 1))
-    scores = scorer.scores(clip_indices, tried, kind).reshape(scorer.num_clips, -1)
-    return scores[:, which.reshape(-1)]
+def _scores_of_all(scorer: Scorer, masks: np.ndarray, config: MaskConfig) -> np.ndarray:
+    """Returns F_c [N, M] of every clip under every mask [M, T] in the game."""
+    clip_indices = np.repeat(np.arange(scorer.num_clips), len(masks))
+    tried = np.tile(perturbed_part(masks, config.game), (scorer.num_clips, 1))
+    return scoring.remembering(scorer).scores(clip_indices, tried, config.kind).reshape(scorer.num_clips, -1)
 
 
 def check_clips(shape: tuple[int, ...], targets: Any) -> np.ndarray:

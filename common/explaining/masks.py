@@ -1,8 +1,14 @@
 """Temporal masks as values (section 3.1): how they are learnt (`MaskConfig`), their cost (Eq. 1), how they are read.
 
-A mask m is [T] in [0, 1], 1 means perturbed. Eq. 1 is lambda_1 |m|_1 + lambda_2 TV(m) + F_c, with the total variation
-TV(m) = Σ_t |m_(t+1) - m_t|^beta and F_c the probability of the target class for the perturbed clip. `mask_loss` is made
-of operators that NumPy, PyTorch and TensorFlow share: the same lines run in all three. The search is `mask_search`.
+A mask m is [T] in [0, 1], 1 marks the frames that it names. Eq. 1 is lambda_1 |m|_1 + lambda_2 TV(m) + F_c, with the
+total variation TV(m) = Σ_t |m_(t+1) - m_t|^beta and F_c the probability of the target class for the perturbed clip.
+
+That is one of two games (Fong & Vedaldi 2017, arXiv:1704.03296, there over pixels). In the paper's, "delete", m is
+perturbed: the fewest frames without which the class is lost. In "preserve" all else, 1 - m, is perturbed: the fewest
+frames that keep the class, and what F_c lacks of 1 takes its place in Eq. 1.
+
+The functions of Eq. 1 are made of operators that NumPy, PyTorch and TensorFlow share: the same lines run in all three.
+The search is `mask_search`.
 """
 
 import dataclasses
@@ -16,8 +22,15 @@ from common import errors
 from common.explaining import perturbations
 
 COMPATS = ("paper", "released")
+GAMES = ("delete", "preserve")
+FORMS = ("soft", "hard")
+ORACLES = ("full", "coarse")
+STOPS = ("iterations", "converged")
 STARTS = ("centred", "oracle", "multi")
 SNAP_THRESHOLD = 0.5
+
+
+_CHOICES = {"start": STARTS, "compat": COMPATS, "game": GAMES, "form": FORMS, "oracle": ORACLES, "stop": STOPS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +46,16 @@ class MaskConfig:
       learning_rate: of Adam.
       start: where the search starts: "centred" (the paper's window in the middle of time), "oracle" (the best single
         interval, found by trying all), or "multi" (both; of the two ends and that interval itself the one with the
-        smallest loss counts, so it is never worse than the oracle; D16).
-      compat: "paper", or "released" for what the released code does instead (D13, D14).
+        smallest loss counts, so it is never worse than the oracle; D16). Hard masks always start at the oracle's.
+      compat: "paper", or "released" for what the released code does instead (D13, D14); it can only delete.
+      form: "soft" (the paper's: values between 0 and 1, by descent) or "hard" (0 and 1: the oracle's interval, then
+        single flips of frames; D19; see `binary_masks`).
+      area: number of frames of a hard mask; 0 for as many as Eq. 1 finds worth their cost.
+      oracle: whether the best interval is sought among all ("full") or from coarse to fine ("coarse").
+      stop: whether a soft mask takes all iterations of Adam ("iterations", the paper's) or goes down by quasi-Newton
+        steps until it has converged, after as many losses and gradients at most ("converged"; D20; see `descent`).
+      game: "delete" (the mask is perturbed, and the score should fall) or "preserve" (all else is, and it should stay;
+        D19).
     """
 
     kind: str = "freeze"
@@ -45,10 +66,15 @@ class MaskConfig:
     learning_rate: float = 0.2
     start: str = "centred"
     compat: str = "paper"
+    game: str = "delete"
+    form: str = "soft"
+    area: int = 0
+    oracle: str = "full"
+    stop: str = "iterations"
 
     def __post_init__(self) -> None:
         perturbations.find(self.kind)
-        for name, choices in (("start", STARTS), ("compat", COMPATS)):
+        for name, choices in _CHOICES.items():
             errors.check_choice(name, getattr(self, name), choices)
         allowed = (self.lambda_1 >= 0, self.lambda_2 >= 0, self.beta >= 1, self.learning_rate > 0)
         numbers = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
@@ -59,6 +85,22 @@ class MaskConfig:
             )
         if self.iterations < 1:
             raise errors.UserError(f"iterations must be at least 1. Received: {self.iterations}")
+        if self.compat == "released" and self.game != "delete":
+            raise errors.UserError(f"compat must be 'paper' for the game {self.game!r}. Received: 'released'")
+        if self.area < 0 or (self.area and self.form != "hard"):
+            raise errors.UserError(
+                f"area must be at least 0, and 0 unless form is 'hard'. Received: {self.area} with {self.form!r}"
+            )
+
+
+def perturbed_part(masks: Float[Any, "N T"], game: str) -> Float[Any, "N T"]:
+    """Returns the masks to perturb with, 1 means perturbed: m, or 1 - m in the game "preserve"."""
+    return 1 - masks if game == "preserve" else masks
+
+
+def shortfall(scores: Float[Any, "*shape"], game: str) -> Float[Any, "*shape"]:
+    """Returns how far class scores F_c are from where the game wants them: F_c, or 1 - F_c in "preserve"."""
+    return 1 - scores if game == "preserve" else scores
 
 
 def difference_weights(time: int, compat: str) -> Float64[np.ndarray, " {time}-1"]:
@@ -80,16 +122,29 @@ def total_variation(
     return (abs(masks[:, 1:] - masks[:, :-1]) ** beta @ weights)[:, 0]
 
 
+def mask_cost(
+    masks: Float[Any, "N T"], config: MaskConfig, ops: perturbations.Ops = perturbations.NUMPY_OPS
+) -> Float[Any, " N"]:
+    """Returns what masks cost in Eq. 1 whatever the score: lambda_1 |m|_1 + lambda_2 TV(m)."""
+    length = (abs(masks) @ ops.constant(np.ones((masks.shape[1], 1)), masks))[:, 0]
+    return config.lambda_1 * length + config.lambda_2 * total_variation(masks, config.beta, config.compat, ops)
+
+
 def mask_loss(
     scores: Float[Any, " N"],
     masks: Float[Any, "N T"],
     config: MaskConfig,
     ops: perturbations.Ops = perturbations.NUMPY_OPS,
 ) -> Float[Any, " N"]:
-    """Returns Eq. 1 of class scores F_c under masks."""
-    length = (abs(masks) @ ops.constant(np.ones((masks.shape[1], 1)), masks))[:, 0]
-    variation = total_variation(masks, config.beta, config.compat, ops)
-    return config.lambda_1 * length + config.lambda_2 * variation + scores
+    """Returns Eq. 1: `mask_cost` + `shortfall`.
+
+    Args:
+      scores: F_c of clips of which `perturbed_part` is perturbed.
+      masks: arrays of NumPy, or of the framework that `ops` is for.
+      config: weights, power of the total variation, compat, game.
+      ops: of the arrays.
+    """
+    return mask_cost(masks, config, ops) + shortfall(scores, config.game)
 
 
 def snap(masks: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

@@ -19,6 +19,8 @@ from common.explaining import masks
         ({"beta": float("nan")}, "beta at least 1"),
         ({"learning_rate": 0.0}, "learning_rate above 0. Received: 0.01, 0.02, 3.0, 0.0"),
         ({"iterations": 0}, "iterations must be at least 1. Received: 0"),
+        ({"game": "win"}, "game must be one of delete, preserve. Received: 'win'"),
+        ({"game": "preserve", "compat": "released"}, "compat must be 'paper' for the game 'preserve'. Received: 'rel"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
@@ -30,7 +32,7 @@ def test_the_defaults_are_the_papers():
     config = masks.MaskConfig()
     assert (config.lambda_1, config.lambda_2, config.beta) == (0.01, 0.02, 3)
     assert (config.iterations, config.learning_rate) == (300, 0.2)
-    assert (config.kind, config.start, config.compat) == ("freeze", "centred", "paper")
+    assert (config.kind, config.start, config.compat, config.game) == ("freeze", "centred", "paper", "delete")
 
 
 def test_total_variation_by_hand():
@@ -54,6 +56,14 @@ def test_the_loss_by_hand():
     np.testing.assert_array_equal(masks.mask_loss(np.array([0.125, 0.5]), rows, config), [1.25, 1.5])
     released = masks.MaskConfig(lambda_1=0.25, lambda_2=0.5, beta=2, compat="released")
     np.testing.assert_array_equal(masks.mask_loss(np.array([0.125, 0.5]), rows, released), [1.375, 1.5])
+
+
+def test_to_preserve_the_loss_is_what_the_score_lacks_of_one():
+    config = masks.MaskConfig(lambda_1=0.25, lambda_2=0.5, beta=2, game="preserve")
+    rows = np.array([[0, 1, 0.5, 0]])
+    np.testing.assert_array_equal(masks.mask_loss(np.array([0.125]), rows, config), [0.25 * 1.5 + 0.5 * 1.5 + 0.875])
+    np.testing.assert_array_equal(masks.perturbed_part(rows, "preserve"), [[1, 0, 0.5, 1]])
+    np.testing.assert_array_equal(masks.perturbed_part(rows, "delete"), rows)
 
 
 def test_a_mask_of_one_frame_does_not_vary():

@@ -14,8 +14,9 @@ import numpy as np
 
 from common import progress
 from common.clips.clip_store import ClipStore
-from common.explaining import gradcam_maps, perturbations
+from common.explaining import gradcam_maps, masks, perturbations
 from common.explaining.explanations import Explanations
+from common.explaining.masks import MaskConfig
 from common.reporting import figure_files, figures
 from common.reporting.comparison import Run
 
@@ -107,10 +108,11 @@ def clip_figure(
       place: of the clip in the store.
     """
     header = explained.header
-    kind = header["mask"]["kind"]
+    config = MaskConfig(**header["mask"])
     maps = gradcam_maps.upsample(explained["gradcam"][row : row + 1], frames.shape[:3], header["gradcam"]["time"])
     snapped = explained["mask_snapped"][row]
-    perturbed = perturbations.perturb(frames[None], snapped[None].astype(np.float32), kind)[0]
+    mask = masks.perturbed_part(snapped[None].astype(np.float32), config.game)
+    perturbed = perturbations.perturb(frames[None], mask, config.kind)[0]
     scores: dict[str, Any] = {name: float(explained[name][row]) for name in ("OS", "FS", "RS", "CS")}
     return figures.ClipFigure(
         frames=frames,
@@ -119,7 +121,7 @@ def clip_figure(
         mask=snapped,
         title=figures.title(_class_name(store, place), header["model"], header["framework"]),
         caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}),
-        kind=kind,
+        kind=config.kind,
     )
 
 

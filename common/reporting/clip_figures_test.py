@@ -52,3 +52,6 @@ def test_frames_are_those_under_the_snapped_mask(store):
     np.testing.assert_array_equal(clip.perturbed, frames[[0, 0, 0, 0, 4, 5, 6, 7]])
     assert clip.caption.startswith("OS: 0.900 FS: 0.100 RS: 0.500")
     assert clip.heat.max() == 1
+    run.explanations.header["mask"]["game"] = "preserve"
+    clip = clip_figures.clip_figure(run.explanations, 0, frames, store, 0)
+    np.testing.assert_array_equal(clip.perturbed, frames[[0, 1, 2, 3, 3, 3, 3, 3]])  # All others are frozen.

@@ -19,7 +19,8 @@ import numpy as np
 
 from common.clips import shards
 from common.clips.clip_store import ClipStore
-from common.explaining import perturbations
+from common.explaining import masks, perturbations
+from common.explaining.masks import MaskConfig
 from common.reporting import drawing, figure_files
 from common.reporting.comparison import Run
 
@@ -174,11 +175,12 @@ def _clip_details(run: Run, row: int | None, kinds: Sequence[str]) -> dict[str, 
         return None
     explanations = run.explanations
     mask = explanations["mask"][row : row + 1].astype(np.float64)
+    perturbed = masks.perturbed_part(mask, MaskConfig(**explanations.header["mask"]).game)
     loss = explanations["loss"][row]
     points = np.unique(np.linspace(0, len(loss) - 1, min(len(loss), _LOSS_POINTS)).round().astype(int))
     return {
         "mask": [round(float(value), _DIGITS) for value in mask[0]],
-        "views": {kind: matrix_rows(perturbations.matrix(mask, kind)[0]) for kind in kinds},
+        "views": {kind: matrix_rows(perturbations.matrix(perturbed, kind)[0]) for kind in kinds},
         "map": _map(explanations["gradcam"][row]),
         "steps": len(loss),
         "loss": [[int(point), _number(loss[point])] for point in points],

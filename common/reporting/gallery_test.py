@@ -101,6 +101,16 @@ def test_a_clips_files(store, tmp_path):
     np.testing.assert_allclose(details["views"]["freeze"][3], [[0, 0.002], [1, 0.043], [2, 0.855], [3, 0.1]], atol=1e-3)
 
 
+def test_to_preserve_all_but_the_masks_frames_is_perturbed(store, tmp_path):
+    run = run_of(store)
+    run.explanations.header["mask"]["game"] = "preserve"
+    gallery.write_clip(tmp_path, 7, [run], store, 2)
+    (details,) = received(tmp_path / "0007.js")[1]["runs"]
+    assert details["mask"][2:4] == [0.05, 0.9]
+    # 0.95 of frame 2 is that of frame 1, of which 0.95 is frame 0's.
+    np.testing.assert_allclose(details["views"]["freeze"][2], [[0, 0.902], [1, 0.048], [2, 0.05]], atol=1e-3)
+
+
 def test_a_map_comes_back_to_half_a_step(store, tmp_path):
     run = run_of(store)
     gallery.write_clip(tmp_path, 0, [run], store, 0)

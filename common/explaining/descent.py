@@ -1,0 +1,146 @@
+"""How a soft mask goes down Eq. 1: the paper's steps of Adam, and a quasi-Newton descent that stops when it is done.
+
+`adam_step` is made of operators that NumPy, PyTorch and TensorFlow share, as Eq. 1 in `masks` is: it is compiled into
+each build's step. The quasi-Newton descent needs no such thing. It is written for one clip in NumPy, and the clips take
+its steps together (`scorer.in_step`); a clip that has converged leaves the batch.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from common.explaining.scorer import Search
+
+_ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
+_FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
+_PROMISE = 3e-5  # A step that promises less than this share of the loss is not taken.
+_ROUGH_PROMISE = 1e-3  # The same while more than one start is in the race.
+_ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
+_SMALLEST_STEP = 1e-3
+_EDGE = 1e-5  # How near values come to 0 and 1: as Adam's sigmoids do; exactly there a score may have a kink.
+
+
+def adam_corrections(step: int) -> tuple[float, float]:
+    """Returns Adam's bias corrections of its running mean and square in step 1, 2, 3 and so on."""
+    # In float64, whatever the mask's dtype: 1 - 0.999 in float32 has a relative error of 6e-5.
+    return 1 - _ADAM_BETA_1**step, 1 - _ADAM_BETA_2**step
+
+
+def adam_step(
+    state: tuple[Any, Any, Any], gradient: Any, corrections: tuple[Any, Any], learning_rate: float
+) -> tuple[Any, Any, Any]:
+    """Takes one step of Adam (Kingma & Ba 2015) as PyTorch defines it (D8); elementwise, so clips are independent.
+
+    Args:
+      state: what is learnt, and running means of its gradient and the gradient's square, at first 0; any one shape.
+      gradient: of the loss in what is learnt.
+      corrections: of this step (see `adam_corrections`).
+      learning_rate: of this step.
+
+    Returns:
+      The state after the step.
+    """
+    values, mean, square = state
+    mean = _ADAM_BETA_1 * mean + (1 - _ADAM_BETA_1) * gradient
+    square = _ADAM_BETA_2 * square + (1 - _ADAM_BETA_2) * gradient * gradient
+    root = (square / corrections[1]) ** 0.5
+    return values - learning_rate * (mean / corrections[0]) / (root + _ADAM_EPSILON), mean, square
+
+
+def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
+    """Goes down Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
+
+    From several starts it goes roughly, and on from the lowest point to the end.
+
+    Args:
+      starts: masks [S, T].
+      max_evaluations: at most so many losses and gradients are asked for.
+
+    Yields:
+      A mask [1, T]; it must be sent its loss and its gradient, [1, 1 + T].
+
+    Returns:
+      The mask of the smallest loss [T], and the smallest loss after each evaluation [evaluations].
+    """
+    descents = [_Descent(start) for start in starts]
+    if len(descents) > 1:
+        for descent in descents:
+            yield from descent.until(_ROUGH_PROMISE, max_evaluations // (len(descents) + 1))
+    best = min(descents, key=lambda descent: descent.loss)
+    others = [descent for descent in descents if descent is not best]
+    yield from best.until(_PROMISE, max_evaluations - sum(len(other.trace) for other in others))
+    trace = np.concatenate([descent.trace for descent in (*others, best)])
+    return best.mask, np.minimum.accumulate(trace)
+
+
+class _Descent:
+    """A projected quasi-Newton descent from one mask [T].
+
+    The steps are in the mask itself, not in logits, so its values reach their bounds, 1e-5 from 0 and 1. A value at a
+    bound that the gradient pushes outwards is held (Bertsekas 1982); in the others the step is Newton's, with the
+    damped BFGS matrix (Powell 1978) in place of the Hessian, cut off at the bounds, and shortened until the loss falls.
+    """
+
+    def __init__(self, start: np.ndarray) -> None:
+        self.mask, self.loss, self.trace = np.clip(start, _EDGE, 1 - _EDGE), math.inf, list[float]()
+        self._gradient, self._hessian = np.zeros(len(start)), np.zeros((0, 0))  # Known from the first evaluation on.
+        self._scaled = False  # Whether a step has set the scale of the matrix.
+
+    def until(self, promise: float, max_evaluations: int) -> Search[None]:
+        """Goes on until the next step promises less than this share of the loss, or so many evaluations are made."""
+        if not self.trace:
+            self.loss, self._gradient = _split((yield self.mask[None]))
+            self.trace.append(self.loss)
+        while len(self.trace) < max_evaluations:
+            step = self._step()
+            # Half the slope is what the quadratic model promises.
+            if -self._gradient @ step < 2 * promise * abs(self.loss) or not (yield from self._take(step)):
+                break
+
+    def _step(self) -> np.ndarray:
+        """Returns Newton's step of the values that are free; 0 where none is."""
+        gradient, step = self._gradient, np.zeros_like(self.mask)
+        held = np.where(gradient >= 0, self.mask <= _EDGE, self.mask >= 1 - _EDGE)
+        free = np.flatnonzero(~held)
+        if len(free):
+            if not self._hessian.size:
+                self._hessian = np.eye(len(step)) * np.abs(gradient[free]).max() / _FIRST_STEP
+            step[free] = -np.linalg.solve(self._hessian[np.ix_(free, free)], gradient[free])
+        return step
+
+    def _take(self, step: np.ndarray) -> Search[bool]:
+        """Takes as much of a step as lowers the loss; returns whether any of it does."""
+        size = 1.0
+        while size >= _SMALLEST_STEP:
+            trial = np.clip(self.mask + size * step, _EDGE, 1 - _EDGE)
+            change = trial - self.mask
+            slope = self._gradient @ change
+            loss, gradient = _split((yield trial[None]))
+            if loss <= self.loss + _ARMIJO * slope:
+                self._hessian = _bfgs(self._hessian, change, gradient - self._gradient, first=not self._scaled)
+                self._scaled = True
+                self.mask, self.loss, self._gradient = trial, loss, gradient
+                self.trace.append(loss)
+                return True
+            self.trace.append(self.loss)
+            # The lowest point of the parabola through both losses and the slope.
+            size *= float(np.clip(-slope / (2 * (loss - self.loss - slope)), 0.1, 0.5))
+        return False
+
+
+def _split(answers: np.ndarray) -> tuple[float, np.ndarray]:
+    return float(answers[0, 0]), answers[0, 1:]
+
+
+def _bfgs(hessian: np.ndarray, change: np.ndarray, bend: np.ndarray, first: bool) -> np.ndarray:
+    """Returns the matrix after a step: it maps the change of the mask to that of the gradient, or near it (damped)."""
+    if first and change @ bend > 0:
+        hessian = np.eye(len(change)) * (bend @ bend) / (change @ bend)
+    image = hessian @ change
+    curvature, known = change @ bend, change @ image
+    if curvature < 0.2 * known:
+        share = 0.8 * known / (known - curvature)
+        bend = share * bend + (1 - share) * image
+        curvature = change @ bend
+    return hessian - np.outer(image, image) / known + np.outer(bend, bend) / curvature
