@@ -9,7 +9,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 from absl import flags
 
 from common import errors
-from common.clips import shards
+from common.clips import shards, suites
 from common.command_line import commands
 from data_prep import building, data_sets, plans, sampling, synthetic
 
@@ -17,22 +17,24 @@ _DATASET = flags.DEFINE_enum(
     "dataset",
     None,
     tuple(data_sets.DATA_SETS),
-    "synthetic: makes its own videos. something: Something-something-V2, ID.webm (any container) or folders of "
-    "frames. kth: KTH actions. folder: CLASS/video.ext or SPLIT/CLASS/video.ext.",
+    "planted, synthetic: make their own videos. something: Something-something-V2, ID.webm (any container) or folders "
+    "of frames. kth: KTH actions. folder: CLASS/video.ext or SPLIT/CLASS/video.ext.",
     required=True,
 )
 _OUT = flags.DEFINE_string("out", None, "Folder of the clip store; made if absent.", required=True)
 _SOURCE = flags.DEFINE_string(
-    "source", None, "Folder of the videos. synthetic: where its videos are made; default OUT/source."
+    "source", None, "Folder of the videos. planted, synthetic: where theirs are made; default OUT/source."
 )
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,
     "something: folder of labels.json and {train,validation,test}.json. kth: 00sequences.txt. Default: SOURCE.",
 )
-_FRAMES = flags.DEFINE_integer("frames", None, "T, frames of a clip. Default: 16; kth 32 (section 4.1).", lower_bound=1)
-_HEIGHT = flags.DEFINE_integer("height", None, "H, px. Default: 224; kth 120; synthetic 32.", lower_bound=1)
-_WIDTH = flags.DEFINE_integer("width", None, "W, px. Default: 224; kth 160; synthetic 32.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer(
+    "frames", None, "T, frames of a clip. Default: 16; kth 32 (section 4.1); planted 24.", lower_bound=1
+)
+_HEIGHT = flags.DEFINE_integer("height", None, "H, px. Default: 224; kth 120; planted, synthetic 32.", lower_bound=1)
+_WIDTH = flags.DEFINE_integer("width", None, "W, px. Default: 224; kth 160; planted, synthetic 32.", lower_bound=1)
 _ENCODING = flags.DEFINE_enum("encoding", "jpeg", shards.ENCODINGS, "jpeg: small. raw: exact, and faster to read.")
 _JPEG_QUALITY = flags.DEFINE_integer("jpeg_quality", 95, "Of --encoding=jpeg.", lower_bound=1, upper_bound=100)
 _SUBSAMPLING = flags.DEFINE_enum(
@@ -53,12 +55,18 @@ _SPLITS = flags.DEFINE_list(
     "splits", None, f"Some of {','.join(plans.SPLITS)}. Default: all there are; for CLASS/video.ext, train."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell clips per split and class and what is missing; write nothing.")
-_SEED = flags.DEFINE_integer("seed", 0, "synthetic: of the videos.", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "planted, synthetic: of the videos (planted: all but the test split's).", lower_bound=0
+)
 _CLIPS_PER_CLASS = flags.DEFINE_list(
     "clips_per_class",
     None,
-    f"synthetic: videos of each class in {','.join(synthetic.DEFAULT_CLIPS_PER_CLASS)}. "
-    f"Default: {','.join(map(str, synthetic.DEFAULT_CLIPS_PER_CLASS.values()))}.",
+    f"planted, synthetic: videos of each class in {','.join(synthetic.DEFAULT_CLIPS_PER_CLASS)}. Default: "
+    f"{','.join(map(str, synthetic.DEFAULT_CLIPS_PER_CLASS.values()))}; planted 300,20,20, or 0,0,20 in suites that "
+    "models of rare are asked about.",
+)
+_SUITE = flags.DEFINE_enum(
+    "suite", None, suites.SUITES, f"planted: what the clips show. Default: {data_sets.DEFAULT_SUITE}."
 )
 
 
@@ -84,6 +92,7 @@ def main(argv: list[str]) -> int:
         dry_run=_DRY_RUN.value,
         seed=_SEED.value,
         clips_per_class=_clips_per_class(_CLIPS_PER_CLASS.value),
+        suite=_SUITE.value,
     )
     return building.prepare(config)
 

@@ -35,6 +35,7 @@ class Layout:
       encoding: "jpeg" or "raw".
       jpeg_quality: 1…100, of `jpeg`.
       object_mask_shape: (h, w) of the ground-truth masks where clips carry `salient` and `object_mask`, or None.
+      sufficient_sets: S, number of sets of frames where clips carry `sufficient` and `needed`, or 0.
     """
 
     frames: int
@@ -43,6 +44,7 @@ class Layout:
     encoding: str = "jpeg"
     jpeg_quality: int = 95
     object_mask_shape: tuple[int, int] | None = None
+    sufficient_sets: int = 0
 
     def __post_init__(self) -> None:
         if min(self.frames, self.height, self.width) < 1:
@@ -76,6 +78,7 @@ class Clip:
       source_fps: frames per second of the source.
       salient: uint8 [T], 1 where the frame carries the evidence for the class; None if unknown.
       object_mask: uint8 [T, h, w], 1 where the moving object is; None if unknown.
+      sufficient: uint8 [S, T], each row a set of frames that suffices for the class, or zeros; None if unknown.
     """
 
     frames: np.ndarray
@@ -87,6 +90,15 @@ class Clip:
     source_fps: float
     salient: np.ndarray | None = None
     object_mask: np.ndarray | None = None
+    sufficient: np.ndarray | None = None
+
+    @property
+    def needed(self) -> np.ndarray | None:
+        """The frames that are in every set that suffices, uint8 [T]; None if unknown."""
+        if self.sufficient is None:
+            return None
+        sets = self.sufficient[self.sufficient.any(axis=1)]
+        return sets.min(axis=0, initial=1) if len(sets) else np.zeros_like(self.sufficient[0])
 
 
 def _columns(layout: Layout) -> dict[str, tuple[Any, tuple[int, ...]]]:
@@ -102,6 +114,9 @@ def _columns(layout: Layout) -> dict[str, tuple[Any, tuple[int, ...]]]:
     if layout.object_mask_shape:
         columns["salient"] = (np.uint8, (layout.frames,))
         columns["object_mask"] = (np.uint8, (layout.frames, *layout.object_mask_shape))
+    if layout.sufficient_sets:
+        columns["sufficient"] = (np.uint8, (layout.sufficient_sets, layout.frames))
+        columns["needed"] = (np.uint8, (layout.frames,))
     return columns
 
 
