@@ -172,7 +172,11 @@ def sha256(frames: np.ndarray) -> str:
 
 def encode(path: pathlib.Path, frames: np.ndarray) -> None:
     """Writes frames, uint8 [n, H, W, 3], as a video file, whole or not at all."""
-    with files.written_whole(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with (
+        files.written_whole(path) as partial,
+        partial.open("wb") as file,
+        av.open(file, "w", format="mp4") as container,
+    ):
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=_ENCODER_OPTIONS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -75,7 +75,9 @@ def opened(path: pathlib.Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError:
-        raise errors.UserError(f"Ground truth must be an HDF5 file that prepare.py wrote. Received: {path}") from None
+        raise errors.UserError(
+            f"The ground truth must be an HDF5 file that prepare.py wrote. Received: {path}"
+        ) from None
 
 
 class GroundTruth:
