@@ -14,7 +14,7 @@ frames gives a still clip (of `distractor`: one in which only the light changes)
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -122,8 +122,8 @@ def _event_and_light(events: _Events, rng: np.random.Generator) -> Happening:
     return dataclasses.replace(_happening((event,), _frames(event)), light=light)
 
 
-def _places(lengths: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Draws the first frames of two things, in the order of time, with at least `_REST` frames between them."""
+def _places(lengths: Sequence[int], rng: np.random.Generator) -> tuple[int, int]:
+    """Draws the first frames of two things of these lengths, in the order of time, with `_REST` frames between them."""
     spare = FRAMES - 2 - sum(lengths) - _REST - 1
     before, within = sorted(int(place) for place in rng.integers(0, spare + 1, 2))
     return 1 + before, 1 + within + lengths[0] + _REST + 1

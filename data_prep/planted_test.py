@@ -259,6 +259,13 @@ def test_made_again_nothing_is_drawn_and_another_suite_or_seed_is_refused(
     assert json.loads((source / "planted.json").read_text()) == {"version": 1, "suite": "rare", "seed": 0}
 
 
+def test_a_seed_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:
+    for name in ("a", "b"):
+        planted.make("pair", tmp_path / name, 3, {"train": 1, "test": 1}, workers=1)
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")} for name in ("a", "b"))
+    assert first == second and len(first) == 18 + 2
+
+
 def test_count_is_what_the_plan_will_be(made: building.PrepareConfig) -> None:
     planned, counted = planted.plan("rare", made.out / "source", None), planted.count("rare", COUNTS, None)
     assert planned.class_names == counted.class_names

@@ -35,7 +35,9 @@ def write_tiny_store(
       sufficient_sets: S of ground truth, or 0 for none.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    layout = shards.Layout(*shape, encoding=encoding, object_mask_shape=object_mask_shape, sufficient_sets=sufficient_sets)
+    layout = shards.Layout(
+        *shape, encoding=encoding, object_mask_shape=object_mask_shape, sufficient_sets=sufficient_sets
+    )
     records, counts = [], {}
     for number, (split, total) in enumerate(clips.items()):
         made = [_clip(f"{split}{i}", i % num_classes, layout, (seed, number, i)) for i in range(total)]
