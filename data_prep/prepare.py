@@ -21,7 +21,11 @@ _DATASET = flags.DEFINE_enum(
     "of frames. kth: KTH actions. folder: CLASS/video.ext or SPLIT/CLASS/video.ext.",
     required=True,
 )
-_OUT = flags.DEFINE_string("out", None, "Folder of the clip store; made if absent.", required=True)
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Folder of the clip store; made if absent. Default with planted: data/ and the suite's name with its digest.",
+)
 _SOURCE = flags.DEFINE_string(
     "source", None, "Folder of the videos. planted, synthetic: where theirs are made; default OUT/source."
 )
@@ -75,7 +79,7 @@ def main(argv: list[str]) -> int:
     del argv  # Checked to hold nothing but the program's name.
     config = building.PrepareConfig(
         dataset=_DATASET.value,
-        out=pathlib.Path(_OUT.value),
+        out=_out(),
         source=_path(_SOURCE.value),
         annotations=_path(_ANNOTATIONS.value),
         frames=_FRAMES.value,
@@ -95,6 +99,14 @@ def main(argv: list[str]) -> int:
         suite=_SUITE.value,
     )
     return building.prepare(config)
+
+
+def _out() -> pathlib.Path:
+    if _OUT.value is None and _DATASET.value == "planted":
+        return suites.folder(_SUITE.value or data_sets.DEFAULT_SUITE)
+    if not _OUT.value:
+        raise errors.UserError(f"--out must be given with --dataset={_DATASET.value}. Received: none")
+    return pathlib.Path(_OUT.value)
 
 
 def _path(value: str | None) -> pathlib.Path | None:
