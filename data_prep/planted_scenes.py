@@ -25,8 +25,8 @@ RADIUS = round(suites.DISC_RADIUS * SIZE)  # Of the disc, px.
 
 _TURN = 256  # Steps of a phase in a period.
 _WAVE = np.rint(256 * np.cos(np.arange(_TURN) * (2 * np.pi / _TURN))).astype(np.int64)
-_TINT = 12  # The most that the amplitude of a wave in a colour differs from `suites.AMPLITUDE`.
-_SHADE = 17  # The most that the mean of a colour differs from 128.
+_TINT = 6  # The most that the amplitude of a wave in a colour differs from `suites.AMPLITUDE`.
+_SHADE = 12  # The most that the mean of a colour differs from 128.
 
 
 @dataclasses.dataclass(frozen=True)

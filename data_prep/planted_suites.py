@@ -28,7 +28,7 @@ _PAIR_LENGTHS = suites.LENGTHS[:2]  # Of each of two events: together at most a 
 _REST = 2  # Fewest frames of rest between two things that happen, after the frame in which the first has undone itself.
 _SIGNS = (1, -1)
 _Events = tuple[suites.WaveEvent, ...]
-_LIGHT = 22  # The most that the light changes, of 255.
+_LIGHT = 15  # The most that the light changes, of 255: no pixel becomes black or white.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -61,16 +61,16 @@ def test_an_event_and_its_reversal_show_the_same_frames_in_the_opposite_order(le
 
 
 @pytest.mark.parametrize(
-    ("wave", "sign", "shift"), [(0, 1, (0, 4)), (0, -1, (0, -4)), (1, 1, (4, 0)), (1, -1, (-4, 0))]
+    ("wave", "sign", "shift"), [(0, 1, (0, 8)), (0, -1, (0, -8)), (1, 1, (8, 0)), (1, -1, (-8, 0))]
 )
 def test_ground_moves_as_its_class_says(wave: int, sign: int, shift: tuple[int, int]) -> None:
-    """A quarter of the ground's period of 16 px, down and to the right, in the first of three frames."""
+    """Three quarters of the ground's period of 64 / 6 px, which are 8 px, in the third of three frames."""
     scene = planted_scenes.draw_scene((Event(wave, sign, 1, 3),), np.zeros(FRAMES, np.int64), np.random.default_rng(0))
     frames, _ = planted_scenes.render(scene)
     disc = planted_scenes._disc(scene.center)
     ground = ~(disc | np.roll(disc, shift, axis=(0, 1)))
-    np.testing.assert_array_equal(frames[1][ground], np.roll(frames[0], shift, axis=(0, 1))[ground])
-    np.testing.assert_array_equal(frames[1][disc], frames[0][disc])
+    np.testing.assert_array_equal(frames[3][ground], np.roll(frames[0], shift, axis=(0, 1))[ground])
+    np.testing.assert_array_equal(frames[3][disc], frames[0][disc])
     name = suites.class_names("rare")[suites.classes("rare").index(((wave, sign),))]
     assert name == f"Ground moves {({(0, 1): 'right', (0, -1): 'left', (1, 1): 'down', (1, -1): 'up'})[wave, sign]}"
 
@@ -114,7 +114,7 @@ def test_distractor_changes_the_light_of_all_pixels_alike_outside_the_event() ->
         light = (rest - rest[:1]).reshape(FRAMES, -1)
         assert (light == light[:, :1]).all()
         lit = light[:, 0] != 0
-        assert 3 <= lit.sum() <= 5 and not (lit & (drawing.truth.salient != 0)).any() and np.abs(light).max() == 22
+        assert 3 <= lit.sum() <= 5 and not (lit & (drawing.truth.salient != 0)).any() and np.abs(light).max() == 15
 
 
 @pytest.mark.parametrize(("suite", "most"), [("rare", 1 / 4), ("edges", 1 / 4), ("distractor", 1 / 4), ("pair", 1 / 3)])

@@ -15,20 +15,20 @@ from common import errors
 
 # Suite -> the first 8 hex digits of the SHA-256 of its test split (`data_prep.planted.digest`).
 DIGESTS = {
-    "rare": "a745247a",
-    "edges": "cfea5183",
-    "pair": "46977b25",
-    "redundant": "464b2934",
-    "distractor": "799252e1",
-    "null": "c7258e6e",
+    "rare": "3b36b79a",
+    "edges": "e6d7f30b",
+    "pair": "97bacc8b",
+    "redundant": "29b9aa24",
+    "distractor": "57b5295b",
+    "null": "8aea43f0",
 }
 SUITES = tuple(DIGESTS)
 
 # Wave numbers (along x to the right, along y downwards), whole periods in a frame's side; the first two waves are the
 # ground's, the others the disc's. A wave whose phase grows runs in the direction of its wave numbers.
-WAVES = ((4, 0), (0, 4), (3, 3), (3, -3))
+WAVES = ((6, 0), (0, 6), (4, 4), (4, -4))
 NUM_GROUND_WAVES = 2
-AMPLITUDE = 32.0  # Of each wave, mean over the colours; of 255.
+AMPLITUDE = 44.0  # Of each wave, mean over the colours; of 255.
 DISC_RADIUS = 20 / 64  # Of a frame's side.
 LENGTHS = (3, 4, 5)  # Frames of an event.
 
