@@ -38,7 +38,8 @@ class DataSet:
 
     Attributes:
       preset: whose clip size is the default, a key of `configs.PRESETS`.
-      plan: takes the source folder, the annotations (None: none were named) and the splits.
+      plan: takes the source folder, the annotations (None: none were named), the splits, and the folder of the clip
+        store, which holds no videos even if it lies in the source.
       videos: folder of the videos in the source folder; "" is the source folder itself.
       maker: makes the source; None where users bring it.
       ground_truth: file in the source folder that says when and where the evidence is, see `ground_truth`; ""
@@ -48,7 +49,7 @@ class DataSet:
     """
 
     preset: str
-    plan: Callable[[pathlib.Path, pathlib.Path | None, Splits], plans.Plan]
+    plan: Callable[[pathlib.Path, pathlib.Path | None, Splits, pathlib.Path], plans.Plan]
     videos: str = ""
     maker: Maker | None = None
     ground_truth: str = ""
@@ -56,13 +57,15 @@ class DataSet:
     sufficient_sets: int = 0
 
 
-def _plan_folder(source: pathlib.Path, annotations: pathlib.Path | None, splits: Splits) -> plans.Plan:
+def _plan_folder(
+    source: pathlib.Path, annotations: pathlib.Path | None, splits: Splits, out: pathlib.Path
+) -> plans.Plan:
     if annotations is not None:
         raise errors.UserError(
             f"--annotations must not be given with --dataset=folder, whose folders are the annotations. "
             f"Received: {annotations}"
         )
-    return folder.plan(source, splits)
+    return folder.plan(source, splits, out)
 
 
 def _count_synthetic(clips_per_class: ClipsPerClass, splits: Splits) -> plans.Plan:
@@ -79,7 +82,7 @@ def _count_synthetic(clips_per_class: ClipsPerClass, splits: Splits) -> plans.Pl
 def _planted(suite: str) -> DataSet:
     return DataSet(
         "i3d_planted",
-        lambda source, annotations, splits: planted.plan(suite, source, splits),
+        lambda source, annotations, splits, out: planted.plan(suite, source, splits),
         videos="videos",
         maker=Maker(
             functools.partial(planted.make, suite),
@@ -99,7 +102,7 @@ DATA_SETS = {
     "planted": _SUITES[DEFAULT_SUITE],
     "synthetic": DataSet(
         "i3d_synthetic",
-        lambda source, annotations, splits: something.plan(source / "videos", source, splits),
+        lambda source, annotations, splits, out: something.plan(source / "videos", source, splits),
         videos="videos",
         maker=Maker(
             synthetic.make_synthetic,
@@ -112,9 +115,9 @@ DATA_SETS = {
     ),
     "something": DataSet(
         "i3d_something",
-        lambda source, annotations, splits: something.plan(source, annotations or source, splits),
+        lambda source, annotations, splits, out: something.plan(source, annotations or source, splits),
     ),
-    "kth": DataSet("i3d_kth", lambda source, annotations, splits: kth.plan(source, annotations or source, splits)),
+    "kth": DataSet("i3d_kth", lambda source, annotations, splits, out: kth.plan(source, annotations or source, splits)),
     "folder": DataSet("i3d_something", _plan_folder),
 }
 

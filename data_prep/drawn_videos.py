@@ -11,6 +11,7 @@ equal frames.
 
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -172,11 +173,8 @@ def sha256(frames: np.ndarray) -> str:
 
 def encode(path: pathlib.Path, frames: np.ndarray) -> None:
     """Writes frames, uint8 [n, H, W, 3], as a video file, whole or not at all."""
-    with (
-        files.written_whole(path) as partial,
-        partial.open("wb") as file,
-        av.open(file, "w", format="mp4") as container,
-    ):
+    coded = io.BytesIO()  # PyAV prints a traceback where a file cannot be written, and takes names for URLs.
+    with av.open(coded, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=_ENCODER_OPTIONS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -184,3 +182,5 @@ def encode(path: pathlib.Path, frames: np.ndarray) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())
+    with files.written_whole(path) as partial:
+        partial.write_bytes(coded.getbuffer())

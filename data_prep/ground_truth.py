@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from common import errors, files
+from common import errors, files, hdf5_output
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def write(path: pathlib.Path, truths: Sequence[Truth]) -> None:
     """
     offsets = np.cumsum([0, *(len(truth.salient) for truth in truths)], dtype=np.int64)
     longest, height, width = max(truth.object_mask.shape for truth in truths)
-    with files.written_whole(path) as partial, h5py.File(partial, "w") as file:
+    with files.written_whole(path) as partial, hdf5_output.created(partial) as (file, _):
         file.create_dataset("video_id", data=[truth.video_id for truth in truths], dtype=h5py.string_dtype())
         file["label"] = np.array([truth.label for truth in truths], np.int32)
         file["event"] = np.array([_event(truth.salient) for truth in truths], np.int32)

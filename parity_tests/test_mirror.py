@@ -27,6 +27,7 @@ _ONLY_TF = {
     "layers.py:walk": "nn.Module.named_modules there",
     "layers.py:flat": "Tensor.flatten(0, 1) there",
     "layers.py:unflat": "Tensor.unflatten there",
+    "layers.py:check_constant": "sees in a graph what PyTorch's `frozen` prevents",
     "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
     "temporal_mask.py:MaskSearch.traced": "its graphs, once for a shape of clips; PyTorch runs eagerly",
     "i3d.py:I3D.get_config": "Keras saves and loads a model by it",
@@ -43,7 +44,6 @@ _EXTRA_ARGUMENTS = {"name", "training"}
 _ARGUMENTS = {
     "optimizers.py:Optimizer.step": "PyTorch's weights hold their gradients; TensorFlow's are passed",
     "i3d.py:InceptionBlock.forward": "training",
-    "gradcam.py:endpoint_fn": "a user's PyTorch module may be channels first; Keras' layout is the border's",
 }
 
 
@@ -70,11 +70,12 @@ _DOCSTRINGS = {
     "conv_lstm.py:ConvLSTM.forward": "`training` is an argument of Keras' models",
     "i3d.py:I3D.forward": "as ConvLSTM.forward",
     "gradcam.py:GradCam": "TensorFlow's holds graphs",
-    "gradcam.py:endpoint_fn": "a PyTorch module is hooked and put back as it was; a Keras model is cut",
+    "gradcam.py:endpoint_fn": "a PyTorch module has a mode and weights that are frozen; layers have other names",
     "layers.py:BatchNorm": "`dtype` is a Keras policy, which may be mixed",
     "optimizers.py:Optimizer.step": "PyTorch's weights hold their gradients; TensorFlow's are passed",
     "temporal_mask.py:learn_masks": "a PyTorch module is frozen meanwhile; TensorFlow traces graphs",
     "temporal_mask.py:MaskSearch": "TensorFlow's holds graphs",
+    "weight_files.py:read": "a file of PyTorch's is one; a checkpoint of TensorFlow's is several, with one prefix",
     "weights.py:build_model": "a PyTorch module has a mode",
     "weights.py:to_canonical": "PyTorch's layers hold kernels in another order of axes",
 }
@@ -289,7 +290,7 @@ print(evaluation.predictor(model, trainer.weights(), device="cpu")(np.zeros((1, 
     assert result.stdout.strip() == "(1, 3)"
 
 
-_SCRIPTS = ("train", "evaluate", "explain", "evidence")
+_SCRIPTS = ("train", "evaluate", "explain", "evidence", "import_weights")
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +314,7 @@ def test_flags_are_the_same(script, helps):
     texts = []
     for framework in _BUILDS:
         text = helps[framework][script].stdout
-        assert "--device" in text
+        assert ("--device" in text) == (script != "import_weights")  # Which computes nothing.
         texts.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
     assert texts[0] == texts[1]
 

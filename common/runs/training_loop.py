@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import tqdm
@@ -20,10 +20,10 @@ from absl import logging
 
 from common import errors, files
 from common import progress as progress_bar
-from common.clips import batches
+from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
-from common.models import canonical_weights, configs
-from common.runs import metrics, prediction, tensorboard
+from common.models import architectures, canonical_weights, configs
+from common.runs import metrics, prediction, starting_weights, tensorboard
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
@@ -70,6 +70,8 @@ class TrainSettings:
       clips: folder of the clip store.
       run: run directory.
       resume: go on from the checkpoint in `run`, if there is one.
+      init: run directory or file of weights to start from (see `starting_weights`); None: all weights are drawn. Only
+        its place: the weights' digest is in the config. A run that is resumed does not need it.
       num_threads: threads that read clips.
       checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
       max_steps: stop with a checkpoint after this many steps in all; 0 for no limit.
@@ -78,6 +80,7 @@ class TrainSettings:
     clips: pathlib.Path
     run: pathlib.Path
     resume: bool = False
+    init: pathlib.Path | None = None
     num_threads: int = 2
     checkpoint_minutes: float = 10.0
     max_steps: int = 0
@@ -87,17 +90,25 @@ class TrainSettings:
 class _Progress:
     """Where a run is. `loss_sum` and `correct` run over the clips of the present epoch."""
 
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
+    epoch: files.Count = 0
+    step_in_epoch: files.Count = 0
+    step: files.Count = 0
     loss_sum: float = 0.0
-    correct: int = 0
-    clips: int = 0
+    correct: files.Count = 0
+    clips: files.Count = 0
     seconds: float = 0.0
 
     def start_epoch(self) -> None:
         self.step_in_epoch = self.correct = self.clips = 0
         self.loss_sum = self.seconds = 0.0
+
+
+class _Header(TypedDict):
+    """Of a checkpoint."""
+
+    format: files.Text
+    progress: _Progress
+    schedule: PlateauSchedule
 
 
 def train(
@@ -111,16 +122,30 @@ def train(
       make_trainer: builds the framework's trainer, with initial weights drawn from the config.
 
     Raises:
-      errors.UserError: for clips without labels, a run that exists without `resume`, or a loss that is not finite.
+      errors.UserError: for clips without labels, a run that exists without `resume`, weights to start from that do
+        not fit, or a loss that is not finite.
     """
     run = RunDirectory(settings.run)
+    resumed = settings.resume and run.checkpoint.exists()
     stores = {split: _labelled_store(settings.clips, split) for split in ("train", "validation")}
+    source = starting_weights.read(settings.init) if settings.init else None
+    if source:
+        config = dataclasses.replace(config, init=source.digest)
+    elif resumed:
+        config = dataclasses.replace(config, init=run.read_config().train.init)
+    elif config.init:
+        raise errors.UserError(f"The weights to start from must be given. Received: only their digest, {config.init}")
+    architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
     trainer = make_trainer(config)
     loop = _Loop(config, settings, run, stores, trainer)
-    if settings.resume and run.checkpoint.exists():
+    if resumed:
         loop.restore()
     else:
+        if source:
+            fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
+            trainer.load(fitted.weights, trainer.optimizer_state())
+            logging.info("%s", starting_weights.report(source, config, fitted))
         record = data_record(stores["train"].info)
         clips = files.stored_path(settings.clips, run.path)
         run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
@@ -211,19 +236,65 @@ class _Loop:
         arrays, header = canonical_weights.load_arrays(self._run.checkpoint)
         if header.get("format") != CHECKPOINT_FORMAT:
             raise errors.UserError(
-                f"Checkpoints must have the format {CHECKPOINT_FORMAT}. Received: {header.get('format')}"
+                f"A checkpoint must have the format {CHECKPOINT_FORMAT}. "
+                f"Received: {header.get('format')!r:.100} in {self._run.checkpoint}"
             )
-        weights = _with_prefix(arrays, "weights/")
-        canonical_weights.check(weights, self._config.model, str(self._run.checkpoint))
-        self._trainer.load(weights, _with_prefix(arrays, "optimizer/"))
-        self._progress = _Progress(**header["progress"])
-        self._schedule = PlateauSchedule(**header["schedule"])
+        found = files.convert(header, _Header, "The header of a checkpoint", self._run.checkpoint)
+        self._check_place(found["progress"], found["schedule"])
+        self._check_arrays(arrays, found["progress"].step)
+        self._trainer.load(_with_prefix(arrays, "weights/"), _with_prefix(arrays, "optimizer/"))
+        self._progress, self._schedule = found["progress"], found["schedule"]
         self._run.trim_log(self._progress.epoch)
         stored = self._run.read_config()
         clips = files.stored_path(self._stores["train"].directory, self._run.path)
         now = dataclasses.replace(stored, train=self._config, clips=clips)
         if stored != now:  # More epochs than the run began with, or clips that were moved.
             self._run.create(now)
+
+    def _check_place(self, progress: _Progress, schedule: PlateauSchedule) -> None:
+        """Refuses a place that no run of this config and these clips can be at."""
+        order, config = self._order(progress.epoch), self._config
+        done = sum(map(len, order[: progress.step_in_epoch]))
+        rules = {
+            f"step_in_epoch 0…{len(order)}": progress.step_in_epoch <= len(order),
+            f"step {progress.epoch} * {len(order)} + step_in_epoch": progress.step
+            == progress.epoch * len(order) + progress.step_in_epoch,
+            f"clips {done}, correct at most that": progress.correct <= progress.clips == done,
+            f"patience {config.plateau_patience} and factor {config.plateau_factor}": (
+                schedule.patience,
+                schedule.factor,
+            )
+            == (config.plateau_patience, config.plateau_factor),
+            f"epochs_without_gain below {schedule.patience}": schedule.epochs_without_gain < schedule.patience,
+            f"a learning rate of at most {config.learning_rate}": schedule.learning_rate <= config.learning_rate,
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                raise errors.UserError(
+                    f"A checkpoint must have {rule}. Received: {progress}, {schedule} in {self._run.checkpoint}"
+                )
+
+    def _check_arrays(self, arrays: dict[str, np.ndarray], step: int) -> None:
+        """Refuses a state that is not, by name, shape and dtype, such as the trainer has it."""
+        origin, expected = self._run.checkpoint, self._state()
+        rule = "A checkpoint must have exactly the weights and the optimiser's state of its config"
+        canonical_weights.check_names(arrays, {name: array.shape for name, array in expected.items()}, rule, origin)
+        for name, array in arrays.items():
+            if array.dtype != expected[name].dtype:
+                raise errors.UserError(f"{rule}. Received: {name} of {array.dtype} in {origin}")
+        canonical_weights.check_finite(arrays, origin, "A checkpoint")
+        if arrays["optimizer/steps"] != step:
+            raise errors.UserError(
+                f"A checkpoint must have {step} steps. Received: {arrays['optimizer/steps']} in {origin}"
+            )
+
+    def _state(self) -> dict[str, np.ndarray]:
+        """Returns the arrays of a checkpoint."""
+        weights, optimizer = self._trainer.weights(), self._trainer.optimizer_state()
+        return {
+            **{f"weights/{name}": array for name, array in weights.items()},
+            **{f"optimizer/{name}": array for name, array in optimizer.items()},
+        }
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         store, config = self._stores["train"], self._config
@@ -234,7 +305,9 @@ class _Loop:
         bar.set_description(f"epoch {progress.epoch + 1}/{self._config.epochs}")
         order = self._order(progress.epoch)[progress.step_in_epoch :]
         started = time.monotonic()
-        for batch in batches.batches(self._stores["train"], order, num_threads=self._settings.num_threads):
+        change = augmentation.augmenter(self._config.augmentation, self._config.seed, progress.epoch)
+        threads = self._settings.num_threads
+        for batch in batches.batches(self._stores["train"], order, num_threads=threads, change=change):
             seed = step_seed(self._config.seed, progress.step)
             loss, correct = self._trainer.train_step(batch.frames, batch.labels, rate, seed)
             progress.step += 1
@@ -321,11 +394,10 @@ class _Loop:
         return loss, float(np.mean(logits.argmax(axis=1) == store.labels))
 
     def _save(self) -> None:
-        arrays = {f"weights/{name}": array for name, array in self._trainer.weights().items()}
+        arrays = self._state()
         # The last step's loss says nothing of its own update: look before a good checkpoint is replaced.
         for name, array in arrays.items():
-            self._check_finite(np.abs(array).max(), name, self._progress.step)
-        arrays |= {f"optimizer/{name}": array for name, array in self._trainer.optimizer_state().items()}
+            self._check_finite(np.abs(array).max(), name.removeprefix("weights/"), self._progress.step)
         header = {
             "format": CHECKPOINT_FORMAT,
             "progress": dataclasses.asdict(self._progress),

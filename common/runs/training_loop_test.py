@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common import errors, files
-from common.clips import tiny_store_for_tests
+from common.clips import shards, tiny_store_for_tests
 from common.models import architectures, canonical_weights, configs
 from common.runs import metrics, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
@@ -109,6 +109,16 @@ def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(clips, tmp_pat
     assert run.weights.read_bytes() == whole.weights.read_bytes()
 
 
+def test_augmented_clips_are_those_of_the_epoch_in_a_resumed_run_too(clips, tmp_path):
+    config = dataclasses.replace(CONFIG, crop=0.7, mirror=(0, 2, 1), time_jitter=1)
+    whole = train(clips, tmp_path / "whole", config)
+    train(clips, tmp_path / "run", config, max_steps=4)
+    assert state_of(train(clips, tmp_path / "run", config, resume=True)) == state_of(whole)
+    assert state_of(train(clips, tmp_path / "plain"))[0] != state_of(whole)[0]
+    with pytest.raises(errors.UserError, match=r"'crop': \(0.7, 0.8\)"):
+        train(clips, tmp_path / "run", dataclasses.replace(config, crop=0.8), resume=True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_after_the_step_with_a_checkpoint(clips, tmp_path, number):
     def make(config):
@@ -170,6 +180,62 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(clips, tmp_path)
     assert header["progress"]["step"] == 4 and np.isfinite(arrays["weights/Logits/bias"]).all()
 
 
+@pytest.fixture(scope="module")
+def stopped(clips, tmp_path_factory):
+    """A run that was stopped in the second step of its second epoch (of three steps)."""
+    return train(clips, tmp_path_factory.mktemp("stopped") / "run", max_steps=5)
+
+
+def change(**values):
+    return lambda arrays, header: header["progress"].update(values)
+
+
+def schedule(**values):
+    return lambda arrays, header: header["schedule"].update(values)
+
+
+def state(name, change):
+    def apply(arrays, header):
+        arrays[name] = change(arrays.pop(name))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change(step_in_epoch=-5), r"Expected `int` >= 0 at `\$.progress.step_in_epoch` in .*checkpoint"),
+        (change(step_in_epoch="2"), r"Expected `int`, got `str` at `\$.progress.step_in_epoch`"),
+        (change(step_in_epoch=4), r"A checkpoint must have step_in_epoch 0…3. Received: .*step_in_epoch=4"),
+        (change(step_in_epoch=1), r"must have step 1 \* 3 \+ step_in_epoch. Received"),
+        (change(epoch=0), r"must have step 0 \* 3 \+ step_in_epoch. Received"),
+        (change(clips=9), "must have clips 8, correct at most that. Received"),
+        (change(correct=9), "must have clips 8, correct at most that. Received"),
+        (change(speed=1), r"unknown field `\$.progress.speed`"),
+        (schedule(patience=3), "must have patience 2 and factor 0.5. Received"),
+        (schedule(epochs_without_gain=2), "must have epochs_without_gain below 2. Received"),
+        (schedule(learning_rate=1.0), "must have a learning rate of at most 0.1. Received"),
+        (lambda arrays, header: header.pop("schedule"), "Object missing required field `schedule`"),
+        (state("optimizer/velocity/Logits/bias", lambda a: a[:1]), r"misshapen: .* \(1,\) instead of \(3,\)"),
+        (state("optimizer/velocity/Logits/bias", lambda a: a.astype(float)), "Received: .*bias of float64 in"),
+        (state("optimizer/velocity/Logits/bias", lambda a: a * np.nan), "must be finite. Received: 3 NaN"),
+        (state("weights/Logits/bias", lambda a: a.astype(np.float16)), "Received: weights/Logits/bias of float16 in"),
+        (state("optimizer/steps", lambda a: np.array(a + 1)), "must have 5 steps. Received: 6 in"),
+        (lambda arrays, header: arrays.pop("optimizer/steps"), "missing: optimizer/steps"),
+        (lambda arrays, header: arrays.update(x=np.zeros(2)), "unexpected: x"),
+    ],
+)
+def test_a_checkpoint_that_no_run_can_have_is_refused(clips, stopped, tmp_path, change, message):
+    run = RunDirectory(shutil.copytree(stopped.path, tmp_path / "run"))
+    arrays, header = canonical_weights.load_arrays(run.checkpoint)
+    change(arrays, header)
+    canonical_weights.save_arrays(run.checkpoint, arrays, header)
+    before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    with pytest.raises(errors.UserError, match=message):
+        train(clips, run.path, resume=True)
+    assert before == {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+
+
 def test_a_run_that_exists_is_not_overwritten(clips, tmp_path):
     train(clips, tmp_path / "run")
     with pytest.raises(errors.UserError, match="--run must be a new folder, or --resume must be given"):
@@ -222,3 +288,45 @@ def test_a_model_that_does_not_fit_the_clips_and_clips_without_labels_are_refuse
 def test_seeds_of_steps_differ_and_fit_both_frameworks():
     seeds = {training_loop.step_seed(seed, step) for seed in range(3) for step in range(100)}
     assert len(seeds) == 300 and min(seeds) >= 0 and max(seeds) < 2**63
+
+
+@pytest.fixture
+def source(tmp_path):
+    arrays = {name: np.full(weight.shape, 0.5, np.float32) for name, weight in architectures.weights(MODEL).items()}
+    canonical_weights.save(tmp_path / "source.safetensors", arrays, MODEL)
+    return tmp_path / "source.safetensors"
+
+
+def test_a_training_starts_from_given_weights_and_says_which(clips, tmp_path, source, caplog):
+    with caplog.at_level("INFO"):
+        run = train(clips, tmp_path / "run", init=source, max_steps=1)
+    assert "kept: 9 arrays: ConvLSTM_1, BatchNorm_1, Logits" in caplog.text
+    arrays, _ = canonical_weights.load_arrays(run.checkpoint)
+    np.testing.assert_array_equal(arrays["weights/ConvLSTM_1/kernel"], 0.5)
+    assert run.read_config().train == dataclasses.replace(CONFIG, init=shards.sha256(source))
+
+
+def test_a_run_that_began_with_given_weights_is_resumed_with_or_without_them(clips, tmp_path, source):
+    whole = train(clips, tmp_path / "whole", init=source)
+    for name, init in (("with", source), ("without", None)):
+        train(clips, tmp_path / name, init=source, max_steps=4)
+        run = train(clips, tmp_path / name, init=init, resume=True)
+        assert state_of(run) == state_of(whole)
+        assert run.read_config().train == whole.read_config().train
+
+
+def test_a_run_is_not_resumed_with_other_weights_to_start_from(clips, tmp_path, source):
+    train(clips, tmp_path / "run", max_steps=1)
+    with pytest.raises(errors.UserError, match="With --resume the config must be the run's own.*'init'"):
+        train(clips, tmp_path / "run", init=source, resume=True)
+
+
+def test_weights_that_do_not_fit_and_unknown_endpoints_leave_nothing(clips, tmp_path, source):
+    config = dataclasses.replace(CONFIG, model=configs.I3DConfig(3, (8, 32, 32), width=0.06))
+    with pytest.raises(errors.UserError, match="--init must have weights that fit the i3d"):
+        train(clips, tmp_path / "run", config, init=source)
+    with pytest.raises(errors.UserError, match="freeze must be one of ConvLSTM_1, BatchNorm_1, MaxPool_1. Received"):
+        train(clips, tmp_path / "run", dataclasses.replace(CONFIG, freeze="Logits"))
+    with pytest.raises(errors.UserError, match="must be given. Received: only their digest, abc"):
+        train(clips, tmp_path / "run", dataclasses.replace(CONFIG, init="abc"))
+    assert not (tmp_path / "run").exists()
