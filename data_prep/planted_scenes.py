@@ -2,9 +2,10 @@
 
 A picture is a patterned ground and, somewhere on it, a patterned disc. A pattern is the sum of two waves at right
 angles, those of the disc turned by 45 degrees against those of the ground (`suites.WAVES`). In an event one wave runs
-through one whole period, forwards or backwards, in equal steps, and is then where it was (*zero net change*). What a
-wave shows in any frame depends on its phase alone, and phases are drawn evenly; so no frame, and no set of frames
-without their order, tells a class from its reversal.
+through one whole period, forwards or backwards, in equal steps, and is then where it was (*zero net change*). The
+phases of the still picture are always the same. So a frame shows which wave runs and how far it is, but a class and
+its reversal show the same phases, in the opposite order: no frame, and no set of frames without their order, tells the
+one from the other.
 
 Freezing exactly the frames of the event leaves a still clip, to the bit. Every part of an event carries the same
 evidence as any other: what is left of it where some of its frames are frozen still moves the same way.
@@ -66,7 +67,6 @@ class Scene:
 
     Attributes:
       events: that happen, in any order.
-      phases: int [4], of the waves in the still picture, in 1 / 256 periods.
       center: int [2], x and y of the disc's centre, px.
       shades: int [2, 3], mean colour of ground and disc, RGB.
       tints: int [2, 3], amplitude of either one's waves, RGB.
@@ -74,7 +74,6 @@ class Scene:
     """
 
     events: tuple[Event, ...]
-    phases: np.ndarray
     center: np.ndarray
     shades: np.ndarray
     tints: np.ndarray
@@ -92,7 +91,6 @@ def draw_scene(events: tuple[Event, ...], light: np.ndarray, rng: np.random.Gene
     tint = rng.integers(0, _TINT + 1, 2)
     return Scene(
         events,
-        phases=rng.integers(0, _TURN, len(suites.WAVES)),
         center=rng.integers(RADIUS, SIZE - RADIUS + 1, 2),
         shades=128 + rng.integers(-_SHADE, _SHADE + 1, (2, 3)),
         tints=int(suites.AMPLITUDE) + np.stack([rng.permutation([-t, 0, t]) for t in tint]),
@@ -115,7 +113,7 @@ def render(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     object_mask = np.zeros((FRAMES, MASK_SIZE, MASK_SIZE), np.uint8)
     pictures: dict[bytes, np.ndarray] = {}
     for frame in range(FRAMES):
-        phases = scene.phases.copy()
+        phases = np.zeros(len(suites.WAVES), np.int64)  # In 1 / 256 periods.
         for event in scene.events:
             phase = event.phase(frame)
             phases[event.wave] += phase

@@ -15,12 +15,12 @@ from common import errors
 
 # Suite -> the first 8 hex digits of the SHA-256 of its test split (`data_prep.planted.digest`).
 DIGESTS = {
-    "rare": "3b36b79a",
-    "edges": "e6d7f30b",
-    "pair": "97bacc8b",
-    "redundant": "29b9aa24",
-    "distractor": "57b5295b",
-    "null": "8aea43f0",
+    "rare": "70bb63d4",
+    "edges": "17abf09c",
+    "pair": "9207c4e5",
+    "redundant": "2c29bf36",
+    "distractor": "92f80fd4",
+    "null": "9f5224a6",
 }
 SUITES = tuple(DIGESTS)
 
