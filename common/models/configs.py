@@ -287,7 +287,7 @@ PRESETS: dict[str, TrainConfig] = {
     "i3d_planted": TrainConfig(
         I3DConfig(9, (24, 32, 32), dropout=0.0, width=0.25),
         "adam",
-        epochs=8,
+        epochs=6,
         learning_rate=2e-3,
         plateau_patience=1,
         plateau_factor=0.3,
@@ -295,7 +295,7 @@ PRESETS: dict[str, TrainConfig] = {
     "conv_lstm_planted": TrainConfig(
         ConvLSTMConfig(9, (24, 32, 32), num_layers=2, filters=16, dropout=0.0),
         "adam",
-        epochs=8,
+        epochs=5,
         learning_rate=2e-3,
         batch_size=8,
         plateau_patience=1,
