@@ -1,6 +1,7 @@
 # make demo: from videos to two models, trained, evaluated and explained in both frameworks, compared, and a report.
 # make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one);
 #   COVERAGE=1 prints how much of the code they run.
+# make kill: every command killed at random moments, and called again (KILLS=20 of each command, of two kinds).
 # Both set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ DEMO_CAM := --cam_endpoint=Mixed_3c
 COMMA := ,
 SPACE := $(subst ,, )
 
-.PHONY: demo test test-one-framework test-torch test-tf test-slow fuzz browser lint docs format clean
+.PHONY: demo test test-one-framework test-torch test-tf test-slow fuzz kill browser lint docs format clean
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
@@ -60,6 +61,10 @@ fuzz: .venv/installed
 
 test-slow: .venv/installed
 	$(RUN) -m pytest -m slow
+
+# What kills leave, and what comes of the next call; a few minutes. docs/reliability.md has what it found.
+kill: .venv/installed
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/kills.py --kills=$(or $(KILLS),20)
 
 # The page's tests drive a browser; where it cannot be installed they skip, and say so.
 browser:

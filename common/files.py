@@ -1,16 +1,23 @@
-"""Files that are there whole or not at all, and JSON: strict, with a schema version and fields that readers check."""
+"""Files that are there whole or not at all, and JSON: strict, with a schema version and fields that readers check.
+
+Commands write where their flags say, and a path in a flag may lead through links. Below it they write through none, so
+that nobody who can write to the same folder can lead them to another file.
+"""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import pathlib
+import re
+import secrets
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
 
-from common import errors
+from common import errors, locks
 
 # For the types that describe a format, see `convert`.
 Text = Annotated[str, msgspec.Meta(pattern=r"^[^\ud800-\udfff]*$")]  # Unicode; a path, `str`, may be any bytes.
@@ -19,31 +26,122 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 _MOST_BYTES = 32 << 20  # Of JSON; the largest that is written here, of 200,000 clips, has some 10 MiB.
 _SHOWN = 200  # Letters of what is wrong, in a message.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 @contextlib.contextmanager
 def written_whole(path: pathlib.Path, durable: bool = False) -> Iterator[pathlib.Path]:
-    """Yields a temporary name beside `path`; the file written there takes its place when all went well.
+    """Yields a temporary file beside `path`, empty, to be written by name; it takes its place when all went well.
+
+    Its name cannot be guessed, so that no link can wait there, and it is locked until it is whole. What killed
+    processes left in the folder is removed first.
+
+    Args:
+      path: of the file; replaced if it exists, a link too.
+      durable: whether it is whole after a power cut, too.
+
+    Raises:
+      OSError: where it cannot be written, or another process has replaced the temporary file.
+    """
+    remove_leftovers(path.parent)
+    with _named_in_errors(path):
+        temporary, descriptor = _create_temporary(path.parent)
+        try:
+            yield temporary
+            if durable:
+                os.fsync(descriptor)
+            if not locks.is_named(descriptor, temporary):
+                raise OSError(errno.EEXIST, "Another file took the place of the temporary one", str(path))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes the temporary files that killed processes left in a folder.
+
+    They are those whose lock is free. Where a file system has no locks, nothing tells them from files that are being
+    written, and they stay.
+
+    Args:
+      folder: whose files are looked at, not those of folders in it.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+        for path in found:
+            with contextlib.suppress(OSError):  # A link, another user's, or gone by now.
+                descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if locks.take(descriptor):
+                        os.unlink(path)
+                finally:
+                    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _named_in_errors(path: pathlib.Path) -> Iterator[None]:
+    """Puts the name that a user knows into errors that have none, or a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        temporary = _TEMPORARY.fullmatch(pathlib.Path(str(error.filename)).name)
+        if error.errno is not None and (error.filename is None or temporary):
+            error.filename = str(path)
+        raise
+
+
+def _create_temporary(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """Returns path and descriptor of a new file, locked where there are locks."""
+    while True:
+        temporary = folder / f".{secrets.token_hex(8)}.tmp"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            taken = locks.take(descriptor)
+        except OSError:
+            temporary.unlink()
+            os.close(descriptor)
+            raise
+        if taken is not False and locks.is_named(descriptor, temporary):
+            return temporary, descriptor
+        os.close(descriptor)  # Before it was locked here, another process took it for a leftover.
+
+
+def write_bytes(path: pathlib.Path, data: bytes | memoryview, durable: bool = False) -> None:
+    """Writes a file whole or not at all.
 
     Args:
       path: of the file; replaced if it exists.
+      data: all of it.
       durable: whether it is whole after a power cut, too.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        if durable:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path, durable) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file (UTF-8) whole or not at all."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
+
+
+def append_text(path: pathlib.Path, text: str) -> None:
+    """Adds text (UTF-8) at the end of a file, which is made if it is not there, and must be no link."""
+    with _named_in_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with open(descriptor, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def refuse_link(path: pathlib.Path) -> None:
+    """Refuses a folder to write into that is a link, below a folder that a flag names.
+
+    Raises:
+      errors.UserError: for a link, wherever it leads.
+    """
+    if path.is_symlink():
+        raise errors.UserError(
+            f"A folder that a command writes into must not be a link. Received: {path}, a link to {path.readlink()}"
+        )
 
 
 def write_json(path: pathlib.Path, values: Any, ensure_ascii: bool = True) -> None:

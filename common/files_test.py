@@ -1,6 +1,11 @@
 import dataclasses
+import errno
+import fcntl
 import json
+import os
 import pathlib
+import subprocess
+import sys
 from typing import TypedDict
 
 import pytest
@@ -25,6 +30,130 @@ def test_what_fails_leaves_no_trace(tmp_path):
         temporary.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("operation", ["open", "fsync"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path, monkeypatch, operation, number):
+    path = tmp_path / "a"
+    path.write_text("before")
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, operation, fail)
+    with pytest.raises(OSError, match=f"{os.strerror(number)}: '{path}'") as raised:
+        files.write_bytes(path, b"after", durable=True)
+    assert raised.value.errno == number
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_names_cannot_be_guessed_and_files_have_the_usual_rights(tmp_path):
+    names = set()
+    for _ in range(20):
+        with files.written_whole(tmp_path / "a") as temporary:
+            names.add(temporary.name)
+    assert len(names) == 20 and all(len(name) == 21 for name in names)  # 64 random bits.
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_link_is_replaced_not_written_through(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    for name in ("a", "log"):
+        (tmp_path / name).symlink_to("target")
+    files.write_text(tmp_path / "a", "new")
+    with pytest.raises(OSError, match="symbolic links: '.*log'"):
+        files.append_text(tmp_path / "log", "new")
+    assert (tmp_path / "target").read_text() == "mine"
+    assert (tmp_path / "a").read_text() == "new" and not (tmp_path / "a").is_symlink()
+
+
+@pytest.mark.parametrize("planted", ["a link", "a file"])
+def test_what_takes_the_place_of_a_temporary_file_is_not_used(tmp_path, planted):
+    (tmp_path / "target").write_text("mine")
+    with pytest.raises(OSError, match="Another file took the place"), files.written_whole(tmp_path / "a") as temporary:
+        temporary.unlink()
+        temporary.symlink_to("target") if planted == "a link" else temporary.write_text("planted")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"] and (tmp_path / "target").read_text() == "mine"
+
+
+def test_text_is_added_at_the_end(tmp_path):
+    for line in ("a\n", "é\n"):
+        files.append_text(tmp_path / "log", line)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "a\né\n"
+
+
+_KILLED = """
+import os, pathlib, signal
+from common import files
+with files.written_whole(pathlib.Path(FOLDER) / "a") as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_while_writing(folder):
+    code = _KILLED.replace("FOLDER", repr(str(folder)))
+    assert subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[1]).returncode == -9
+    (left,) = folder.iterdir()
+    return left
+
+
+def test_what_a_kill_left_is_removed_by_the_next_write_in_the_folder(tmp_path):
+    left = kill_while_writing(tmp_path)
+    with files.written_whole(tmp_path / "other") as temporary:
+        temporary.write_text("whole")
+        assert not left.exists()
+        files.remove_leftovers(tmp_path)  # By another process, while this one is at work.
+        assert temporary.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_where_files_cannot_be_locked_nobody_takes_anothers_file_for_a_leftover(tmp_path, monkeypatch):
+    left = kill_while_writing(tmp_path)
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    files.write_text(tmp_path / "a", "whole")
+    assert left.exists() and (tmp_path / "a").read_text() == "whole"
+
+
+def test_only_ordinary_files_of_a_temporary_name_are_leftovers(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    name = ".0123456789abcde{}.tmp".format
+    (tmp_path / name(0)).symlink_to("target")
+    (tmp_path / name(1)).mkdir()
+    (tmp_path / name(2)).write_text("left")
+    (tmp_path / f"mine{name(3)}").write_text("mine")
+    os.mkfifo(tmp_path / name(4))
+    files.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"target", name(0), name(1), f"mine{name(3)}"}
+    assert not (tmp_path / name(2)).exists() and (tmp_path / "target").read_text() == "mine"
+    files.remove_leftovers(tmp_path / "missing")
+
+
+def test_a_file_that_another_takes_for_a_leftover_at_once_is_made_again(tmp_path, monkeypatch):
+    swept = []
+
+    def flock(descriptor, operation, system=fcntl.flock):
+        if not swept:
+            swept.extend(tmp_path.iterdir())
+            swept[0].unlink()
+        system(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    files.write_text(tmp_path / "a", "whole")
+    assert len(swept) == 1 and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(errors.UserError, match=f"must not be a link. Received: .*link, a link to {tmp_path}"):
+        files.refuse_link(tmp_path / "link")
+    files.refuse_link(tmp_path)
 
 
 def test_json_files_hold_no_nan_and_are_never_half_written(tmp_path):

@@ -7,6 +7,7 @@ such text; a child process with a time limit reads it first.
 
 import contextlib
 import dataclasses
+import io
 import math
 import os
 import pathlib
@@ -18,7 +19,33 @@ from typing import Any
 import h5py
 import numpy as np
 
-from common import errors
+from common import errors, files
+
+
+@contextlib.contextmanager
+def written_whole(path: pathlib.Path, durable: bool = False) -> Iterator[h5py.File]:
+    """Yields a new file, which is written under its name, whole or not at all, when all went well.
+
+    It is made in memory: HDF5 cannot close a file that the disk does not take, and the process crashes as it ends.
+
+    Args:
+      path: of the file; replaced if it exists.
+      durable: whether it is whole after a power cut, too.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        yield file
+    files.write_bytes(path, image.getbuffer(), durable)
+
+
+def open_for_reading(path: pathlib.Path) -> h5py.File:
+    """Opens a file without HDF5's own lock, which network file systems refuse: files are written before they appear.
+
+    Raises:
+      OSError: for what is no HDF5 file, or cannot be read.
+    """
+    return h5py.File(path, "r", locking=False)
+
 
 TEXT = h5py.string_dtype("utf-8")
 SECONDS = 30  # That a child process has to read text, and one more for each file.
@@ -71,7 +98,7 @@ def opened(path: pathlib.Path, what: str) -> Iterator[h5py.File]:
       errors.UserError: for whatever goes wrong with the file inside the block.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:  # Network file systems refuse HDF5's own locks.
+        with open_for_reading(path) as file:
             yield file
     except errors.UserError:
         raise
@@ -201,7 +228,7 @@ _TRY = """
 import sys, h5py
 for path in sys.stdin.buffer.read().split(b"\\0"):
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_for_reading(path) as file:
             list(file.attrs.items())
             file["video_id"][...]
     except Exception:

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from common import errors, files, hdf5_output
+from common import errors, files, hdf5, hdf5_output
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def _event(salient: np.ndarray) -> tuple[int, int]:
 def opened(path: pathlib.Path) -> h5py.File:
     """Opens the file for reading, or refuses it."""
     try:
-        return h5py.File(path, "r")
+        return hdf5.open_for_reading(path)
     except OSError:
         raise errors.UserError(
             f"The ground truth must be an HDF5 file that prepare.py wrote. Received: {path}"

@@ -62,7 +62,7 @@ class CheckSettings:
 
 
 def check(settings: CheckSettings) -> dict[str, Any]:
-    """Compares both frameworks on a run; writes and returns what `parity.json` holds.
+    """Compares both frameworks on a run; returns what `parity.json` holds, and writes nothing.
 
     Args:
       settings: what to compare.
@@ -83,9 +83,9 @@ def check(settings: CheckSettings) -> dict[str, Any]:
             )
         torch_arrays, tf_arrays = (np.load(folder / f"{framework}.npz") for framework in FRAMEWORKS)
         rows = _rows(torch_arrays, tf_arrays, settings.precision)
-    result = {
+    return {
         "schema_version": SCHEMA_VERSION,
-        "run": run.path.name,
+        "run": run.name,
         "clips": str(clips),
         "split": settings.split,
         "num_clips": len(labels),
@@ -93,8 +93,6 @@ def check(settings: CheckSettings) -> dict[str, Any]:
         "agree": all(row["agree"] for row in rows),
         "rows": rows,
     }
-    files.write_json(run.path / "parity.json", result)
-    return result
 
 
 def _batch(run: RunDirectory, settings: CheckSettings) -> tuple[np.ndarray, np.ndarray, pathlib.Path]:
@@ -185,17 +183,24 @@ def main(_: list[str]) -> int:
     if not _RUN.value:
         raise errors.UserError("--run must name a run directory. Received: none")
     clips = pathlib.Path(_CLIPS.value) if _CLIPS.value else None
-    result = check(CheckSettings(pathlib.Path(_RUN.value), clips, _SPLIT.value, _LIMIT.value, _PRECISION.value))
-    sys.stdout.write(table(result) + "\n")
-    return 0 if result["agree"] else 1
+    run = pathlib.Path(_RUN.value)
+    result = check(CheckSettings(run, clips, _SPLIT.value, _LIMIT.value, _PRECISION.value))
+    return _tell(result, table(result), run / "parity.json")
 
 
 def _check_explanations(paths: list[pathlib.Path]) -> int:
     if len(paths) != 2:
         raise errors.UserError(f"--explanations must name torch's file, then tf's. Received: {len(paths)}")
     result = check_explanations.check_explanations(*paths)
-    files.write_json(paths[0].with_name("explanations_parity.json"), result)
-    sys.stdout.write(check_explanations.table(result) + "\n")
+    return _tell(result, check_explanations.table(result), paths[0].with_name("explanations_parity.json"))
+
+
+def _tell(result: dict[str, Any], text: str, path: pathlib.Path) -> int:
+    """Prints and writes a check, each even where the other fails; returns the exit code."""
+    try:
+        sys.stdout.write(text + "\n")
+    finally:
+        files.write_json(path, result)
     return 0 if result["agree"] else 1
 
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -41,6 +43,19 @@ def test_command_prints_a_table_and_writes_parity_json(run):
     assert report["agree"]
     assert [row["quantity"] for row in report["rows"]][:2] == ["ConvLSTM_1", "BatchNorm_1"]
     assert max(row["relative"] for row in report["rows"]) < 1e-12
+
+
+@pytest.mark.parametrize("fails", ["print", "write"])
+def test_of_printing_and_writing_one_is_done_where_the_other_fails(tmp_path, capsys, monkeypatch, fails):
+    def fail(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    where, name = (check.sys.stdout, "write") if fails == "print" else (check.files, "write_json")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Read-only file system"):
+        patch.setattr(where, name, fail)
+        check._tell({"agree": True}, "a table", tmp_path / "parity.json")
+    assert (tmp_path / "parity.json").exists() == (fails == "print")
+    assert capsys.readouterr().out == ("a table\n" if fails == "write" else "")
 
 
 def test_a_difference_beyond_the_limit_is_marked():

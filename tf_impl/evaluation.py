@@ -1,5 +1,6 @@
 """Evaluation in TensorFlow: predictions; all the rest is `common.runs.evaluation_loop`."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from tf_impl import devices, weights
 
 def evaluate(
     settings: evaluation_loop.EvaluateSettings, precision: str = "float32", device: str = "auto"
-) -> list[dict[str, Any]]:
-    """Evaluates runs forward and reversed (see `evaluation_loop.evaluate`).
+) -> Iterator[dict[str, Any]]:
+    """Evaluates runs forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
 
     Args:
       settings: which runs, on which clips.

@@ -16,11 +16,12 @@ flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.
 def main(_: list[str]) -> None:
     """Gathers what the flags say and prints it."""
     # Only now: --help and wrong flags need no framework.
-    from common.explaining import evidence
+    from common.command_line import evidence
     from tf_impl import explanation
 
-    gathered = explanation.gather_evidence(evidence_flags.settings(), evidence_flags.DEVICE.value)
-    sys.stdout.write(evidence.table(gathered) + "\n")
+    evidence.gather(
+        evidence_flags.settings(), lambda settings: explanation.gather_evidence(settings, evidence_flags.DEVICE.value)
+    )
 
 
 def run() -> None:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FORKS = """
-import importlib, json, os, runpy, sys
+import importlib, json, os, resource, runpy, sys
 importlib.import_module(sys.argv[1])
-for number, (script, flags) in enumerate(json.loads(sys.argv[2])):
+for number, (script, flags, limit) in enumerate(json.loads(sys.argv[2])):
     sys.stdout.flush()
     child = os.fork()
     if not child:
@@ -20,9 +20,12 @@ for number, (script, flags) in enumerate(json.loads(sys.argv[2])):
         os.mkdir(str(number))
         os.chdir(str(number))
         sys.argv = [script, *flags]
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited[0] if limit is None else limit, unlimited[1]))
         try:
             runpy.run_path(script, run_name="__main__")
         finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
             with open(f"../{number}.loaded", "w") as file:
                 file.write(" ".join(sys.modules))
         sys.exit()
@@ -40,7 +43,13 @@ class Answer(NamedTuple):
     loaded: frozenset[str]
 
 
-def answers(build: str, first: str, lines: Sequence[tuple[str, Sequence[str]]], folder: pathlib.Path) -> list[Answer]:
+def answers(
+    build: str,
+    first: str,
+    lines: Sequence[tuple[str, Sequence[str]]],
+    folder: pathlib.Path,
+    file_bytes: Sequence[int | None] | None = None,
+) -> list[Answer]:
     """Runs command lines one after another, each in a fork of one process that has loaded a module.
 
     Args:
@@ -48,8 +57,12 @@ def answers(build: str, first: str, lines: Sequence[tuple[str, Sequence[str]]], 
       first: the module, whose loading they then share.
       lines: file name of a script of the build, and its flags.
       folder: for what they write; must be empty.
+      file_bytes: for each line how large a file may become, what it prints too, before the disk is full; None: any.
     """
-    full = [(str(_ROOT / build / script), list(flags)) for script, flags in lines]
+    limits = file_bytes or [None] * len(lines)
+    full = [
+        (str(_ROOT / build / script), list(flags), limit) for (script, flags), limit in zip(lines, limits, strict=True)
+    ]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[0] = {str(_ROOT)!r}\n{_FORKS}", first, json.dumps(full)],
         cwd=folder,

@@ -2,8 +2,12 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
+
+import pytest
 
 PROGRAM = """
+import os
 from absl import flags
 from common import errors
 from common.command_line import commands
@@ -15,18 +19,24 @@ def main(argv):
         raise KeyboardInterrupt
     if NUMBER.value == 6:
         print("\\u00e9\\udcff\\U0001f3ac")
+    if NUMBER.value in (28, 30):
+        print("computed")
+        raise OSError(NUMBER.value, os.strerror(NUMBER.value), "a\\nb")
+    if NUMBER.value == 10:
+        print("x" * 100_000)
     return 3 if NUMBER.value == 9 else None
 commands.run(main)
 """
 
 
-def run(*arguments: str, encoding: str = "utf-8") -> tuple[int, str, str]:
+def run(*arguments: str, encoding: str = "utf-8", stdout: Any = subprocess.PIPE) -> tuple[int, str, str]:
     root = pathlib.Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         cwd=root,
         env={**os.environ, "PYTHONIOENCODING": encoding},
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
         check=False,
     )
@@ -60,3 +70,33 @@ def test_an_interrupt_is_code_130_without_a_traceback():
 def test_help_lists_the_flags():
     code, out, _ = run("--helpfull")
     assert code in (0, 1) and "--number" in out
+
+
+@pytest.mark.parametrize(("number", "message"), [(28, "No space left on device"), (30, "Read-only file system")])
+def test_a_disk_that_fails_is_one_line_and_code_2_and_what_was_printed_stays(number, message):
+    line = f"error: Files must be readable and writable. Received: [Errno {number}] {message}: 'a\\nb'\n"
+    assert run(f"--number={number}") == (2, "computed\n", line)
+
+
+@pytest.mark.parametrize("number", [10, 28])
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_cannot_be_written_is_one_line_and_code_2(number):
+    with open("/dev/full", "w") as full:
+        code, _, err = run(f"--number={number}", stdout=full)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and "No space left" in err
+
+
+def test_output_that_nobody_reads_on_is_one_line_and_code_2():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        code, _, err = run("--number=10", stdout=pipe)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and "Broken pipe" in err
+
+
+def test_a_closed_output_is_no_error():
+    root = pathlib.Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" --number=10 >&- 2>&- <&-', sys.executable, PROGRAM], cwd=root, check=False
+    )
+    assert done.returncode == 0

@@ -1,23 +1,42 @@
 """What `evaluate.py` does in both builds."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from common.reporting import event_images
-from common.runs import evaluation_loop
+from common.runs import evaluation_file, evaluation_loop
 from common.runs.evaluation_loop import EvaluateSettings
 from common.runs.run_directory import RunDirectory
 
 
-def evaluate(settings: EvaluateSettings, evaluate_runs: Callable[[EvaluateSettings], list[dict[str, Any]]]) -> None:
-    """Evaluates runs, shows their confusion matrices in TensorBoard, and prints Table 1.
+def evaluate(settings: EvaluateSettings, evaluate_runs: Callable[[EvaluateSettings], Iterable[dict[str, Any]]]) -> None:
+    """Evaluates runs, writes each one's file as soon as it is done, and prints Table 1.
+
+    Confusion matrices are shown in TensorBoard if the run's own file was written. Whatever goes wrong, Table 1 of what
+    was evaluated is printed.
 
     Args:
       settings: what to evaluate.
       evaluate_runs: the build's, see `evaluation_loop.evaluate`.
+
+    Raises:
+      OSError: the first, where files could not be written; the runs after it are evaluated nevertheless.
     """
-    results = evaluate_runs(settings)
-    for run, result in zip(settings.runs, results, strict=True):
-        event_images.write_evaluation(RunDirectory(run).events, result)
-    sys.stdout.write(evaluation_loop.table_1(results) + "\n")
+    results: list[dict[str, Any]] = []
+    failures: list[OSError] = []
+    try:
+        for run, path, result in zip(settings.runs, settings.paths, evaluate_runs(settings), strict=True):
+            results.append(result)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                evaluation_file.write(path, result)
+                if path.parent == run:
+                    event_images.write_evaluation(RunDirectory(run).events, result)
+            except OSError as error:
+                failures.append(error)
+    finally:
+        if results:
+            sys.stdout.write(evaluation_loop.table_1(results) + "\n")
+    if failures:
+        raise failures[0]

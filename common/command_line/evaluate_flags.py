@@ -14,6 +14,9 @@ _RUN = flags.DEFINE_list("run", None, "Run directories of either framework, sepa
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one each run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to evaluate.")
 _BATCH = flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1)
+_OUT = flags.DEFINE_list(
+    "out", [], "Files to write, one for each run, separated by commas. Unset: evaluation.json in each run directory."
+)
 _THREADS = flags.DEFINE_integer("loader_threads", 2, "Threads that read and decode clips.", lower_bound=1)
 
 
@@ -27,4 +30,5 @@ def settings() -> EvaluateSettings:
         split=_SPLIT.value,
         batch_size=_BATCH.value,
         num_threads=_THREADS.value,
+        out=tuple(pathlib.Path(name) for name in _OUT.value),
     )

@@ -14,7 +14,7 @@ from common.runs.run_directory import RunDirectory
 def explain(
     settings: ExplainSettings, explain_run: Callable[[ExplainSettings], tuple[Explanations, ClipStore]]
 ) -> None:
-    """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics.
+    """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
 
     Args:
       settings: what to explain.
@@ -22,7 +22,9 @@ def explain(
     """
     was_there = settings.path.exists()
     explained, store = explain_run(settings)
-    if not was_there and settings.path.parent == settings.run:
-        event_images.write_explanations(RunDirectory(settings.run).events, explained, store)
-    statistics = explanation_statistics.clip_statistics(explained, store)
-    sys.stdout.write(explanation_statistics.table([(explained.header["run"], explained, statistics)]) + "\n")
+    try:
+        if not was_there and settings.path.parent == settings.run:
+            event_images.write_explanations(RunDirectory(settings.run).events, explained, store)
+    finally:
+        statistics = explanation_statistics.clip_statistics(explained, store)
+        sys.stdout.write(explanation_statistics.table([(explained.header["run"], explained, statistics)]) + "\n")

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 
 from common.command_line import explain
@@ -33,3 +36,13 @@ def test_events_are_written_when_the_runs_own_file_is_made(tmp_path, explain_run
 def test_a_file_elsewhere_leaves_no_events_in_the_run(tmp_path, explain_run):
     explain.explain(ExplainSettings(tmp_path / "run", out=tmp_path / "other.h5"), explain_run)
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_statistics_are_printed_though_events_cannot_be_written(tmp_path, explain_run, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(explain.event_images, "write_explanations", fail)
+    with pytest.raises(OSError, match="No space left"):
+        explain.explain(ExplainSettings(tmp_path / "run"), explain_run)
+    assert "mine" in capsys.readouterr().out

@@ -20,7 +20,7 @@ import numpy as np
 
 from common import errors, progress, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence_file, explanation_loop, explanations, mask_search, masks
+from common.explaining import explanation_loop, explanations, mask_search, masks
 from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
@@ -56,6 +56,16 @@ class EvidenceSettings:
     seed: int = 0
     out: pathlib.Path | None = None
 
+    @property
+    def explained(self) -> pathlib.Path:
+        """The file of explanations."""
+        return self.explanations or self.run / "explanations.h5"
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The file to write."""
+        return self.out or self.explained.with_name("evidence.json")
+
     def __post_init__(self) -> None:
         if min(self.limit, self.mask_limit) < 0:
             raise errors.UserError(
@@ -64,20 +74,21 @@ class EvidenceSettings:
 
 
 def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExplainer) -> dict[str, Any]:
-    """Computes the evidence; writes and returns what `evidence.json` holds.
+    """Computes the evidence; writes nothing.
 
     Args:
       settings: what to gather evidence about.
       make_explainer: builds the framework's explainer.
 
     Returns:
-      schema_version, run, model, framework, clips (ids), curves (see `_curves`), randomization and restarts.
+      What `evidence_file.write` takes: run, model, framework, clips (ids), curves (see `_curves`), randomization and
+      restarts.
 
     Raises:
       errors.UserError: for explanations of another run.
     """
     run = RunDirectory(settings.run)
-    path = settings.explanations or run.path / "explanations.h5"
+    path = settings.explained
     explained = explanations.read(path)
     weights, model = canonical_weights.load(run.weights)
     explanation_loop.check_weights(run, explained.header)
@@ -94,7 +105,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
 
     explainer = make(weights)
     few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
-    result = {
+    return {
         "run": explained.header["run"],
         "model": model.model,
         "framework": explainer.framework,
@@ -104,7 +115,6 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
         "randomization": _randomization(make, model, weights, frames, some, few, mask_config, settings.seed),
         "restarts": _restarts(explainer, frames, some, few, mask_config, settings.seed),
     }
-    return evidence_file.write(settings.out or path.with_name("evidence.json"), result)
 
 
 def table(gathered: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ that one run would have written. What a framework adds is an `Explainer`.
 import dataclasses
 import hashlib
 import pathlib
-import shutil
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, TypedDict
 
@@ -26,6 +26,7 @@ from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 
 TARGETS = ("guess", "label")
+_PART = re.compile(r"\d{6}\.h5")
 # An activation is kept for the backward pass, with its gradient and a copy that some layer makes of either.
 _BYTES_PER_ACTIVATION = 4 * 4
 _BYTES_PER_PREPARED = 4 * 2  # And as much again while it is brought into order.
@@ -122,7 +123,9 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
       The explanations, and the clips they are of.
 
     Raises:
-      errors.UserError: for clips that do not fit the run, an empty choice, or an `out` of other settings.
+      errors.UserError: for clips that do not fit the run, an empty choice, or an `out` of other settings, or one that
+        another process makes.
+      OSError: where something cannot be written; finished parts are kept.
     """
     run = RunDirectory(settings.run)
     stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
@@ -140,17 +143,23 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
             lambda clips: bar.update(clips / steps),
         )
         header = _header(settings, run, model, store, explainer)
-        if out.exists():
+        parts = _Parts(out)
+        if out.exists() and not parts.leave_traces():
             return _finished(out, header, store, chosen), store
-        parts = _Parts(out, header, store, chosen, settings.batch_size or _batch_size(model, explainer))
-        with locks.exclusive(parts.folder):
-            for number, indices in enumerate(parts.indices):
-                if not parts.path(number).exists():
-                    columns = _explain_part(explainer, store, indices, settings)
-                    explanations.write(parts.path(number), Explanations(parts.header, columns))
-                bar.n = min((number + 1) * parts.batch_size, len(chosen))
-                bar.refresh()
-            whole = parts.join()
+        parts.make_place()
+        with locks.exclusive(out.parent, parts.lock):
+            if out.exists():  # Made in the meantime, or by a call that was killed before it had cleared away the parts.
+                whole = _finished(out, header, store, chosen)
+            else:
+                parts.plan(header, store, chosen, settings.batch_size or _batch_size(model, explainer))
+                for number, indices in enumerate(parts.indices):
+                    if not parts.path(number).exists():
+                        columns = _explain_part(explainer, store, indices, settings)
+                        explanations.write(parts.path(number), Explanations(parts.header, columns))
+                    bar.n = min((number + 1) * parts.batch_size, len(chosen))
+                    bar.refresh()
+                whole = parts.join()
+            parts.remove(whole.header)
         return whole, store
 
 
@@ -301,32 +310,43 @@ def read_plan(path: pathlib.Path) -> dict[str, Any]:
 
 
 class _Parts:
-    """The finished parts of one explanations file."""
+    """The finished parts of one explanations file, and the plan that says which clips each holds."""
 
-    def __init__(
-        self, out: pathlib.Path, header: dict[str, Any], store: ClipStore, chosen: np.ndarray, batch_size: int
-    ) -> None:
+    def __init__(self, out: pathlib.Path) -> None:
         self._out = out
         self.folder = out.with_name(f"{out.name}.parts")
+        self.lock = f".{out.name}.lock"
+        self._plan = self.folder / "plan.json"
+
+    def leave_traces(self) -> bool:
+        """Returns whether there is more than the file: a call is at work, or was killed."""
+        return self.folder.exists() or (self._out.parent / self.lock).exists()
+
+    def make_place(self) -> None:
+        """Makes the folder that file and parts are to lie in, and refuses a link in the place of the parts."""
+        files.refuse_link(self.folder)
+        try:
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.UserError(f"--out must be a file that can be made. Received: {self._out}: {error}") from None
+
+    def plan(self, header: dict[str, Any], store: ClipStore, chosen: np.ndarray, batch_size: int) -> None:
+        """Plans the parts, or takes the plan that is there, if it is of the same clips and settings."""
         plan: dict[str, Any] = {
             "header": header,
             "video_ids": [store.video_ids[index] for index in chosen],
             "batch_size": batch_size,
         }
-        record = self.folder / "plan.json"
-        if record.exists():
-            found = read_plan(record)
+        if self._plan.exists():
+            found = read_plan(self._plan)
             _check_same(
                 self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
             )
             # Free memory may differ now; what is computed together stays together, so that every bit stays.
             plan = found
         else:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise errors.UserError(f"--out must be a file that can be made. Received: {out}: {error}") from None
-            files.write_json(record, plan)
+            self.folder.mkdir(exist_ok=True)
+            files.write_json(self._plan, plan)
         self.header: dict[str, Any] = plan["header"]
         self.batch_size: int = plan["batch_size"]
         self.indices = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
@@ -336,13 +356,26 @@ class _Parts:
         return self.folder / f"{number:06d}.h5"
 
     def join(self) -> Explanations:
-        """Writes the whole file from its parts, and removes them."""
+        """Writes the whole file from its parts."""
         whole = explanations.concatenate([explanations.read(self.path(number)) for number in range(len(self.indices))])
-        explanations.write(self._out, whole)
-        for number in range(len(self.indices)):  # The plan goes last: it says which clips each part holds.
-            self.path(number).unlink()
-        shutil.rmtree(self.folder)
+        explanations.write(self._out, whole, durable=True)  # The parts are about to go.
         return whole
+
+    def remove(self, header: dict[str, Any]) -> None:
+        """Removes the parts of the file that has this header, which is whole; others, and what is no part, stay."""
+        if not self.folder.exists():
+            return
+        if self._plan.exists() and files.read_json(self._plan, "The plan of parts").get("header") != header:
+            return
+        files.remove_leftovers(self.folder)
+        for path in self.folder.iterdir():
+            if _PART.fullmatch(path.name):
+                path.unlink()
+        self._plan.unlink(missing_ok=True)  # After the parts: it says which clips each holds.
+        if any(self.folder.iterdir()):
+            logging.warning("%s holds files that are no parts, and stays.", self.folder)
+        else:
+            self.folder.rmdir()
 
 
 def _batch_size(model: configs.ModelConfig, explainer: Explainer) -> int:

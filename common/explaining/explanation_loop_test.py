@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common import errors
+from common import errors, locks
 from common.clips import clip_store, tiny_store_for_tests
 from common.explaining import explanation_loop, explanations, mask_search
 from common.explaining.explanation_loop import ExplainSettings
@@ -390,20 +390,79 @@ def test_parts_of_something_else_are_refused_by_their_name(run, settings, messag
 
 
 def test_parts_that_a_kill_left_half_removed_serve_nothing_else(run, tmp_path, monkeypatch):
-    def kill(folder):
-        raise KeyboardInterrupt
+    out = run.path / "explanations.h5"
+    parts = run.path / "explanations.h5.parts"
+
+    def kill(path, missing_ok=False, unlink=pathlib.Path.unlink):
+        if path.name == "plan.json":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(explanation_loop.shutil, "rmtree", kill)
+        patch.setattr(pathlib.Path, "unlink", kill)
         explain(run)
-    out = run.path / "explanations.h5"
-    assert [path.name for path in (run.path / "explanations.h5.parts").iterdir()] == ["plan.json"]
+    assert [path.name for path in parts.iterdir()] == ["plan.json"]
     expected = out.rename(tmp_path / "expected.h5")
     with pytest.raises(errors.UserError, match="explanations.h5.parts, which differs in precision"):
         explain(run, precision="float64")
     _, explainer = explain(run)
     assert explainer.calls == [7]
     assert_same_file(out, expected)
+
+
+@pytest.mark.parametrize("left", ["nothing", "its plan and parts", "another plan", "what is no part"])
+def test_parts_that_a_kill_left_beside_the_file_are_removed_if_they_became_it(run, left):
+    out, parts = run.path / "explanations.h5", run.path / "explanations.h5.parts"
+    with pytest.raises(ZeroDivisionError):
+        explain(run, {"fail_at": 2}, batch_size=2)
+    plan = json.loads((parts / "plan.json").read_text())
+    part = (parts / "000000.h5").read_bytes()
+    explain(run)
+    parts.mkdir()
+    if left in ("its plan and parts", "another plan"):
+        plan["header"]["precision"] = {"another plan": "float64"}.get(left, plan["header"]["precision"])
+        (parts / "plan.json").write_text(json.dumps(plan))
+        (parts / "000000.h5").write_bytes(part)
+    elif left == "what is no part":
+        (parts / "notes.txt").touch()
+    before = sorted(path.name for path in parts.iterdir())
+    found, explainer = explain(run)
+    assert not explainer.calls and len(found) == 7
+    kept = left in ("another plan", "what is no part")
+    assert parts.exists() == kept and (not kept or sorted(path.name for path in parts.iterdir()) == before)
+    assert out.exists() and not (run.path / ".explanations.h5.lock").exists()
+
+
+def test_a_second_process_is_refused_and_takes_what_the_first_made(run):
+    out = run.path / "explanations.h5"
+    with locks.exclusive(run.path, ".explanations.h5.lock"), pytest.raises(errors.UserError, match="one run at a time"):
+        explain(run)
+    assert not (run.path / "explanations.h5.parts").exists()
+    explain(run)
+    expected = out.read_bytes()
+    out.unlink()
+
+    def wait(folder, name, exclusive=locks.exclusive):  # The other one ends while this one waits to begin.
+        out.write_bytes(expected)
+        return exclusive(folder, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locks, "exclusive", wait)
+        _, explainer = explain(run)
+    assert not explainer.calls and out.read_bytes() == expected
+    assert not (run.path / "explanations.h5.parts").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_parts_are_not_written_or_removed_through_a_link(run, tmp_path, there):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "000000.h5").touch()
+    if there:
+        explain(run)
+    (run.path / "explanations.h5.parts").symlink_to(tmp_path / "mine")
+    with pytest.raises(errors.UserError, match=r"must not be a link. Received: .*explanations\.h5\.parts, a link to"):
+        explain(run)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["000000.h5"]
 
 
 def test_an_out_that_cannot_be_made_is_refused(run):

@@ -24,7 +24,6 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypedDict
 
-import h5py
 import numpy as np
 
 from common import errors, files, hdf5
@@ -112,16 +111,17 @@ class Explanations:
         return self.take([places[video_id] for video_id in video_ids])
 
 
-def write(path: pathlib.Path, explanations: Explanations) -> None:
+def write(path: pathlib.Path, explanations: Explanations, durable: bool = False) -> None:
     """Writes an explanations file, whole or not at all.
 
     Args:
       path: of the file; replaced if it exists.
       explanations: all columns, of matching shapes.
+      durable: whether it is whole after a power cut, too.
     """
     _check_shapes(explanations.columns, str(path))
     header = {**explanations.header, "schema_version": SCHEMA_VERSION}
-    with files.written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.written_whole(path, durable) as file:
         hdf5.write_text(file, "header", json.dumps(header, sort_keys=True))
         for name, column in COLUMNS.items():
             if column.is_text:

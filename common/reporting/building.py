@@ -6,16 +6,17 @@ needs no server, no network and no library: see `gallery` for how.
 
 import contextlib
 import dataclasses
-import os
 import pathlib
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jinja2
 import markupsafe
 
-from common import errors, locks, progress, tables
+from common import errors, files, locks, progress, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.explanations import Explanations
@@ -27,6 +28,7 @@ from common.tables import Table
 
 PAGE = pathlib.Path(__file__).with_name("page")
 _OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
+_UNFINISHED = ".unfinished"  # A file that marks a folder while a report is moved into it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +65,23 @@ class ReportSettings:
 def build(settings: ReportSettings) -> pathlib.Path:
     """Builds a report and returns its `index.html`.
 
-    Everything is made in a temporary folder beside `out`, then moved, `index.html` last.
+    Everything is made in a temporary folder beside `out`, then moved, `index.html` last. Killed at any moment, it can
+    be called again.
 
     Args:
       settings: what to report on.
 
     Raises:
       errors.UserError: for files that are not what they should be, explanations of different clips, or an `out` that
-        holds something else than a report.
+        holds something else than a report, or into which another process writes one.
+      OSError: where something cannot be written.
     """
-    _check_out(settings.out)
+    out = settings.out.resolve()  # Where a link leads, so that the temporary folder is on the same disk.
+    _check_out(out)
     evaluations = [evaluation_file.read(path) for path in settings.evaluations]
     evidence = [evidence_file.read(path) for path in settings.evidence]
     runs, store = _read_runs(settings)
-    with _temporary_folder(settings.out) as temporary:
+    with _temporary_folder(out) as temporary:
         figures = _write_figures(temporary / "figures", runs, store, settings.figures)
         if store:
             _write_gallery(temporary / "clips", runs, store, settings.gallery_clips, figures)
@@ -103,7 +108,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
             views=gallery.views(runs),
         )
         (temporary / "index.html").write_text(html, encoding="utf-8")
-        _publish(temporary, settings.out)
+        _publish(temporary, out)
     return settings.out / "index.html"
 
 
@@ -222,34 +227,40 @@ def _check_out(out: pathlib.Path) -> None:
     if out.exists() and not out.is_dir():
         raise errors.UserError(f"--out must be a folder. Received: {out}, a file")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if names and not {"index.html", "page.js", "style.css"} <= names:
+    if names and _UNFINISHED not in names and not {"index.html", "page.js", "style.css"} <= names:
         raise errors.UserError(f"--out must be a new folder or an earlier report. Received: {out} with other files")
 
 
 @contextlib.contextmanager
 def _temporary_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes an empty folder beside `out`, on the same disk, and removes what is left of it."""
-    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    """Makes an empty folder beside `out`, on the same disk, and removes it at the end, and those of killed calls."""
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.UserError(f"--out must be a folder that can be made. Received: {out}: {error}") from None
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    ours = re.compile(rf"\.{re.escape(out.name)}\.\w{{8}}\.tmp")
+    with locks.exclusive(out.parent, f".{out.name}.lock"):  # So whatever has such a name is nobody's.
+        for path in [path for path in out.parent.iterdir() if ours.fullmatch(path.name)]:
+            shutil.rmtree(path, ignore_errors=True)  # Follows no link.
+        temporary = pathlib.Path(tempfile.mkdtemp(".tmp", f".{out.name}.", out.parent))
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _publish(temporary: pathlib.Path, out: pathlib.Path) -> None:
     """Moves every file to its place, the page last, and removes what an earlier report had and this one has not."""
     made = [path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()]
+    for folder in _OURS:
+        files.refuse_link(out / folder)
     out.mkdir(exist_ok=True)
-    with locks.exclusive(out):
-        for file in sorted(made, key=lambda file: file.name == "index.html"):
-            (out / file).parent.mkdir(exist_ok=True)
-            (temporary / file).replace(out / file)
-        for folder in _OURS:
-            for path in (out / folder).glob("*"):
-                if path.relative_to(out) not in made:
-                    path.unlink()
+    files.append_text(out / _UNFINISHED, "")  # Empty, so that no kill can leave half of it.
+    for file in sorted(made, key=lambda file: file.name == "index.html"):
+        (out / file).parent.mkdir(exist_ok=True)
+        (temporary / file).replace(out / file)
+    for folder in _OURS:
+        for path in (out / folder).glob("*"):
+            if path.relative_to(out) not in made:
+                path.unlink()
+    (out / _UNFINISHED).unlink()

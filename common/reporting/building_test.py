@@ -2,13 +2,14 @@ import html.parser
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from common import errors
+from common import errors, locks
 from common.explaining import explanations
 from common.reporting import building, report_for_tests
 from common.reporting.building import ReportSettings
@@ -150,6 +151,48 @@ def test_a_folder_of_something_else_is_refused(inputs):
         building.build(settings(inputs, out=inputs / "a.h5"))
     with pytest.raises(errors.UserError, match="a folder that can be made"):
         building.build(settings(inputs, out=inputs / "a.h5" / "report"))
+
+
+def only_scores(inputs, **changes):
+    return settings(inputs, explanations=(), **changes)
+
+
+def test_a_second_process_is_refused_before_it_works(inputs):
+    with locks.exclusive(inputs, ".report.lock"), pytest.raises(errors.UserError, match="one run at a time"):
+        building.build(only_scores(inputs))
+    assert not (inputs / "report").exists()
+
+
+def test_temporary_folders_of_killed_calls_are_removed_and_others_are_not(inputs):
+    (inputs / ".report.abcd1234.tmp" / "clips").mkdir(parents=True)
+    (inputs / ".other.abcd1234.tmp").mkdir()
+    (inputs / ".report.abcd5678.tmp").symlink_to(inputs / "clips")
+    clips = files(inputs / "clips")
+    building.build(only_scores(inputs))
+    left = {path.name for path in inputs.iterdir() if path.name.endswith((".tmp", ".lock"))}
+    assert left == {".other.abcd1234.tmp", ".report.abcd5678.tmp"} and files(inputs / "clips") == clips
+
+
+@pytest.mark.parametrize("folder", ["clips", "tables", "figures"])
+def test_nothing_is_written_or_removed_through_a_link_in_the_report(inputs, folder):
+    building.build(only_scores(inputs))
+    mine = inputs / "mine"
+    mine.mkdir()
+    (mine / "table_9.csv").touch()
+    shutil.rmtree(inputs / "report" / folder, ignore_errors=True)
+    (inputs / "report" / folder).symlink_to(mine)
+    with pytest.raises(errors.UserError, match=f"must not be a link. Received: .*report/{folder}, a link to .*mine"):
+        building.build(only_scores(inputs))
+    assert files(mine) == ["table_9.csv"]
+
+
+def test_the_report_may_be_a_link_to_a_folder_of_ones_own(inputs):
+    (inputs / "elsewhere" / "mine").mkdir(parents=True)
+    (inputs / "report").symlink_to(inputs / "elsewhere" / "mine")
+    for _ in range(2):
+        assert building.build(only_scores(inputs)) == inputs / "report" / "index.html"
+    assert (inputs / "elsewhere" / "mine" / "index.html").exists() and (inputs / "report").is_symlink()
+    assert [path.name for path in (inputs / "elsewhere").iterdir()] == ["mine"]
 
 
 def test_explanations_of_other_clips_are_refused(inputs):

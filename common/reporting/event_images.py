@@ -42,7 +42,7 @@ def write_evaluation(events: pathlib.Path, result: Mapping[str, Any]) -> None:
     with tensorboard.open_events(events) as writer:
         for shown in ("forward", "reversed"):
             image = confusion_image(result[shown]["confusion"])
-            writer.add_image(f"confusion/{result['split']}_{shown}", image, dataformats="HWC")
+            writer.add_image(f"confusion/{result['split']}_{shown}", image)
 
 
 def write_explanations(events: pathlib.Path, explained: Explanations, store: ClipStore) -> None:
@@ -58,4 +58,4 @@ def write_explanations(events: pathlib.Path, explained: Explanations, store: Cli
         for row, (video_id, place) in enumerate(zip(shown, store.places(shown), strict=True)):
             clip = clip_figures.clip_figure(explained, row, store.read([place])[0], store, place)
             tag = f"explained_by_{explained.header['framework']}/{video_id}"
-            writer.add_image(tag, figures.still_strip(clip), dataformats="HWC")
+            writer.add_image(tag, figures.still_strip(clip))

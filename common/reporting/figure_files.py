@@ -1,5 +1,6 @@
 """Films and pictures as files: GIF, MP4, PNG, each written whole or not at all."""
 
+import io
 import math
 import pathlib
 from typing import Any
@@ -17,6 +18,7 @@ GIF_BYTES = 2_500_000
 
 # One less than a power of two: the last place is for transparent, which stands for what did not change.
 _GIF_COLORS = (255, 127)
+_INDEX_BYTES, _INDEX_BYTES_PER_FRAME = 2048, 32  # More than the index of an MP4 of one stream takes.
 _BT709, _NARROW_RANGE = 1, 1  # FFmpeg's numbers. Declared, because players guess where a file does not say.
 
 
@@ -51,8 +53,7 @@ def write_gif(path: pathlib.Path, frames: np.ndarray, frames_per_second: float, 
         size = (width, max(1, round(frames.shape[1] * width / frames.shape[2])))
         smaller = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
         data = _gif(smaller, milliseconds, _GIF_COLORS[-1])
-    with files.written_whole(path) as temporary:
-        temporary.write_bytes(data)
+    files.write_bytes(path, data)
 
 
 def write_mp4(path: pathlib.Path, frames: np.ndarray, frames_per_second: float) -> None:
@@ -68,21 +69,22 @@ def write_mp4(path: pathlib.Path, frames: np.ndarray, frames_per_second: float) 
     _check_film(frames, frames_per_second)
     even = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     frames = np.pad(frames, even, constant_values=255)
+    # In memory, because PyAV and imageio answer a full disk with tracebacks. To put the index first, FFmpeg would read
+    # the file again; there it cannot, and leaves room for the index instead.
+    options = {"moov_size": str(_INDEX_BYTES + _INDEX_BYTES_PER_FRAME * len(frames))}
+    film = io.BytesIO()
     writer: Any
-    with (
-        files.written_whole(path) as temporary,
-        iio.imopen(temporary, "w", plugin=_H264, container="mp4", options={"movflags": "faststart"}) as writer,
-    ):
+    with iio.imopen(film, "w", plugin=_H264, container="mp4", extension=".mp4", options=options) as writer:
         writer.start(frames.shape[1:3], frames_per_second)
         colors = "out_color_matrix=bt709:out_range=limited:flags=bilinear"
         writer.write(frames, filter_sequence=[("scale", colors), ("format", "yuv420p")])
+    files.write_bytes(path, film.getbuffer())
 
 
 def write_png(path: pathlib.Path, image: np.ndarray) -> None:
     """Writes an image, uint8 [h, w, 3], as PNG, whole or not at all."""
     drawing.check_frames(image[None])
-    with files.written_whole(path) as temporary:
-        iio.imwrite(temporary, image, plugin="pillow", extension=".png", optimize=True)
+    files.write_bytes(path, iio.imwrite("<bytes>", image, plugin="pillow", extension=".png", optimize=True))
 
 
 class _H264(PyAVPlugin):

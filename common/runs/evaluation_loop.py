@@ -6,7 +6,7 @@ with the input sequences reversed" (section 5.1). A drop is relative to the forw
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class EvaluateSettings:
       split: of the clips.
       batch_size: clips at a time.
       num_threads: threads that read clips.
+      out: file to write for each run, or () for evaluation.json in each run directory.
     """
 
     runs: tuple[pathlib.Path, ...]
@@ -37,21 +38,37 @@ class EvaluateSettings:
     split: str = "validation"
     batch_size: int = 16
     num_threads: int = 2
+    out: tuple[pathlib.Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[pathlib.Path, ...]:
+        """The file to write for each run."""
+        return self.out or tuple(run / "evaluation.json" for run in self.runs)
+
+    def __post_init__(self) -> None:
+        if self.out and len({path.resolve() for path in self.out}) != len(self.runs):
+            raise errors.UserError(
+                f"--out must name one file for each run, all different. "
+                f"Received: {', '.join(map(str, self.out))} for {len(self.runs)} run(s)"
+            )
 
 
 def evaluate(
     settings: EvaluateSettings,
     make_predict: Callable[[configs.ModelConfig, dict[str, np.ndarray]], PredictBatch],
     framework: str,
-) -> list[dict[str, Any]]:
-    """Evaluates runs forward and reversed; writes each one's `evaluation.json` and returns them all.
+) -> Iterator[dict[str, Any]]:
+    """Evaluates runs forward and reversed, each when it is asked for; writes nothing.
 
     Args:
       settings: what to evaluate.
       make_predict: (model config, canonical weights) -> function from clips uint8 [n, T, H, W, 3] to logits [n, K].
       framework: that computes: "torch" or "tf".
+
+    Yields:
+      What `evaluation_file.write` takes, of one run after the other.
     """
-    return [_evaluate_run(RunDirectory(path), settings, make_predict, framework) for path in settings.runs]
+    return (_evaluate_run(RunDirectory(path), settings, make_predict, framework) for path in settings.runs)
 
 
 def _evaluate_run(
@@ -78,7 +95,7 @@ def _evaluate_run(
         )
         for name in ("forward", "reversed")
     }
-    result = {
+    return {
         "run": run.name,
         "model": stored.train.model.model,
         "dataset": store.info.dataset,
@@ -89,7 +106,6 @@ def _evaluate_run(
         **scores,
         "drop": _drops(scores["forward"], scores["reversed"]),
     }
-    return evaluation_file.write(run.path / "evaluation.json", result)
 
 
 def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-import json
 import pathlib
 
 import numpy as np
@@ -37,7 +36,8 @@ def moving_right(_model, _weights):
 
 
 def evaluate(run, **settings):
-    return evaluation_loop.evaluate(evaluation_loop.EvaluateSettings((run.path,), **settings), moving_right, "numpy")
+    settings = evaluation_loop.EvaluateSettings((run.path,), **settings)
+    return list(evaluation_loop.evaluate(settings, moving_right, "numpy"))
 
 
 def test_forward_and_reversed_scores_and_the_drop(run):
@@ -45,7 +45,6 @@ def test_forward_and_reversed_scores_and_the_drop(run):
     assert result["forward"]["top_1"] == 1.0 and result["reversed"]["top_1"] == 0.5
     assert result["drop"]["top_1"] == pytest.approx(0.5)
     assert result["drop"]["per_class"] == {"class 0": 0.0, "class 1": 1.0}
-    assert json.loads((run.path / "evaluation.json").read_text()) == result
     assert (result["trained_with"], result["framework"]) == ("torch", "numpy")
 
 
@@ -91,3 +90,21 @@ def test_clips_of_other_classes_are_refused(run, tmp_path):
     tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"validation": 2}, num_classes=3)
     with pytest.raises(errors.UserError, match="Clips must have the class_names"):
         evaluate(run, clips=tmp_path / "other")
+
+
+def test_runs_are_evaluated_one_by_one_as_they_are_asked_for(run, tmp_path):
+    settings = evaluation_loop.EvaluateSettings((run.path, tmp_path / "no run"))
+    results = evaluation_loop.evaluate(settings, moving_right, "numpy")
+    assert next(results)["run"] == "run"
+    with pytest.raises(errors.UserError, match="A run's config.json"):
+        next(results)
+
+
+def test_each_run_has_a_file_of_its_own(tmp_path):
+    runs = (tmp_path / "a", tmp_path / "b")
+    assert evaluation_loop.EvaluateSettings(runs).paths == (runs[0] / "evaluation.json", runs[1] / "evaluation.json")
+    out = (tmp_path / "a.json", tmp_path / "b.json")
+    assert evaluation_loop.EvaluateSettings(runs, out=out).paths == out
+    for wrong in (out[:1], (*out, tmp_path / "c.json"), (out[0], tmp_path / "." / "a.json")):
+        with pytest.raises(errors.UserError, match="--out must name one file for each run, all different"):
+            evaluation_loop.EvaluateSettings(runs, out=wrong)

@@ -5,16 +5,18 @@
 `evaluation.json` (forward and reversed results).
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import numpy as np
 from absl import logging
 
-from common import errors, files
+from common import errors, files, locks
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import canonical_weights, configs
 
@@ -96,12 +98,26 @@ class RunDirectory:
         """Returns whether a run was begun here."""
         return self._config.exists()
 
-    def create(self, config: RunConfig) -> None:
-        """Begins a run: makes the folder and writes `config.json`."""
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Makes the folder, and holds it against a second training while this one goes on.
+
+        Raises:
+          errors.UserError: where the folder cannot be made, or another process trains in it.
+        """
+        self._make()
+        with locks.exclusive(self.path):
+            yield
+
+    def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise errors.UserError(f"--run must be a folder that can be made. Received: {self.path}: {error}") from None
+
+    def create(self, config: RunConfig) -> None:
+        """Begins a run: makes the folder and writes `config.json`."""
+        self._make()
         values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(config)}
         files.write_json(self._config, {**values, "train": configs.to_dict(config.train)})
 
@@ -123,8 +139,7 @@ class RunDirectory:
 
     def append_log(self, line: dict[str, Any]) -> None:
         """Adds a line to `log.jsonl`."""
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        files.append_text(self.log, json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         """Returns the lines of `log.jsonl`; a last line that a kill cut short is left out, another is refused."""

@@ -122,8 +122,9 @@ def train(
       make_trainer: builds the framework's trainer, with initial weights drawn from the config.
 
     Raises:
-      errors.UserError: for clips without labels, a run that exists without `resume`, weights to start from that do
-        not fit, or a loss that is not finite.
+      errors.UserError: for clips without labels, a run that exists without `resume` or that another process trains,
+        weights to start from that do not fit, or a loss that is not finite.
+      OSError: where the run cannot be written; its checkpoint stays as it was.
     """
     run = RunDirectory(settings.run)
     resumed = settings.resume and run.checkpoint.exists()
@@ -138,19 +139,21 @@ def train(
     architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
     trainer = make_trainer(config)
-    loop = _Loop(config, settings, run, stores, trainer)
-    if resumed:
-        loop.restore()
-    else:
-        if source:
-            fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
-            trainer.load(fitted.weights, trainer.optimizer_state())
-            logging.info("%s", starting_weights.report(source, config, fitted))
-        record = data_record(stores["train"].info)
-        clips = files.stored_path(settings.clips, run.path)
-        run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
-        run.log.unlink(missing_ok=True)
-    loop.run_epochs()
+    with run.training():
+        _check_run(run, config, stores["train"], settings)  # Another process may have been here in the meantime.
+        loop = _Loop(config, settings, run, stores, trainer)
+        if resumed:
+            loop.restore()
+        else:
+            if source:
+                fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
+                trainer.load(fitted.weights, trainer.optimizer_state())
+                logging.info("%s", starting_weights.report(source, config, fitted))
+            record = data_record(stores["train"].info)
+            clips = files.stored_path(settings.clips, run.path)
+            run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
+            run.log.unlink(missing_ok=True)
+        loop.run_epochs()
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -242,6 +242,50 @@ def test_a_run_that_exists_is_not_overwritten(clips, tmp_path):
         train(clips, tmp_path / "run")
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_processes_never_train_in_one_folder(clips, tmp_path, resume):
+    def second(step):
+        if step != 2:
+            return
+        with pytest.raises(errors.UserError, match="written by one run at a time. Received: .*run, where one is at"):
+            train(clips, tmp_path / "run", resume=True)
+
+    train(clips, tmp_path / "run", max_steps=1)
+    if not resume:
+        shutil.rmtree(tmp_path / "run")
+    make = lambda config: NumpyTrainer(config, on_step=second)  # noqa: E731
+    run = train(clips, tmp_path / "run", make=make, resume=resume)
+    assert state_of(run) == state_of(train(clips, tmp_path / "whole"))
+    assert not (run.path / ".lock").exists()
+
+
+def test_a_run_that_another_process_began_while_this_one_made_its_model_is_refused(clips, tmp_path):
+    def make(config):
+        train(clips, tmp_path / "run", max_steps=1)
+        return NumpyTrainer(config)
+
+    with pytest.raises(errors.UserError, match="--run must be a new folder, or --resume must be given"):
+        train(clips, tmp_path / "run", make=make)
+    assert RunDirectory(tmp_path / "run").checkpoint.exists()
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "events"])
+def test_a_run_is_not_written_through_links_in_its_folder(clips, tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    target = tmp_path / "mine" / "target"
+    target.mkdir() if name == "events" else target.write_text("mine")
+    run = train(clips, tmp_path / "run", max_steps=1)
+    shutil.rmtree(run.events)
+    (run.path / name).symlink_to(target)
+    if name == "events":
+        with pytest.raises(errors.UserError, match="must not be a link. Received: .*events"):
+            train(clips, run.path, resume=True)
+        assert not list(target.iterdir())
+    else:
+        train(clips, run.path, resume=True)  # What came after the checkpoint is cut off, by a new file.
+        assert target.read_text() == "mine" and len(run.read_log()) == 3
+
+
 def test_clips_that_changed_are_not_resumed_on(clips, tmp_path):
     store = shutil.copytree(clips, tmp_path / "clips")
     train(store, tmp_path / "run", max_steps=1)
