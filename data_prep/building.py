@@ -55,6 +55,7 @@ class PrepareConfig:
       dry_run: print what would be made, what is missing and what is left out, and write nothing.
       seed: for the videos that the data set makes itself.
       clips_per_class: split -> number of such videos of each class; None takes the data set's default.
+      suite: of planted events, one of `suites.SUITES`; None takes "rare".
     """
 
     dataset: str
@@ -75,10 +76,10 @@ class PrepareConfig:
     dry_run: bool = False
     seed: int = 0
     clips_per_class: Mapping[str, int] | None = None
+    suite: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("dataset", tuple(data_sets.DATA_SETS)),
             ("subsampling", sampling.SUBSAMPLINGS),
             ("resize", sampling.RESIZES),
         ):
@@ -92,14 +93,15 @@ class PrepareConfig:
     @property
     def data_set(self) -> data_sets.DataSet:
         """What is particular to the data set."""
-        return data_sets.DATA_SETS[self.dataset]
+        return data_sets.find(self.dataset, self.suite)
 
     def layout(self) -> shards.Layout:
         """Returns shape and encoding of the clips, with the preset's numbers where none are given."""
         preset = configs.PRESETS[self.data_set.preset].model.input_shape
         given = (self.frames, self.height, self.width)
         frames, height, width = (default if size is None else size for size, default in zip(given, preset, strict=True))
-        return shards.Layout(frames, height, width, self.encoding, self.jpeg_quality, self.data_set.mask_shape)
+        truth = self.data_set.mask_shape, self.data_set.sufficient_sets
+        return shards.Layout(frames, height, width, self.encoding, self.jpeg_quality, *truth)
 
     def source_folder(self) -> pathlib.Path:
         """Returns where the videos are."""
@@ -181,11 +183,11 @@ def _build(config: PrepareConfig, plan: plans.Plan) -> int:
 
 def _settings(config: PrepareConfig, plan: plans.Plan) -> shard_jobs.Settings:
     versions = {**videos.decoder_versions(), "tool": TOOL["version"], "schema": str(shards.SCHEMA_VERSION)}
-    if config.data_set.maker is not None:
-        versions["videos"] = config.data_set.maker.version(config.seed)
-    return shard_jobs.Settings(
-        config.dataset, plan.class_names, config.layout(), config.subsampling, config.resize, versions
-    )
+    maker = config.data_set.maker
+    if maker is not None:
+        versions["videos"] = maker.version(config.seed)
+    name = maker.name(config.clips_per_class, config.splits) if maker else config.dataset
+    return shard_jobs.Settings(name, plan.class_names, config.layout(), config.subsampling, config.resize, versions)
 
 
 def _jobs(config: PrepareConfig, plan: plans.Plan, settings: shard_jobs.Settings) -> list[shard_jobs.Job]:
@@ -285,7 +287,7 @@ def _info(
     for result in results:
         counts[result.shard.split].update(result.labels)
     return clip_store.DatasetInfo(
-        dataset=config.dataset,
+        dataset=settings.dataset,
         class_names=settings.class_names,
         layout=settings.layout,
         resize=settings.resize,

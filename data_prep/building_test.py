@@ -13,7 +13,7 @@ from absl import logging
 
 from common import errors, locks
 from common.clips import clip_store
-from data_prep import building, encoding, shard_jobs, synthetic, verification, videos_for_tests
+from data_prep import building, encoding, ground_truth, shard_jobs, verification, videos_for_tests
 
 
 def test_a_folder_of_videos_becomes_a_store(tmp_path, capfd):
@@ -89,7 +89,7 @@ def test_synthetic_videos_bring_their_ground_truth(tmp_path):
     assert building.prepare(config) == 0
     store = clip_store.ClipStore(config.out, "train")
     assert sorted(store.labels) == list(range(12))
-    truth = synthetic.GroundTruth(config.out / "source" / "ground_truth.h5")
+    truth = ground_truth.GroundTruth(config.out / "source" / "ground_truth.h5")
     for row, video_id in enumerate(store.video_ids):
         indices = store.column("source_frame")[row]
         np.testing.assert_array_equal(store.column("salient")[row], truth.salient(video_id)[indices])
@@ -403,7 +403,7 @@ def test_dry_run_of_synthetic_counts_what_would_be_made(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dataset": "ucf"}, "dataset must be one of synthetic, something, kth, folder. Received: 'ucf'"),
+        ({"dataset": "ucf"}, "dataset must be one of planted, synthetic, something, kth, folder. Received: 'ucf'"),
         ({"subsampling": "x"}, "subsampling must be one of linspace, released. Received: 'x'"),
         ({"resize": "x"}, "resize must be one of stretch, center_crop. Received: 'x'"),
         ({"encoding": "gif"}, "encoding must be one of jpeg, raw"),

@@ -9,7 +9,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 from absl import flags
 
 from common import errors
-from common.clips import shards
+from common.clips import shards, suites
 from common.command_line import commands
 from data_prep import building, data_sets, plans, sampling, synthetic
 
@@ -17,22 +17,34 @@ _DATASET = flags.DEFINE_enum(
     "dataset",
     None,
     tuple(data_sets.DATA_SETS),
-    "synthetic: videos that the command makes itself. something: Something-something-V2, ID.webm (any container) or "
-    "folders of frames. kth: KTH actions. folder: your own videos, CLASS/video.ext or SPLIT/CLASS/video.ext.",
+    "planted, synthetic: videos that the command makes itself. something: Something-something-V2, ID.webm (any "
+    "container) or folders of frames. kth: KTH actions. folder: your own videos, CLASS/video.ext or "
+    "SPLIT/CLASS/video.ext.",
     required=True,
 )
-_OUT = flags.DEFINE_string("out", None, "Folder of the clip store; created if it does not exist.", required=True)
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Folder of the clip store; created if it does not exist. Default, with planted alone: data/ and the suite's name "
+    "with its digest.",
+)
 _SOURCE = flags.DEFINE_string(
-    "source", None, "Folder of the videos. synthetic: folder to make the videos in. Default: OUT/source."
+    "source", None, "Folder of the videos. planted, synthetic: folder to make the videos in. Default: OUT/source."
 )
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,
     "something: folder of labels.json and {train,validation,test}.json. kth: 00sequences.txt. Default: SOURCE.",
 )
-_FRAMES = flags.DEFINE_integer("frames", None, "T, frames per clip. Default: 16; kth: 32 (section 4.1).", lower_bound=1)
-_HEIGHT = flags.DEFINE_integer("height", None, "H, height in px. Default: 224; kth: 120; synthetic: 32.", lower_bound=1)
-_WIDTH = flags.DEFINE_integer("width", None, "W, width in px. Default: 224; kth: 160; synthetic: 32.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer(
+    "frames", None, "T, frames per clip. Default: 16; kth: 32 (section 4.1); planted: 24.", lower_bound=1
+)
+_HEIGHT = flags.DEFINE_integer(
+    "height", None, "H, height in px. Default: 224; kth: 120; planted, synthetic: 32.", lower_bound=1
+)
+_WIDTH = flags.DEFINE_integer(
+    "width", None, "W, width in px. Default: 224; kth: 160; planted, synthetic: 32.", lower_bound=1
+)
 _ENCODING = flags.DEFINE_enum(
     "encoding", "jpeg", shards.ENCODINGS, "How pixels are stored. jpeg: small. raw: exact, and faster to read."
 )
@@ -72,12 +84,18 @@ _DRY_RUN = flags.DEFINE_bool(
     False,
     "Write nothing; print the number of clips per split and class, and which files are missing or left alone.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "synthetic: seed for the videos.", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "planted, synthetic: seed for the videos (planted: but for those of the test split).", lower_bound=0
+)
 _CLIPS_PER_CLASS = flags.DEFINE_list(
     "clips_per_class",
     None,
-    f"synthetic: number of videos per class in {','.join(synthetic.DEFAULT_CLIPS_PER_CLASS)}. "
-    f"Default: {','.join(map(str, synthetic.DEFAULT_CLIPS_PER_CLASS.values()))}.",
+    f"planted, synthetic: number of videos per class in {','.join(synthetic.DEFAULT_CLIPS_PER_CLASS)}. Default: "
+    f"{','.join(map(str, synthetic.DEFAULT_CLIPS_PER_CLASS.values()))}; planted: 300,20,20, or 0,0,20 in suites that "
+    "models of rare are asked about.",
+)
+_SUITE = flags.DEFINE_enum(
+    "suite", None, suites.SUITES, f"planted: what the clips show. Default: {data_sets.DEFAULT_SUITE}."
 )
 
 
@@ -86,7 +104,7 @@ def main(argv: list[str]) -> int:
     del argv  # Checked to hold nothing but the program's name.
     config = building.PrepareConfig(
         dataset=_DATASET.value,
-        out=pathlib.Path(_OUT.value),
+        out=_out(),
         source=_path(_SOURCE.value),
         annotations=_path(_ANNOTATIONS.value),
         frames=_FRAMES.value,
@@ -103,8 +121,17 @@ def main(argv: list[str]) -> int:
         dry_run=_DRY_RUN.value,
         seed=_SEED.value,
         clips_per_class=_clips_per_class(_CLIPS_PER_CLASS.value),
+        suite=_SUITE.value,
     )
     return building.prepare(config)
+
+
+def _out() -> pathlib.Path:
+    if _OUT.value is None and _DATASET.value == "planted":
+        return suites.folder(_SUITE.value or data_sets.DEFAULT_SUITE)
+    if not _OUT.value:
+        raise errors.UserError(f"--out must be given with --dataset={_DATASET.value}. Received: none")
+    return pathlib.Path(_OUT.value)
 
 
 def _path(value: str | None) -> pathlib.Path | None:

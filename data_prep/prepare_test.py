@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from common.clips import clip_store
+from common.clips import clip_store, suites
 from data_prep import encoding
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -33,6 +33,15 @@ def test_from_another_folder_and_as_a_module(tmp_path):
         "train-00000-of-00001.h5: listed in dataset.json but not there",
         "one: 1 problems",
     ]
+
+
+def test_a_suite_has_a_folder_of_its_own(tmp_path):
+    arguments = ["--dataset=planted", "--suite=null", "--workers=1"]
+    done = _run([ROOT / "data_prep" / "prepare.py", *arguments], cwd=tmp_path)
+    assert done.returncode == 0 and "test: 20 clips" in done.stderr
+    store = clip_store.ClipStore(tmp_path / suites.folder("null"), "test")
+    assert store.info.dataset == suites.data_set("null") == f"planted-null-{suites.DIGESTS['null']}"
+    assert set(store.labels) == {8} and not store.column("salient").any()
 
 
 def test_failures_above_the_limit_end_in_1(tmp_path):
@@ -93,6 +102,8 @@ def test_classes_and_files_of_any_name_on_any_terminal(tmp_path, environment):
         (["--source="], "error: CLASS folders must hold video files. Received: . with none"),
         (["--dataset=ucf"], "ucf"),
         (["--frames=0"], "--frames"),
+        (["--out="], "error: --out must be given with --dataset=folder. Received: none"),
+        (["--suite=rare"], "error: suite must be given with dataset planted alone. Received: 'rare' with folder"),
         (["--jpeg_quality=101"], "--jpeg_quality"),
         (["--splits=train,val"], "error: splits must be some of train, validation, test. Received: train, val"),
         (["--clips_per_class=3,x"], "error: --clips_per_class must give three numbers, for train, validation, test"),

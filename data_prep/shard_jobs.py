@@ -19,7 +19,7 @@ import numpy as np
 
 from common import errors
 from common.clips import clip_store, shards
-from data_prep import plans, sampling, synthetic, videos
+from data_prep import ground_truth, plans, sampling, videos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Job:
       items: the clips, those of one video next to each other.
       settings: of the store.
       source: folder that the items' paths start from.
-      ground_truth: ground_truth.h5 of synthetic videos, or None.
+      ground_truth: ground_truth.h5 of videos that were drawn, or None.
     """
 
     file: pathlib.Path
@@ -125,7 +125,7 @@ def make_shard(job: Job, tick: Callable[[], None]) -> Result:
       decoded.ReadingStoppedError: where a video cannot be read for a reason that is not its own; no file is left.
       OSError: where the shard cannot be written.
     """
-    truth = synthetic.GroundTruth(job.ground_truth) if job.ground_truth else None
+    truth = ground_truth.GroundTruth(job.ground_truth) if job.ground_truth else None
     labels: collections.Counter[int] = collections.Counter()
     failures: list[tuple[str, str, str]] = []
     notes: list[tuple[str, str, str]] = []
@@ -224,9 +224,10 @@ def _remark(item: plans.Item, decoded: videos.Decoded) -> str:
 
 
 def _clip(
-    settings: Settings, item: plans.Item, decoded: videos.Decoded, truth: synthetic.GroundTruth | None
+    settings: Settings, item: plans.Item, decoded: videos.Decoded, truth: ground_truth.GroundTruth | None
 ) -> shards.Clip:
     indices = _indices(settings, item, decoded.num_frames)
+    sufficient = truth.sufficient(item.video_id) if truth else None
     return shards.Clip(
         frames=np.stack([decoded.frames[index] for index in indices.tolist()]),
         label=item.label,
@@ -237,4 +238,5 @@ def _clip(
         source_fps=decoded.fps,
         salient=truth.salient(item.video_id)[indices] if truth else None,
         object_mask=truth.object_mask(item.video_id)[indices] if truth else None,
+        sufficient=None if sufficient is None else sufficient[:, indices],
     )

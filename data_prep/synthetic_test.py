@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from common import errors
-from data_prep import synthetic, synthetic_scenes, synthetic_textures
+from data_prep import drawn_videos, ground_truth, synthetic, synthetic_scenes, synthetic_textures
 
 PAIRS = [
     ("Moving [something] from left to right", "Moving [something] from right to left"),
@@ -51,8 +51,8 @@ def test_second_class_of_a_pair_is_the_first_backwards(first: str, second: str) 
 @pytest.mark.parametrize("template", [PAIRS[0][0], PAIRS[4][0]])
 def test_file_of_reversed_frames_decodes_to_the_reversed_frames(tmp_path: pathlib.Path, template: str) -> None:
     frames, _ = synthetic_scenes.render(_scene(template, 1))
-    synthetic._encode(tmp_path / "forward.mp4", frames)
-    synthetic._encode(tmp_path / "backward.mp4", frames[::-1])
+    drawn_videos.encode(tmp_path / "forward.mp4", frames)
+    drawn_videos.encode(tmp_path / "backward.mp4", frames[::-1])
     np.testing.assert_array_equal(_decode(tmp_path / "backward.mp4"), _decode(tmp_path / "forward.mp4")[::-1])
 
 
@@ -166,7 +166,7 @@ def test_background_continues_at_the_opposite_edge() -> None:
 
 
 def test_every_file_is_there_and_decodes_to_its_ground_truth_length(made: pathlib.Path) -> None:
-    truth = synthetic.GroundTruth(made / "ground_truth.h5")
+    truth = ground_truth.GroundTruth(made / "ground_truth.h5")
     files = sorted((made / "videos").iterdir())
     assert [file.stem for file in files] == sorted(truth.video_ids()) and len(files) == 12 * 4
     lengths = set()
@@ -179,8 +179,8 @@ def test_every_file_is_there_and_decodes_to_its_ground_truth_length(made: pathli
 
 
 def test_decoded_frames_are_the_rendered_ones(made: pathlib.Path) -> None:
-    truth = synthetic.GroundTruth(made / "ground_truth.h5")
-    scene = synthetic._draw_video(3, "train", 5)[1]
+    truth = ground_truth.GroundTruth(made / "ground_truth.h5")
+    scene = synthetic._draw_scene(3, "train", 5)[1]
     frames, mask = synthetic_scenes.render(scene)
     decoded = _decode(made / "videos" / "train-00005.mp4")
     assert (
@@ -193,7 +193,7 @@ def test_decoded_frames_are_the_rendered_ones(made: pathlib.Path) -> None:
 
 
 def test_holding_has_neither_event_nor_salient_frames_in_the_file(made: pathlib.Path) -> None:
-    truth = synthetic.GroundTruth(made / "ground_truth.h5")
+    truth = ground_truth.GroundTruth(made / "ground_truth.h5")
     video_id = f"train-{synthetic.CLASSES.index('Holding something'):05d}"
     assert truth.event(video_id) == (-1, -1) and not truth.salient(video_id).any()
     assert truth.object_mask(video_id).any()
@@ -219,17 +219,17 @@ def test_same_bytes_from_any_number_of_workers_and_after_an_interruption(
     made: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "again"
-    encode, written = synthetic._encode, []
+    encode, written = drawn_videos.encode, []
 
     def interrupted(path: pathlib.Path, frames: np.ndarray) -> None:
         if len(written) == 9:
-            (path.parent / f".{path.name}.partial").write_bytes(b"half a file")
+            (path.parent / f"{path.name}.99.tmp").write_bytes(b"half a file")
             raise KeyboardInterrupt
         written.append(path)
         encode(path, frames)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "_encode", interrupted)
+        patch.setattr(drawn_videos, "encode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             synthetic.make_synthetic(out, 3, COUNTS, workers=1)
     assert len(list((out / "videos").glob("*.mp4"))) == 9 and not (out / "ground_truth.h5").exists()
@@ -264,12 +264,12 @@ def test_lost_video_is_made_again(made: pathlib.Path) -> None:
 
 
 def test_another_seed_makes_other_videos() -> None:
-    frames = [synthetic_scenes.render(synthetic._draw_video(seed, "train", 0)[1])[0] for seed in (0, 1)]
+    frames = [synthetic_scenes.render(synthetic._draw_scene(seed, "train", 0)[1])[0] for seed in (0, 1)]
     assert frames[0].shape != frames[1].shape or not np.array_equal(frames[0], frames[1])
 
 
 def test_ground_truth_reads_in_other_processes(made: pathlib.Path) -> None:
-    truth = synthetic.GroundTruth(made / "ground_truth.h5")
+    truth = ground_truth.GroundTruth(made / "ground_truth.h5")
     expected = truth.salient("train-00001")
     copy = pickle.loads(pickle.dumps(truth))
     np.testing.assert_array_equal(copy.salient("train-00001"), expected)
@@ -280,14 +280,14 @@ def test_ground_truth_reads_in_other_processes(made: pathlib.Path) -> None:
 
 def test_unknown_video_id_is_refused(made: pathlib.Path) -> None:
     with pytest.raises(errors.UserError, match="must hold the video id. Received: 'train-99999'"):
-        synthetic.GroundTruth(made / "ground_truth.h5").salient("train-99999")
+        ground_truth.GroundTruth(made / "ground_truth.h5").salient("train-99999")
 
 
 def test_missing_or_damaged_ground_truth_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "damaged.h5").write_bytes(b"half a file")
     for name in ("none.h5", "damaged.h5"):
         with pytest.raises(errors.UserError, match=f"The ground truth must be an HDF5 file .* Received: .*{name}"):
-            synthetic.GroundTruth(tmp_path / name).salient("train-00000")
+            ground_truth.GroundTruth(tmp_path / name).salient("train-00000")
 
 
 @pytest.mark.parametrize(

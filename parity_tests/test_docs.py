@@ -58,7 +58,9 @@ def test_columns_of_explanations_are_those_in_the_code():
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_columns_of_the_clip_store_are_those_in_a_shard(tmp_path, encoding):
-    tiny_store_for_tests.write_tiny_store(tmp_path, clips={"train": 2}, encoding=encoding, object_mask_shape=(4, 4))
+    tiny_store_for_tests.write_tiny_store(
+        tmp_path, clips={"train": 2}, encoding=encoding, object_mask_shape=(4, 4), sufficient_sets=2
+    )
     (shard,) = tmp_path.glob("train-*.h5")
     rows = table_rows("clip_store.md", "dataset")
     documented = {

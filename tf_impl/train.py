@@ -21,10 +21,11 @@ def main(_: list[str]) -> None:
         sys.stdout.write(architectures.describe(train_flags.train_config().model) + "\n")
         return
     settings = train_flags.settings()
-    if train_flags.wants_synthetic() and not (settings.clips / "dataset.json").exists():
+    own_data = train_flags.own_data()
+    if own_data and not (settings.clips / "dataset.json").exists():
         from data_prep import building  # Loaded only where videos must be made.
 
-        building.prepare(building.PrepareConfig("synthetic", settings.clips))
+        building.prepare(building.PrepareConfig(own_data, settings.clips))
     # Only now: --help, --describe and wrong flags need no framework.
     from tf_impl import training
 

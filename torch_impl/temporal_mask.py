@@ -42,6 +42,7 @@ class _Ops:
 
 
 _OPS = _Ops()
+OPS: perturbations.Ops = _OPS  # For what else is written once for arrays and tensors (`observer`).
 
 
 def perturb(

@@ -39,6 +39,7 @@ class Layout:
       encoding: "jpeg" or "raw".
       jpeg_quality: 1…100, of `jpeg`.
       object_mask_shape: (h, w) of the ground-truth masks where clips carry `salient` and `object_mask`, or None.
+      sufficient_sets: S, number of sets of frames where clips carry `sufficient` and `needed`, or 0.
     """
 
     frames: int
@@ -47,6 +48,7 @@ class Layout:
     encoding: str = "jpeg"
     jpeg_quality: int = 95
     object_mask_shape: tuple[int, int] | None = None
+    sufficient_sets: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.frames, self.height, self.width, *(self.object_mask_shape or ()))
@@ -82,6 +84,7 @@ class Clip:
       source_fps: frames per second of the source.
       salient: uint8 [T], 1 where the frame carries the evidence for the class; None if unknown.
       object_mask: uint8 [T, h, w], 1 where the moving object is; None if unknown.
+      sufficient: uint8 [S, T], each row a set of frames that suffices for the class, or zeros; None if unknown.
     """
 
     frames: np.ndarray
@@ -93,6 +96,15 @@ class Clip:
     source_fps: float
     salient: np.ndarray | None = None
     object_mask: np.ndarray | None = None
+    sufficient: np.ndarray | None = None
+
+    @property
+    def needed(self) -> np.ndarray | None:
+        """The frames that are in every set that suffices, uint8 [T]; None if unknown."""
+        if self.sufficient is None:
+            return None
+        sets = self.sufficient[self.sufficient.any(axis=1)]
+        return sets.min(axis=0, initial=1) if len(sets) else np.zeros_like(self.sufficient[0])
 
 
 def table(layout: Layout) -> dict[str, hdf5.Column]:
@@ -109,6 +121,9 @@ def table(layout: Layout) -> dict[str, hdf5.Column]:
     if layout.object_mask_shape:
         columns["salient"] = hdf5.Column(np.uint8, ("N", frames), low=0, high=1)
         columns["object_mask"] = hdf5.Column(np.uint8, ("N", frames, *layout.object_mask_shape), low=0, high=1)
+    if layout.sufficient_sets:
+        columns["sufficient"] = hdf5.Column(np.uint8, ("N", layout.sufficient_sets, frames), low=0, high=1)
+        columns["needed"] = hdf5.Column(np.uint8, ("N", frames), low=0, high=1)
     return columns
 
 

@@ -20,6 +20,7 @@ def write_tiny_store(
     encoding: str = "raw",
     seed: int = 0,
     object_mask_shape: tuple[int, int] | None = None,
+    sufficient_sets: int = 0,
 ) -> clip_store.DatasetInfo:
     """Writes a whole store; clip i of a split has class i modulo `num_classes`.
 
@@ -32,9 +33,12 @@ def write_tiny_store(
       encoding: "raw" or "jpeg".
       seed: of noise and places.
       object_mask_shape: (h, w) of ground truth, or None for none.
+      sufficient_sets: S of ground truth, or 0 for none.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    layout = shards.Layout(*shape, encoding=encoding, object_mask_shape=object_mask_shape)
+    layout = shards.Layout(
+        *shape, encoding=encoding, object_mask_shape=object_mask_shape, sufficient_sets=sufficient_sets
+    )
     records, counts = [], {}
     for number, (split, total) in enumerate(clips.items()):
         made = [_clip(f"{split}{i}", i % num_classes, layout, (seed, number, i)) for i in range(total)]
@@ -79,7 +83,7 @@ def _clip(video_id: str, label: int, layout: shards.Layout, seed: tuple[int, ...
     for time, frame in enumerate(frames):
         columns = (left + label * time + np.arange(layout.width // 4)) % layout.width
         frame[top : top + layout.height // 2, columns] = 255
-    truth = layout.object_mask_shape
+    truth, sets = layout.object_mask_shape, layout.sufficient_sets
     return shards.Clip(
         frames,
         label,
@@ -90,4 +94,5 @@ def _clip(video_id: str, label: int, layout: shards.Layout, seed: tuple[int, ...
         source_fps=25.0,
         salient=np.ones(layout.frames, np.uint8) if truth else None,
         object_mask=np.ones((layout.frames, *truth), np.uint8) if truth else None,
+        sufficient=np.ones((sets, layout.frames), np.uint8) if sets else None,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from common import errors
-from common.clips import augmentation
+from common.clips import augmentation, suites
 from common.clips.clip_store import DatasetInfo
 from common.models import configs
 from common.runs.training_loop import TrainSettings
@@ -20,7 +20,8 @@ DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to c
 _CLIPS = flags.DEFINE_string(
     "clips",
     None,
-    "Folder of the clip store. Unset: data/synthetic, made if it is not there, with the synthetic presets.",
+    "Folder of the clip store. Unset, with the presets of planted and synthetic events: their own in data/, made if it "
+    "is not there.",
 )
 _RUN = flags.DEFINE_string("run", None, "Run directory to write. Unset: runs/PRESET.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --run, if there is one.")
@@ -89,19 +90,24 @@ _MODEL_FLAGS = {
 }
 
 
-def wants_synthetic() -> bool:
-    """Returns whether the clips are the default synthetic set, which is made where it is missing."""
-    return not _CLIPS.value and PRESET.value.endswith("_synthetic")
+_OWN_CLIPS = {"planted": suites.folder("rare"), "synthetic": pathlib.Path("data/synthetic")}
+
+
+def own_data() -> str | None:
+    """Returns the preset's data set if it makes its own videos and no other clips are named: to be made if missing."""
+    name = PRESET.value.rpartition("_")[2]
+    return name if name in _OWN_CLIPS and not _CLIPS.value else None
 
 
 def _clips() -> pathlib.Path:
     if _CLIPS.value:
         return pathlib.Path(_CLIPS.value)
-    if not wants_synthetic():
+    own = own_data()
+    if own is None:
         raise errors.UserError(
             f"--preset={PRESET.value} needs --clips=DIR, made by data_prep/prepare.py. Received: none"
         )
-    return pathlib.Path("data/synthetic")
+    return _OWN_CLIPS[own]
 
 
 def settings() -> TrainSettings:

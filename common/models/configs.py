@@ -284,6 +284,23 @@ PRESETS: dict[str, TrainConfig] = {
         weight_decay=1e-4,
     ),
     # Small enough that two CPU cores learn each in a few minutes; what they reach is in docs/results.md.
+    "i3d_planted": TrainConfig(
+        I3DConfig(9, (24, 32, 32), dropout=0.0, width=0.25),
+        "adam",
+        epochs=6,
+        learning_rate=2e-3,
+        plateau_patience=1,
+        plateau_factor=0.3,
+    ),
+    "conv_lstm_planted": TrainConfig(
+        ConvLSTMConfig(9, (24, 32, 32), num_layers=2, filters=16, dropout=0.0),
+        "adam",
+        epochs=5,
+        learning_rate=2e-3,
+        batch_size=8,
+        plateau_patience=1,
+        plateau_factor=0.3,
+    ),
     "i3d_synthetic": TrainConfig(
         I3DConfig(12, (16, 32, 32), dropout=0.0, width=0.25),
         "adam",

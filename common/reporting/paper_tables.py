@@ -109,5 +109,5 @@ def table_2() -> Table:
         rows,
         name="table_2",
         title="Table 2: hyperparameters",
-        caption="The presets. The synthetic ones are not the paper's.",
+        caption="The presets. Those of planted and synthetic events are not the paper's.",
     )
