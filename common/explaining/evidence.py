@@ -88,7 +88,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
     weights, model = canonical_weights.load(run.weights)
     explanation_loop.check_weights(run, explained.header)
     store = ClipStore(settings.clips or explanations.clips_folder(path, explained), explained.header["split"])
-    chosen = _spread(len(explained), settings.limit)
+    chosen = spread(len(explained), settings.limit)
     some = explained.take(chosen)
     frames = store.read(store.places(some["video_id"]))
     mask_config = MaskConfig(**explained.header["mask"])
@@ -99,7 +99,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
         return make_explainer(model, arrays, mask_config, cam_config, precision, lambda clips: None)
 
     explainer = make(weights)
-    few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
+    few = spread(len(some), settings.mask_limit)[: settings.mask_limit]
     result = {
         "run": explained.header["run"],
         "model": model.model,
@@ -151,7 +151,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _spread(total: int, limit: int) -> np.ndarray:
+def spread(total: int, limit: int) -> np.ndarray:
     """Returns `limit` places evenly over 0…total - 1, or all."""
     return np.arange(total) if not limit or limit >= total else np.arange(limit) * total // limit
 
