@@ -1,10 +1,12 @@
 import pathlib
+import re
 import subprocess
 import sys
 
 import numpy as np
 
 from common.clips import tiny_store_for_tests
+from common.explaining import attribution_file
 
 
 def run(*arguments):
@@ -29,3 +31,15 @@ def test_what_is_missing_is_one_line_and_code_2():
     assert err == (
         "error: --attributions must name at least one file, and --suite a clip store. Received: none and clips\n"
     )
+
+
+def test_the_page_s_example_writes_what_is_scored(tmp_path, monkeypatch):
+    page = pathlib.Path(__file__).resolve().parents[1] / "docs" / "when.md"
+    (block,) = re.findall(
+        r"^```python\n(.*?np.savez.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"test": 2}, object_mask_shape=(1, 1))
+    monkeypatch.chdir(tmp_path)
+    exec(block, {"suite": tmp_path / "clips", "your_tool": lambda clips, labels: clips.mean(axis=(2, 3, 4))})
+    found = attribution_file.read(tmp_path / "answer.npz")
+    assert found.video_ids == ("test0", "test1") and found.values.shape == (2, 8)
