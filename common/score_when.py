@@ -16,9 +16,9 @@ flags.adopt_module_key_flags(score_when_flags)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
-    """Scores what the flags say and prints the table."""
-    table = when_scores.score_files(score_when_flags.settings())
-    sys.stdout.write(f"{tables.write_text(table)}\n\n{table.caption}\n")
+    """Scores what the flags say and prints the tables."""
+    found = when_scores.score_files(score_when_flags.settings())
+    sys.stdout.write("\n\n".join(f"{tables.write_text(table)}\n\n{table.caption}" for table in found) + "\n")
 
 
 def run() -> None:

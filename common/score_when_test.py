@@ -21,8 +21,8 @@ def test_the_command(tmp_path):
     code, out, err = run(f"--attributions={tmp_path}/mine.npz", f"--suite={tmp_path}/clips", f"--out={tmp_path}/scores")
     assert (code, err) == (0, "")
     assert out.splitlines()[1].startswith("mine                  1")
-    assert "(x - random) / (1 - random)" in out
-    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["when.csv", "when.json"]
+    assert "(x - random) / (1 - random)" in out and "found exactly" in out
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["selected.csv", "when.csv", "when.json"]
 
 
 def test_what_is_missing_is_one_line_and_code_2():

@@ -11,7 +11,7 @@ from common.explaining.when_scores import ScoreSettings
 _ATTRIBUTIONS = flags.DEFINE_list("attributions", [], "Files of attributions (.npz), separated by commas.")
 _SUITE = flags.DEFINE_string("suite", None, "Folder of the clip store whose truth counts.")
 _SPLIT = flags.DEFINE_enum("split", "test", list(SPLITS), "Split of the suite.")
-_OUT = flags.DEFINE_string("out", None, "Folder for when.json and when.csv. Unset: print only.")
+_OUT = flags.DEFINE_string("out", None, "Folder for when.json, when.csv and selected.csv. Unset: print only.")
 
 
 def settings() -> ScoreSettings:

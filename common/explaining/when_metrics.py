@@ -17,6 +17,9 @@ Each metric stands beside what chance would reach on that clip, exactly:
   interval as long as the selection, at a random place.
 
 Corrected for chance, a value x becomes (x - random) / (1 - random): 1 is perfect, 0 is chance.
+
+What an answer selects is also measured as it is: `selected`, the number of frames; `inside`, the share of them in the
+event; `exact`, whether they are just the event or a set that suffices.
 """
 
 import dataclasses
@@ -29,6 +32,7 @@ from jaxtyping import Bool, Float, Float64
 from common.clips.clip_store import ClipStore
 
 METRICS = ("pointing", "precision", "auprc", "temporal_iou")
+OF_SELECTION = ("selected", "inside", "exact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,7 @@ def selection(values: Float[np.ndarray, "N T"]) -> Bool[np.ndarray, "N T"]:
 def measure(
     values: Float[np.ndarray, "N T"], selected: Bool[np.ndarray, "N T"], truth: Truth
 ) -> dict[str, Float64[np.ndarray, " N"]]:
-    """Returns every metric of each clip, and beside it, as "…_random", that of chance.
+    """Returns every metric of each clip, beside it, as "…_random", that of chance, and what is selected.
 
     Args:
       values: the answer, finite.
@@ -76,22 +80,26 @@ def measure(
       truth: of the same clips.
 
     Returns:
-      Name of `METRICS`, with and without "_random" -> [N], NaN where nothing happens.
+      Name of `METRICS`, with and without "_random", and of `OF_SELECTION` -> [N]. Where nothing happens all but
+      `selected` are NaN, and where nothing is selected `inside` is.
     """
     found = [_measure_clip(*clip) for clip in zip(values, selected, truth.event, truth.sufficient, strict=True)]
-    names = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_random")]
+    names = [*(f"{name}{suffix}" for name in METRICS for suffix in ("", "_random")), *OF_SELECTION]
     return {name: np.array([clip.get(name, np.nan) for clip in found], np.float64) for name in names}
 
 
 def _measure_clip(
     values: np.ndarray, selected: np.ndarray, event: np.ndarray, sufficient: np.ndarray
 ) -> dict[str, float]:
+    length = int(selected.sum())
     if not event.any():
-        return {}
+        return {"selected": length}
     sets = [event, *(one for one in sufficient if one.any())]
     shortest = min(int(one.sum()) for one in sets)
-    length = int(selected.sum())
     return {
+        "selected": length,
+        "inside": float(event[selected].mean()) if length else float("nan"),
+        "exact": float(any((selected == one).all() for one in sets)),
         "pointing": float(event[values == values.max()].mean()),
         "pointing_random": float(event.mean()),
         "precision": precision_at(values, event, shortest),

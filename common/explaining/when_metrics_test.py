@@ -73,12 +73,23 @@ def test_where_either_of_two_occurrences_suffices_either_answer_is_right():
 
 def test_a_set_without_frames_is_none():
     padded = measure([0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0])
-    assert padded == measure([0, 1, 0], [0, 1, 0])
+    assert padded == measure([0, 1, 0], [0, 1, 0]) and padded["exact"] == 1
 
 
 def test_where_nothing_happens_nothing_is_measured():
     found = measure([0, 1, 2], [0, 0, 0])
-    assert len(found) == 8 and np.isnan(list(found.values())).all()
+    assert found.pop("selected") == 1
+    assert len(found) == 10 and np.isnan(list(found.values())).all()
+
+
+def test_what_is_selected():
+    event, first = [0, 1, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0]
+    found = measure([0, 0, 3, 3, 3, 3], event)
+    assert (found["selected"], found["inside"], found["exact"]) == (4, 3 / 4, 0)
+    assert measure(event, event)["exact"] == measure(first, event, first)["exact"] == 1
+    assert measure(first, event)["exact"] == 0 and measure(first, event)["inside"] == 1
+    nothing = measure([0] * 6, event)
+    assert nothing["selected"] == nothing["exact"] == 0 and np.isnan(nothing["inside"])
 
 
 def test_chance_is_the_mean_over_all_orders():

@@ -32,6 +32,13 @@ CAPTION = (
 )
 
 
+SELECTION_CAPTION = (
+    "Means over clips of the frames that an answer selects, as they are: how many, the share of them in the event, "
+    "temporal IoU, what one interval as long reaches at a random place, and the share of clips whose event is found "
+    "exactly."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class ScoreSettings:
     """What to score.
@@ -40,7 +47,7 @@ class ScoreSettings:
       attributions: files, each named by its stem in the table.
       suite: folder of a clip store with ground truth.
       split: of it.
-      out: folder for when.json and when.csv, or None to write none.
+      out: folder for when.json, when.csv and selected.csv, or None to write none.
     """
 
     attributions: tuple[pathlib.Path, ...]
@@ -49,11 +56,12 @@ class ScoreSettings:
     out: pathlib.Path | None = None
 
 
-# Name of a metric, with and without "_random" -> [N], and "forwards"; NaN where it is not defined.
+# What `when_metrics.measure` returns, the areas with and without "_random", and "forwards" -> [N]; NaN where it is not
+# defined.
 Scores = Mapping[str, np.ndarray]
 
 
-def score_files(settings: ScoreSettings) -> Table:
+def score_files(settings: ScoreSettings) -> list[Table]:
     """Scores attribution files, and beside them two answers that no model gave; writes what was asked for.
 
     "centred" knows where the middle of a clip is, "frame difference" how much each frame differs from the one before;
@@ -71,11 +79,12 @@ def score_files(settings: ScoreSettings) -> Table:
     video_ids = tuple(video_id for video_id in store.video_ids if video_id in named)
     scored = [(name, score(answer, store)) for name, answer in zip(names, answers, strict=True)]
     scored += [(name, score(answer, store)) for name, answer in _baselines(store, video_ids).items()]
-    found = table(scored)
+    found = [table(scored), selection_table(scored)]
     if settings.out:
         settings.out.mkdir(parents=True, exist_ok=True)
         files.write_json(settings.out / "when.json", record(scored, store))
-        files.write_text(settings.out / "when.csv", tables.write_csv(found))
+        for one in found:
+            files.write_text(settings.out / f"{one.name}.csv", tables.write_csv(one))
     return found
 
 
@@ -107,8 +116,12 @@ def score(answer: Attributions, store: ClipStore) -> Scores:
         for area in attribution_file.AREAS
         for suffix in ("", "_random")
     }
-    # The smaller the area of deletion, the better: turned over, 1 is perfect as everywhere else.
-    turned = {name: 1 - areas[name] if name.startswith("deletion") else areas[name] for name in areas}
+    # The smaller the area of deletion, the better: turned over, 1 is perfect as everywhere else. Where nothing happens
+    # there is nothing to delete.
+    turned = {
+        name: np.where(truth.event.any(axis=1), 1 - areas[name] if name.startswith("deletion") else areas[name], np.nan)
+        for name in areas
+    }
     forwards = nothing if answer.forwards is None else answer.forwards
     return {**when_metrics.measure(answer.values, selected, truth), **turned, "forwards": forwards}
 
@@ -125,6 +138,26 @@ def corrected(scores: Scores, name: str) -> Estimate | None:
 def _above_chance(means: np.ndarray) -> np.ndarray:
     rest = 1 - means[..., 1]
     return np.divide(means[..., 0] - means[..., 1], rest, out=np.full(rest.shape, np.nan), where=rest > 0)
+
+
+SELECTION_TITLES = {
+    "selected": "frames",
+    "inside": "inside the event",
+    "temporal_iou": "temporal IoU",
+    "temporal_iou_random": "IoU at random",
+    "exact": "exact",
+}
+
+
+def selection_cells(scores: Scores) -> list[Cell]:
+    """Returns clips, and the means of what is selected as it is: what follows a row's name."""
+    return [len(scores["selected"]), *(bootstrap.mean(scores[name]) for name in SELECTION_TITLES)]
+
+
+def selection_columns(first: str) -> list[Column]:
+    """Returns the columns of a table of what is selected, whose rows are named by `first`."""
+    frames, *shares = SELECTION_TITLES.values()
+    return [Column(first), Column("clips", "d"), Column(frames, ".1f"), *(Column(title, ".2f") for title in shares)]
 
 
 def cells(scores: Scores) -> list[Cell]:
@@ -148,6 +181,14 @@ def table(scored: Sequence[tuple[str, Scores]]) -> Table:
     """Returns the scores of named answers, a row each."""
     rows = [(name, *cells(scores)) for name, scores in scored]
     return Table(columns("answer"), rows, name="when", title="Which frames?", caption=CAPTION)
+
+
+def selection_table(scored: Sequence[tuple[str, Scores]]) -> Table:
+    """Returns what named answers select, a row each."""
+    rows = [(name, *selection_cells(scores)) for name, scores in scored]
+    return Table(
+        selection_columns("answer"), rows, name="selected", title="What is selected", caption=SELECTION_CAPTION
+    )
 
 
 def record(scored: Sequence[tuple[str, Scores]], store: ClipStore) -> dict[str, Any]:
@@ -174,7 +215,8 @@ def _record(scores: Scores) -> dict[str, Any]:
             "high": None if found is None else _or_none(found.high),
             "clips": 0 if found is None else found.clips,
         }
-    return {"clips": len(forwards), "forwards": _mean(forwards), "metrics": metrics}
+    selection = {name: _mean(scores[name]) for name in SELECTION_TITLES}
+    return {"clips": len(forwards), "forwards": _mean(forwards), "metrics": metrics, "selection": selection}
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -54,7 +54,7 @@ def right(video_ids):
 
 def score(suite, tmp_path, answer, **settings):
     attribution_file.write(tmp_path / "mine.npz", answer)
-    return when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite, **settings))
+    return when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite, **settings))[0]
 
 
 def test_a_right_answer_is_one_and_a_constant_one_is_nothing(suite, tmp_path):
@@ -81,6 +81,28 @@ def test_areas_are_corrected_for_chance_too(suite, tmp_path):
     assert mine[6].value == pytest.approx(0.4 / 0.5) and mine[7].value == pytest.approx(0.3 / 0.6)
 
 
+def test_what_is_selected(suite, tmp_path):
+    video_ids = ("a", "b", "still")
+    attribution_file.write(tmp_path / "mine.npz", Attributions(video_ids, right(video_ids)))
+    mine, *_ = when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite))[1].rows
+    assert mine[:2] == ("mine", 3)
+    assert [(estimate.value, estimate.clips) for estimate in mine[2:]] == [
+        (4 / 3, 3),  # Two frames, two frames, none.
+        (1, 2),
+        (1, 2),
+        # Two frames at seven places: b is met halfway from both sides, a from one.
+        (pytest.approx(((1 + 1 / 3) / 7 + (1 / 3 + 1 + 1 / 3) / 7) / 2), 2),
+        (1, 2),
+    ]
+
+
+def test_where_nothing_happens_nothing_can_be_deleted(suite, tmp_path):
+    areas = {"deletion": [0.1, 1], "deletion_random": [0.5, 1], "insertion": [0.7, 1], "insertion_random": [0.4, 1]}
+    areas = {name: np.array(values, float) for name, values in areas.items()}
+    mine = score(suite, tmp_path, Attributions(("a", "still"), right(("a", "still")), areas=areas)).rows[0]
+    assert (mine[6].value, mine[6].clips) == (pytest.approx(0.4 / 0.5), 1)
+
+
 def test_what_is_written(suite, tmp_path):
     out = tmp_path / "new" / "folder"
     score(suite, tmp_path, Attributions(("a", "b"), right(("a", "b"))), out=out)
@@ -92,6 +114,7 @@ def test_what_is_written(suite, tmp_path):
         **{"mean": 1.0, "random": 0.25, "corrected": 1.0, "low": 1.0, "high": 1.0, "clips": 2}
     }
     assert mine["metrics"]["deletion"]["corrected"] is None
+    assert mine["selection"]["selected"] == 2 and mine["selection"]["exact"] == 1
     header, first, *_ = (out / "when.csv").read_text().splitlines()
     assert header.startswith("answer,clips,pointing,pointing: low") and first.startswith("mine,2,1.0,1.0,1.0,2,")
 

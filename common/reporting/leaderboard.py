@@ -1,6 +1,6 @@
 """The leaderboard: what `common/explaining/when_benchmark.py` gathered, as a page of the docs and tables in CSV.
 
-A table a suite, a row a method and model; each metric as `when_scores` corrects it for chance.
+Two tables a suite, a row a method and model: each metric as `when_scores` corrects it for chance, and what is selected.
 """
 
 import pathlib
@@ -16,12 +16,16 @@ _HEAD = """# Which frames? A leaderboard
 
 *`make when` writes this page from its results. What methods and metrics are is in [When](when.md).*
 
-Clips that a model gets wrong are left out. {caption} Forwards are those of one clip; a gradient counts as two.
+Clips that a model gets wrong are left out. Forwards are those of one clip; a gradient counts as two.
+
+First table of each suite: {caption}
+
+Second table: {selection_caption}
 """
 
 
 def write(results: pathlib.Path, page: pathlib.Path) -> None:
-    """Writes the page, and beside the results SUITE.csv for each suite.
+    """Writes the page, and beside the results SUITE.csv and SUITE_selected.csv for each suite.
 
     Args:
       results: folder that `when_benchmark.gather` wrote to.
@@ -33,32 +37,41 @@ def write(results: pathlib.Path, page: pathlib.Path) -> None:
     suites = sorted({path.parent.parent for path in results.glob("*/*/plan.json")})
     if not suites:
         raise errors.UserError(f"Results must be there before their page. Received: {results} without any")
-    parts = [_HEAD.format(caption=when_scores.CAPTION)]
+    parts = [_HEAD.format(caption=when_scores.CAPTION, selection_caption=when_scores.SELECTION_CAPTION)]
     for suite in suites:
-        table = suite_table(suite)
-        files.write_text(results / f"{suite.name}.csv", tables.write_csv(table))
-        parts.append(f"## {suite.name}\n\n{tables.write_markdown(table)}")
+        parts.append(f"## {suite.name}\n")
+        for table in suite_tables(suite):
+            files.write_text(results / f"{table.name}.csv", tables.write_csv(table))
+            parts.append(tables.write_markdown(table))
     files.write_text(page, "\n".join(parts))
 
 
-def suite_table(suite: pathlib.Path) -> Table:
-    """Returns the table of a suite's results, by method, then by model.
+def suite_tables(suite: pathlib.Path) -> list[Table]:
+    """Returns the tables of a suite's results, by method, then by model.
 
     Args:
       suite: folder of a suite in that of the results.
     """
     folders = sorted(path.parent for path in suite.glob("*/plan.json"))
     plans = [when_benchmark.read_plan(folder) for folder in folders]
-    labels = paper_tables.labels(plans)
-    rows = []
+    rows, selections = [], []
     for name in when_benchmark.ENTRIES:
-        for folder, plan, label in zip(folders, plans, labels, strict=True):
+        for folder, plan, label in zip(folders, plans, paper_tables.labels(plans), strict=True):
             path = folder / f"{name}.npz"
             if path.exists():
                 scores = when_scores.score(attribution_file.read(path), _store(plan))
-                rows.append((name.replace("_", " "), label, *when_scores.cells(scores)))
-    first, *others = when_scores.columns("answer")
-    return Table((first, Column("model"), *others), rows)
+                row = (name.replace("_", " "), label)
+                rows.append((*row, *when_scores.cells(scores)))
+                selections.append((*row, *when_scores.selection_cells(scores)))
+    return [
+        Table(_with_model(when_scores.columns("answer")), rows, name=suite.name),
+        Table(_with_model(when_scores.selection_columns("answer")), selections, name=f"{suite.name}_selected"),
+    ]
+
+
+def _with_model(columns: list[Column]) -> list[Column]:
+    first, *others = columns
+    return [first, Column("model"), *others]
 
 
 def _store(plan: dict[str, Any]) -> ClipStore:

@@ -40,16 +40,17 @@ def test_a_table_a_suite_by_method_and_model(results, tmp_path):
         "## rare",
     ]
     rows = [line.split(" | ")[:3] for line in page.splitlines() if line.startswith("| ") and "---" not in line]
-    assert rows == [
-        ["| answer", "model", "clips"],
-        ["| rise", "C-LSTM (PyTorch)", "1"],
+    of_edges = [["| answer", "model", "clips"], ["| rise", "C-LSTM (PyTorch)", "1"]]
+    of_rare = [
         ["| answer", "model", "clips"],
         ["| mask", "I3D (TensorFlow)", "2"],
         ["| mask", "I3D (PyTorch)", "2"],
         ["| occlusion", "I3D (PyTorch)", "2"],
     ]
+    assert rows == [*of_edges, *of_edges, *of_rare, *of_rare]
+    assert "| occlusion | I3D (PyTorch) | 2 | 2.0 [2.0, 2.0] | 1.00 [1.00, 1.00] |" in page  # Frames 2 and 3 of four.
     assert (results / "rare.csv").read_text().startswith("answer,model,clips,pointing,")
-    assert len((results / "edges.csv").read_text().splitlines()) == 2
+    assert len((results / "edges_selected.csv").read_text().splitlines()) == 2
 
 
 def test_no_results_no_page(tmp_path):
