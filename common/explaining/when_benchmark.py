@@ -11,7 +11,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from absl import logging
@@ -146,12 +146,26 @@ def _plan(
     }
 
 
+class _Plan(TypedDict):
+    schema_version: int
+    run: files.Text
+    weights_sha256: files.Text
+    model: files.Text
+    framework: files.Text
+    suite: str
+    dataset: files.Text
+    clips_digest: files.Text
+    split: files.Text
+    limit: files.Count
+    methods: MethodConfig
+    gradcam: GradCamConfig
+
+
 def read_plan(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what decided the numbers of a folder."""
-    path = folder / "plan.json"
-    plan = files.read_json(path, "A benchmark's plan", SCHEMA_VERSION)
-    fields: dict[str, files.Kind] = dict.fromkeys(("run", "model", "framework", "suite", "split"), "a text")
-    files.check_fields(plan, fields, "A benchmark's plan", path)
+    """Returns what decided the numbers of a folder: the fields of its `plan.json`."""
+    path, what = folder / "plan.json", "A benchmark's plan"
+    plan = files.read_json(path, what, SCHEMA_VERSION)
+    files.convert(plan, _Plan, what, path)
     return plan
 
 

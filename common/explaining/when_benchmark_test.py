@@ -125,6 +125,10 @@ def test_results_of_other_settings_are_refused(settings, tmp_path):
     changed = BenchmarkSettings(settings.run, settings.suite, settings.out, limit=3, methods=settings.methods)
     with pytest.raises(errors.UserError, match="the same settings.* differs in limit"):
         gather(changed)
+    del plan["limit"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(errors.UserError, match="A benchmark's plan .*limit"):
+        when_benchmark.read_plan(folder)
 
 
 def test_a_suite_of_other_classes_does_not_fit(settings, tmp_path):

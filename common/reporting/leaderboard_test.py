@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -5,14 +7,29 @@ from common import errors, files
 from common.clips import tiny_store_for_tests
 from common.explaining import attribution_file
 from common.explaining.attribution_file import Attributions
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.methods import MethodConfig
 from common.reporting import leaderboard
 
 
 def write_results(folder, store, model, framework, **answers):
     """Writes the results of a run whose methods answer as given, for clips test0, test1…"""
     folder.mkdir(parents=True)
-    plan = {"schema_version": 1, "run": f"{model}_planted", "model": model, "framework": framework}
-    files.write_json(folder / "plan.json", {**plan, "suite": str(store), "split": "test"})
+    plan = {
+        "schema_version": 1,
+        "run": f"{model}_planted",
+        "weights_sha256": "0",
+        "model": model,
+        "framework": framework,
+        "suite": str(store),
+        "dataset": "tiny",
+        "clips_digest": "0",
+        "split": "test",
+        "limit": 0,
+        "methods": dataclasses.asdict(MethodConfig()),
+        "gradcam": dataclasses.asdict(GradCamConfig()),
+    }
+    files.write_json(folder / "plan.json", plan)
     for name, values in answers.items():
         ids = tuple(f"test{number}" for number in range(len(values)))
         attribution_file.write(folder / f"{name}.npz", Attributions(ids, np.array(values, float)))

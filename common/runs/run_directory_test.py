@@ -48,14 +48,52 @@ def test_clips_prepared_in_another_way_are_refused(run, info, change, message):
         run_directory.check_data(run.read_config(), dataclasses.replace(info, **change))
 
 
+def line(epoch):
+    scores = (
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_top_1",
+        "learning_rate",
+        "clips_per_second",
+    )
+    return {"epoch": epoch, "step": 3 * epoch, **dict.fromkeys(scores, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Line 2 of a run's log.jsonl must be a readable JSON file. Received: .*log.jsonl: "),
+        ("[]", "Line 2 of a run's log.jsonl must be a JSON object. Received: a list"),
+        (json.dumps({**line(2), "epoch": "2"}), r"Line 2 .* Expected `int`, got `str` at `\$.epoch` in .*log.jsonl"),
+        (json.dumps({**line(2), "train_loss": float("nan")}), "Line 2 .*: NaN is no JSON"),
+    ],
+)
+def test_a_log_line_that_is_none_is_refused(run, text, message):
+    run.append_log(line(1))
+    with run.log.open("a") as file:
+        file.write(text + "\n")
+    with pytest.raises(errors.UserError, match=message):
+        run.read_log()
+
+
+def test_log_lines_that_are_not_there_are_missed(run, caplog):
+    for epoch in (1, 3, 4):
+        run.append_log(line(epoch))
+    with caplog.at_level("WARNING"):
+        run.trim_log(4)
+    assert "log.jsonl lacks the lines of 1 of 4 epochs." in caplog.text
+    assert [line["epoch"] for line in run.read_log()] == [1, 3, 4]
+
+
 def test_a_log_line_that_a_kill_cut_short_is_dropped_and_the_log_is_trimmed(run):
     for epoch in (1, 2, 3):
-        run.append_log({"epoch": epoch})
+        run.append_log(line(epoch))
     with run.log.open("a") as file:
         file.write('{"epoch": 4, "lo')
     assert [line["epoch"] for line in run.read_log()] == [1, 2, 3]
     run.trim_log(2)
-    run.append_log({"epoch": 3})
+    run.append_log(line(3))
     assert [line["epoch"] for line in run.read_log()] == [1, 2, 3]
 
 
@@ -70,9 +108,9 @@ def test_no_run_another_version_and_missing_fields_are_refused(run, tmp_path):
     with pytest.raises(errors.UserError, match="config.json must have schema version 1. Received: 9 in .*config.json"):
         run.read_config()
     path.write_text(json.dumps({**values, "train": {}}))
-    with pytest.raises(errors.UserError, match="A model config must name one of"):
+    with pytest.raises(errors.UserError, match="A training config must have a model config as `model`. Received: None"):
         run.read_config()
     del values["framework"]
     path.write_text(json.dumps(values))
-    with pytest.raises(errors.UserError, match="config.json must have the fields of RunConfig"):
+    with pytest.raises(errors.UserError, match="Object missing required field `framework` in .*config.json"):
         run.read_config()
