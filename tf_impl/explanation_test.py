@@ -170,11 +170,15 @@ def test_the_command_prints_a_table_and_writes_the_file(runs, tmp_path):
         f"--run={runs / name}",
         "--iterations=3",
         "--device=cpu",
+        "--methods=occlusion,integrated_gradients,gradcam",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = explanations.read(runs / name / "explanations.h5")
     assert_explanations_of_five_clips(found, name)
+    for method in ("occlusion", "integrated_gradients", "gradcam"):
+        answers = found[f"attribution_{method}"]
+        assert answers.shape == (5, 8) and np.isfinite(answers).all() and np.ptp(answers, axis=1).all(), method
     assert (found.header["run"], found.header["framework"], found.header["split"]) == (name, "tf", "validation")
     assert found.header["mask"]["iterations"] == 3 and "tensorflow" in found.header["versions"]
     lines = [line.split() for line in done.stdout.splitlines()]

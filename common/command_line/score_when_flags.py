@@ -8,7 +8,9 @@ from common import errors
 from common.clips.clip_store import SPLITS
 from common.explaining.when_scores import ScoreSettings
 
-_ATTRIBUTIONS = flags.DEFINE_list("attributions", [], "Files of attributions (.npz), separated by commas.")
+_ATTRIBUTIONS = flags.DEFINE_list(
+    "attributions", [], "Files of attributions (.npz) or explanations (.h5), separated by commas."
+)
 _SUITE = flags.DEFINE_string("suite", None, "Folder of the clip store whose truth counts.")
 _SPLIT = flags.DEFINE_enum("split", "test", list(SPLITS), "Split of the suite.")
 _OUT = flags.DEFINE_string("out", None, "Folder for when.json, when.csv and selected.csv. Unset: print only.")

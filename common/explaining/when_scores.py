@@ -13,7 +13,7 @@ import numpy as np
 
 from common import bootstrap, errors, files, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import attribution_file, methods_baselines, when_metrics
+from common.explaining import attribution_file, explanations, masks, methods_baselines, when_metrics
 from common.explaining.attribution_file import Attributions
 from common.tables import Cell, Column, Estimate, Table
 
@@ -44,7 +44,8 @@ class ScoreSettings:
     """What to score.
 
     Attributes:
-      attributions: files, each named by its stem in the table.
+      attributions: files, each named by its stem in the table; of an explanations file (.h5) the mask, the best
+        interval and every method are scored, for the clips that the model got right.
       suite: folder of a clip store with ground truth.
       split: of it.
       out: folder for when.json, when.csv and selected.csv, or None to write none.
@@ -74,11 +75,12 @@ def score_files(settings: ScoreSettings) -> list[Table]:
     if len(set(names)) < len(names):
         raise errors.UserError(f"Files must have different names. Received: {', '.join(names)}")
     store = ClipStore(settings.suite, settings.split)
-    answers = [attribution_file.read(path) for path in settings.attributions]
-    named = {video_id for answer in answers for video_id in answer.video_ids}
-    video_ids = tuple(video_id for video_id in store.video_ids if video_id in named)
-    scored = [(name, score(answer, store)) for name, answer in zip(names, answers, strict=True)]
-    scored += [(name, score(answer, store)) for name, answer in _baselines(store, video_ids).items()]
+    answers: dict[str, Attributions] = {}
+    for path in settings.attributions:
+        answers |= _explained(path) if path.suffix == ".h5" else {path.stem: attribution_file.read(path)}
+    named = {video_id for answer in answers.values() for video_id in answer.video_ids}
+    answers |= _baselines(store, tuple(video_id for video_id in store.video_ids if video_id in named))
+    scored = [(name, score(answer, store)) for name, answer in answers.items()]
     found = [table(scored), selection_table(scored)]
     if settings.out:
         settings.out.mkdir(parents=True, exist_ok=True)
@@ -86,6 +88,23 @@ def score_files(settings: ScoreSettings) -> list[Table]:
         for one in found:
             files.write_text(settings.out / f"{one.name}.csv", tables.write_csv(one))
     return found
+
+
+def _explained(path: pathlib.Path) -> dict[str, Attributions]:
+    """Returns the answers in an explanations file: its mask, the best interval, and those of methods."""
+    whole = explanations.read(path)
+    right = whole.take(np.flatnonzero(whole["label"] == whole["prediction"]))
+    if not len(right):
+        raise errors.UserError(f"A model must get at least one clip right. Received: none of {len(whole)} in {path}")
+    video_ids, time = tuple(right["video_id"]), right["mask"].shape[1]
+    intervals = np.stack([masks.interval_mask(start, stop, time) for start, stop in right["oracle_interval"]])
+    found = {
+        "mask": Attributions(video_ids, right["mask"].astype(np.float64), right["mask_snapped"] != 0),
+        "best interval": Attributions(video_ids, intervals, intervals != 0),
+    }
+    for name in explanations.methods_of(right.header):
+        found[name] = Attributions(video_ids, right[explanations.attribution(name)].astype(np.float64))
+    return {f"{path.stem}: {name}": answer for name, answer in found.items()}
 
 
 def _baselines(store: ClipStore, video_ids: tuple[str, ...]) -> dict[str, Attributions]:

@@ -5,7 +5,7 @@ import pytest
 
 from common import errors
 from common.clips import clip_store, shards, tiny_store_for_tests
-from common.explaining import attribution_file, when_scores
+from common.explaining import attribution_file, explanations, explanations_test, when_scores
 from common.explaining.attribution_file import Attributions
 from common.explaining.when_scores import ScoreSettings
 
@@ -117,6 +117,34 @@ def test_what_is_written(suite, tmp_path):
     assert mine["selection"]["selected"] == 2 and mine["selection"]["exact"] == 1
     header, first, *_ = (out / "when.csv").read_text().splitlines()
     assert header.startswith("answer,clips,pointing,pointing: low") and first.startswith("mine,2,1.0,1.0,1.0,2,")
+
+
+def test_an_explanations_file_holds_several_answers(suite, tmp_path):
+    sizes = {"N": 3, "K": 1, "T": 8, "I": 1, 2: 2, "t": 1, "h": 1, "w": 1}
+    columns = {
+        name: np.zeros([sizes[size] for size in column.shape], column.dtype)
+        for name, column in explanations.COLUMNS.items()
+    }
+    header = explanations_test.HEADER | {
+        "class_names": ["flash"],
+        "clip_shape": [8, 4, 4],
+        "methods": {"names": ["rise"], "evaluations": 2, "steps": 1, "seed": 0},
+    }
+    columns |= {
+        "video_id": np.array(["a", "b", "c"], object),
+        "label": np.array([0, 0, -1], np.int32),  # The last is not known to be right.
+        "mask": right(("a", "b", "c")).astype(np.float32),
+        "oracle_interval": np.array([[0, 4], [4, 6], [0, 1]], np.int32),
+        "attribution_rise": np.ones((3, 8), np.float32),
+    }
+    explanations.write(tmp_path / "x.h5", explanations.Explanations(header, columns))
+    rows = when_scores.score_files(ScoreSettings((tmp_path / "x.h5",), suite))[1].rows
+    assert [row[:2] for row in rows] == [
+        *[("x: mask", 2), ("x: best interval", 2), ("x: rise", 2)],
+        *[("centred", 2), ("frame difference", 2)],
+    ]
+    assert [row[2].value for row in rows[:3]] == [0, 3, 0]  # The snapped masks are empty.
+    assert rows[1][3].value == (1 / 2 + 1) / 2
 
 
 def test_clips_that_are_not_the_suites_are_refused(suite, tmp_path):
