@@ -63,7 +63,8 @@ def main(_: list[str]) -> None:
                 f"Received: {len(runs)} runs and {len(suites)} suites"
             )
         for run, suite in pairs:
-            when_benchmark.gather(_settings(run, suite, out), _make_explainer())
+            settings = _settings(suite, out)
+            when_benchmark.gather(settings, when_benchmark.open_run(run, settings, _make_explainer()))
     if _PAGE.value:
         leaderboard.write(out, pathlib.Path(_PAGE.value))
         logging.info("%s is written.", _PAGE.value)
@@ -73,10 +74,9 @@ def _folders(root: str, pattern: str) -> list[pathlib.Path]:
     return sorted(path.parent for path in pathlib.Path(root).glob(pattern))
 
 
-def _settings(run: pathlib.Path, suite: pathlib.Path, out: pathlib.Path) -> BenchmarkSettings:
+def _settings(suite: pathlib.Path, out: pathlib.Path) -> BenchmarkSettings:
     mask = MaskConfig(kind=_KIND.value, start=_START.value, iterations=_ITERATIONS.value)
     return BenchmarkSettings(
-        run,
         suite,
         out,
         _SPLIT.value,

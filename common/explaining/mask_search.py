@@ -128,7 +128,7 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
     """
     places = intervals(scorer.time)
     masks = np.stack([interval_mask(*place, scorer.time) for place in places])
-    scores = scores_of_all(scorer, masks, config.kind)
+    scores = _scores_of_all(scorer, masks, config.kind)
     losses = np.stack([mask_loss(row, masks, config) for row in scores])
     best = losses.argmin(axis=1)  # Of equals the first: the shortest, then the earliest.
     return BestIntervals(np.array(places)[best], losses[np.arange(len(best)), best], scores)
@@ -145,7 +145,7 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
       config: kind and compat count.
     """
     windows = np.stack([interval_mask(*window, scorer.time) for window in centred_windows(scorer.time)])
-    scores = scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config.kind)
+    scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config.kind)
     drops = scores[:, :1] - scores[:, 1:]  # Longest window first: column 0 is the full mask's.
     if config.compat == "released":
         return windows[_released_windows(scorer, scores[:, 0], drops)]
@@ -162,7 +162,7 @@ def _released_windows(scorer: Scorer, original: np.ndarray, drops: np.ndarray) -
     Of the windows that lack 1, 2 … T // 2 - 1 frames at either end it takes the first whose share of the full mask's
     drop is below 90 %, or the last. The full mask freezes, whatever the kind; drops below 0 are divided too.
     """
-    full = scores_of_all(scorer, np.ones((1, scorer.time)), "freeze")
+    full = _scores_of_all(scorer, np.ones((1, scorer.time)), "freeze")
     tried = drops[:, 1 : scorer.time // 2]
     if not tried.size:
         return np.zeros(len(drops), int)
@@ -226,7 +226,7 @@ def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) ->
     return np.stack(starts)
 
 
-def scores_of_all(scorer: Scorer, masks: np.ndarray, kind: str) -> np.ndarray:
+def _scores_of_all(scorer: Scorer, masks: np.ndarray, kind: str) -> np.ndarray:
     """Returns F_c [N, M] of every clip under every mask [M, T]; masks of equal effect are scored once."""
     # Frame 0 cannot freeze and a frame alone is its own reversal, so different masks may have one matrix.
     matrices = perturbations.matrix(masks, kind).reshape(len(masks), -1)

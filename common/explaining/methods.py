@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from common import errors
-from common.explaining import gradcam_maps, mask_search, methods_baselines
+from common.explaining import gradcam_maps, mask_search, methods_baselines, perturbations
 from common.explaining.masks import MaskConfig, difference_weights
 
 # What a gradient in the mask costs in forwards: its own, and a backward pass of the same size, for no weight is
@@ -247,8 +247,13 @@ def _subsets(time: int) -> Float64[np.ndarray, "subsets {time}"]:
 
 
 def _scores(subject: Subject, masks: np.ndarray, config: MethodConfig) -> np.ndarray:
-    """Returns F, float64 [N, M], of every clip under every mask [M, T]."""
-    return mask_search.scores_of_all(subject.scorer, masks, config.mask.kind)
+    """Returns F, float64 [N, M], of every clip under every mask [M, T]; masks of equal effect are scored once."""
+    kind, num_clips = config.mask.kind, subject.scorer.num_clips
+    matrices = perturbations.matrix(masks, kind).reshape(len(masks), -1)
+    _, different, which = np.unique(matrices, axis=0, return_index=True, return_inverse=True)
+    clip_indices = np.repeat(np.arange(num_clips), len(different))
+    scores = subject.scorer.scores(clip_indices, np.tile(masks[different], (num_clips, 1)), kind)
+    return scores.reshape(num_clips, -1)[:, which.reshape(-1)]
 
 
 def _score_gradients(subject: Subject, masks: np.ndarray, config: MethodConfig) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The benchmark of answers to "which frames?": every method's answer for the clips of a suite, by one model.
 
-For a run and a suite it writes a folder, OUT/SUITE/RUN-FRAMEWORK: `plan.json`, what decides every number, and one
+For a model and a suite it writes a folder, OUT/SUITE/MODEL-FRAMEWORK: `plan.json`, what decides every number, and one
 attribution file a method (`attribution_file`), with areas of deletion and insertion and forwards spent. A method whose
 file is there is done; so a killed command goes on where it stopped, and a new method costs only itself. The clips are
 those that the model classifies correctly, and their label is what is explained.
@@ -59,9 +59,8 @@ class BenchmarkSettings:
     """What to ask.
 
     Attributes:
-      run: run directory, of either framework.
       suite: folder of a clip store with ground truth.
-      out: folder for the results of all suites and runs.
+      out: folder for the results of all suites and models.
       split: of the suite.
       limit: clips to try, spread over the split; 0 for all. Those that the model gets wrong are left out.
       entries: names of `ENTRIES`.
@@ -70,7 +69,6 @@ class BenchmarkSettings:
       batch_size: clips at a time.
     """
 
-    run: pathlib.Path
     suite: pathlib.Path
     out: pathlib.Path
     split: str = "test"
@@ -89,6 +87,23 @@ class BenchmarkSettings:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A model that is asked.
+
+    Attributes:
+      name: of its results' folder: a run's.
+      model: what it is: "i3d", "conv_lstm".
+      weights_sha256: of its weights' file; "" where it has none.
+      explainer: made with the settings' masks and Grad-CAM.
+    """
+
+    name: str
+    model: str
+    weights_sha256: str
+    explainer: explanation_loop.Explainer
+
+
 def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
     """Returns whether a run's model takes the clips of a suite, and has their classes."""
     try:
@@ -99,43 +114,58 @@ def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
     return True
 
 
-def gather(settings: BenchmarkSettings, make_explainer: explanation_loop.MakeExplainer) -> pathlib.Path:
-    """Writes the answers that are not there yet; returns their folder.
+def open_run(
+    path: pathlib.Path, settings: BenchmarkSettings, make_explainer: explanation_loop.MakeExplainer
+) -> Asked:
+    """Returns the model of a run.
 
     Args:
+      path: run directory, of either framework.
       settings: what to ask.
       make_explainer: builds the framework's explainer.
 
     Raises:
-      errors.UserError: for a suite that does not fit the run, a folder of other settings, and a model that gets no clip
-        right.
+      errors.UserError: for a suite that does not fit the run.
     """
-    run = RunDirectory(settings.run)
-    stored, weights, store = run_directory.open_trained(run, settings.suite, settings.split)
+    run = RunDirectory(path)
+    stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
+    model = stored.train.model
     explainer = make_explainer(
-        stored.train.model, weights, settings.methods.mask, settings.gradcam, "float32", lambda clips: None
+        model, weights, settings.methods.mask, settings.gradcam, "float32", lambda clips: None
     )
-    folder = settings.out / settings.suite.resolve().name / f"{run.name}-{explainer.framework}"
+    return Asked(run.name, model.model, hashlib.sha256(run.weights.read_bytes()).hexdigest(), explainer)
+
+
+def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
+    """Writes the answers that are not there yet; returns their folder.
+
+    Args:
+      settings: what to ask.
+      asked: the model.
+
+    Raises:
+      errors.UserError: for a folder of other settings, and a model that gets no clip right.
+    """
+    store = ClipStore(settings.suite, settings.split)
+    folder = settings.out / settings.suite.resolve().name / f"{asked.name}-{asked.explainer.framework}"
     folder.mkdir(parents=True, exist_ok=True)
     with locks.exclusive(folder):
-        _keep_plan(folder, _plan(settings, run, stored.train.model.model, store, explainer.framework))
+        _keep_plan(folder, _plan(settings, asked, store))
         missing = [name for name in settings.entries if not (folder / f"{name}.npz").exists()]
         if missing:
-            clips = _correct_clips(explainer, store, settings)
-            for name in progress.bar(missing, desc=f"{run.name} on {settings.suite.name}", unit="method"):
+            clips = _correct_clips(asked.explainer, store, settings)
+            for name in progress.bar(missing, desc=f"{asked.name} on {settings.suite.name}", unit="method"):
                 attribution_file.write(folder / f"{name}.npz", clips.attributions(name))
     return folder
 
 
-def _plan(
-    settings: BenchmarkSettings, run: RunDirectory, model: str, store: ClipStore, framework: str
-) -> dict[str, Any]:
+def _plan(settings: BenchmarkSettings, asked: Asked, store: ClipStore) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "run": run.name,
-        "weights_sha256": hashlib.sha256(run.weights.read_bytes()).hexdigest(),
-        "model": model,
-        "framework": framework,
+        "run": asked.name,
+        "weights_sha256": asked.weights_sha256,
+        "model": asked.model,
+        "framework": asked.explainer.framework,
         "suite": str(settings.suite.resolve()),
         "dataset": store.info.dataset,
         "clips_digest": store.info.digest,

@@ -1,5 +1,6 @@
 """The benchmark with an explainer of NumPy whose score is the share of frames 2 to 4 that is left."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -64,13 +65,19 @@ def settings(tmp_path):
     run.create(run_directory.RunConfig(train, run_directory.data_record(info), str(tmp_path / "suite"), "torch", {}))
     canonical_weights.save(run.weights, initial_weights.initial_weights(_MODEL, 0), _MODEL)
     return BenchmarkSettings(
-        run.path, tmp_path / "suite", tmp_path / "out", methods=MethodConfig(_MASK, evaluations=64), batch_size=2
+        tmp_path / "suite", tmp_path / "out", methods=MethodConfig(_MASK, evaluations=64), batch_size=2
     )
 
 
 def gather(settings):
     Explainer.asked = []
-    return when_benchmark.gather(settings, lambda *_: Explainer())
+
+    def make_explainer(model, weights, mask, *_):
+        assert model == _MODEL and mask == _MASK
+        return Explainer()
+
+    run = settings.suite.parent / "run"
+    return when_benchmark.gather(settings, when_benchmark.open_run(run, settings, make_explainer))
 
 
 def test_every_method_answers_for_the_clips_that_the_model_gets_right(settings):
@@ -122,7 +129,7 @@ def test_results_of_other_settings_are_refused(settings, tmp_path):
     folder = gather(settings)
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["suite"] == str(tmp_path / "suite") and plan["methods"]["evaluations"] == 64
-    changed = BenchmarkSettings(settings.run, settings.suite, settings.out, limit=3, methods=settings.methods)
+    changed = dataclasses.replace(settings, limit=3)
     with pytest.raises(errors.UserError, match="the same settings.* differs in limit"):
         gather(changed)
     del plan["limit"]
@@ -132,9 +139,10 @@ def test_results_of_other_settings_are_refused(settings, tmp_path):
 
 
 def test_a_suite_of_other_classes_does_not_fit(settings, tmp_path):
-    assert when_benchmark.fits(settings.run, settings.suite)
+    run = tmp_path / "run"
+    assert when_benchmark.fits(run, settings.suite)
     tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"test": 4}, num_classes=4)
-    assert not when_benchmark.fits(settings.run, tmp_path / "other")
+    assert not when_benchmark.fits(run, tmp_path / "other")
 
 
 def test_a_model_that_gets_nothing_right_is_refused(settings, monkeypatch):
@@ -145,6 +153,6 @@ def test_a_model_that_gets_nothing_right_is_refused(settings, monkeypatch):
 
 def test_unknown_methods_and_impossible_numbers_are_refused(tmp_path):
     with pytest.raises(errors.UserError, match="methods must be one of mask, oracle, occlusion"):
-        BenchmarkSettings(tmp_path, tmp_path, tmp_path, entries=("lime",))
+        BenchmarkSettings(tmp_path, tmp_path, entries=("lime",))
     with pytest.raises(errors.UserError, match="batch_size at least 1"):
-        BenchmarkSettings(tmp_path, tmp_path, tmp_path, batch_size=0)
+        BenchmarkSettings(tmp_path, tmp_path, batch_size=0)

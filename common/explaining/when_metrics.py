@@ -60,7 +60,9 @@ def truth_of(store: ClipStore, video_ids: Sequence[str]) -> Truth:
     """
     places = store.places(video_ids)
     event = store.column("salient")[places] != 0
-    return Truth(event, event[:, None])
+    # Not every store says what suffices; the event does.
+    says = getattr(store.info.layout, "sufficient_sets", 0)
+    return Truth(event, store.column("sufficient")[places] != 0 if says else event[:, None])
 
 
 def selection(values: Float[np.ndarray, "N T"]) -> Bool[np.ndarray, "N T"]:

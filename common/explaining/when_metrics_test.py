@@ -1,6 +1,7 @@
 """Metrics of answers so small that every number can be worked out by hand."""
 
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -74,6 +75,33 @@ def test_where_either_of_two_occurrences_suffices_either_answer_is_right():
 def test_a_set_without_frames_is_none():
     padded = measure([0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0])
     assert padded == measure([0, 1, 0], [0, 1, 0]) and padded["exact"] == 1
+
+
+@pytest.mark.parametrize("sets", [0, 2])
+def test_the_truth_of_a_store(sets):
+    class Store:
+        """What `truth_of` needs of one: three clips, the first of which has its event twice."""
+
+        info = types.SimpleNamespace(layout=types.SimpleNamespace(sufficient_sets=sets))
+        columns = {
+            "salient": np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0]]),
+            "sufficient": np.array([[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]),
+        }
+
+        def places(self, video_ids):
+            return [int(video_id) for video_id in video_ids]
+
+        def column(self, name):
+            assert name == "salient" or sets
+            return self.columns[name]
+
+    truth = when_metrics.truth_of(Store(), ("2", "0"))
+    assert truth.event.dtype == truth.sufficient.dtype == bool
+    np.testing.assert_array_equal(truth.event, [[0, 0, 0], [1, 0, 1]])
+    if sets:
+        np.testing.assert_array_equal(truth.sufficient, [[[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 1]]])
+    else:
+        np.testing.assert_array_equal(truth.sufficient, truth.event[:, None])
 
 
 def test_where_nothing_happens_nothing_is_measured():
