@@ -63,7 +63,7 @@ test-tf: .venv-tf/installed
 	.venv-tf/bin/python -c "import importlib.util as u; assert not u.find_spec('torch')"
 	.venv-tf/bin/python -m pytest -q $(ONE_FRAMEWORK_TESTS:%=tf_impl/%) -k "not learns"
 
-# Damaged files of every format, a few minutes: each is read, or refused in one line (docs/reliability.md).
+# Files of every format, damaged, some minutes: each is read, or refused in one line (docs/reliability.md).
 fuzz: .venv/installed
 	$(RUN) benchmarks/fuzz.py
 

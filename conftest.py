@@ -4,13 +4,20 @@ This is loaded before any test module, and so before what it is about.
 """
 
 import os
+import pathlib
 
 import jaxtyping
+import pytest
 
 # So that processes do not contend for the cores. Frameworks read these when they are loaded. What a user set counts.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(_name, "1")
+
+# An assertion of a contract that both builds' tests keep says what it compared, as one of a test file does.
+_ROOT = pathlib.Path(__file__).parent
+for _path in _ROOT.glob("common/**/*_contract_for_tests.py"):
+    pytest.register_assert_rewrite(".".join(_path.relative_to(_ROOT).with_suffix("").parts))
 
 # The types of these modules, their arrays' shapes and dtypes among them, are checked at every call of a test. They cost
 # nothing otherwise. An int is a float here, as it is to type checkers.

@@ -149,7 +149,7 @@ def convert(values: Any, kind: Any, what: str, origin: object, at: str = "$") ->
             f"{what} must have the fields of its format. Received: {_shown(fault)} in {origin}"
         ) from None
     except errors.UserError as error:
-        raise errors.UserError(f"{error} in {origin}") from None
+        raise errors.UserError(f"{error!s:.400} in {origin}") from None
     if unknown:
         raise errors.UserError(
             f"{what} must have the fields of its format. Received: unknown field `{_shown(unknown)}` in {origin}"

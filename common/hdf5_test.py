@@ -75,3 +75,27 @@ def test_whatever_goes_wrong_with_a_file_is_one_line(tmp_path):
     with pytest.raises(errors.UserError, match="This must be a readable HDF5 file. Received: .*a.h5: 'so it is'"):
         with hdf5.opened(tmp_path / "a.h5", "This"):
             raise KeyError("so it is")
+
+
+def write_version_1(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("video_id", data=["a"], dtype=h5py.string_dtype())
+
+
+def test_text_of_variable_length_is_tried_once_in_another_process(tmp_path, monkeypatch):
+    write_version_1(tmp_path / "a.h5")
+    calls = []
+    run = hdf5.subprocess.run
+    monkeypatch.setattr(hdf5.subprocess, "run", lambda *args, **values: calls.append(args) or run(*args, **values))
+    for _ in range(2):
+        with h5py.File(tmp_path / "a.h5") as file:
+            assert hdf5.read(file, {"video_id": Column(hdf5.TEXT, "N")}, {})["video_id"].tolist() == ["a"]
+    assert len(calls) == 1
+
+
+def test_a_file_that_crashes_the_library_is_refused(tmp_path, monkeypatch):
+    for name in ("a.h5", "b.h5", "c.h5"):
+        write_version_1(tmp_path / name)
+    monkeypatch.setattr(hdf5, "_TRY", "import os; print('x', end='', flush=True); os.abort()")
+    with pytest.raises(errors.UserError, match="must read the text of a file within 33 seconds. Received: .*b.h5"):
+        hdf5.try_text([tmp_path / name for name in ("c.h5", "a.h5", "b.h5")])

@@ -9,9 +9,11 @@ import dataclasses
 import io
 import math
 import textwrap
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Control characters, parts of characters, separators of lines and paragraphs.
 _TITLE_LETTERS = 16  # In a line of a title in LaTeX.
 
 
@@ -39,7 +41,10 @@ _LATEX = {
     PAGE.minus: "$-$",
     PAGE.nothing: "--",
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{character: f"{{{character}}}" for character in "[*"},  # After the end of a row they would be its options.
 }
+# What spreadsheets read as a formula, which could send what they hold elsewhere (OWASP, "CSV injection").
+_FORMULA = ("=", "+", "-", "@")
 
 
 class Estimate(NamedTuple):
@@ -135,7 +140,7 @@ def write_csv(table: Table) -> str:
     rows = [[_values(cell, cells) for cell, cells in zip(row, width, strict=True)] for row in table.rows]
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(
-        [value for cells in row for value in cells] for row in (titles, *rows)
+        [csv_cell(value) for cells in row for value in cells] for row in (titles, *rows)
     )
     return out.getvalue()
 
@@ -146,6 +151,14 @@ def write_markdown(table: Table) -> str:
     rule = ["--:" if table.is_number(place) else "---" for place in range(len(titles))]
     rows = [titles, rule, *table.text_rows()]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows) + "\n"
+
+
+def csv_cell(value: Any) -> Any:
+    """Returns a value for a cell of a CSV file: text as one line, after a `'` where it would be run as a formula."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def write_latex(table: Table) -> str:
@@ -206,15 +219,20 @@ def _latex_lines(texts: Sequence[str], cells: Sequence[Cell]) -> list[str]:
 
 
 def escape_latex(text: str) -> str:
-    """Returns text with LaTeX's special characters escaped."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Returns text with LaTeX's special characters escaped, as one line."""
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
+
+
+def one_line(text: str) -> str:
+    """Returns text with a blank for each character that is not to be seen, such as a newline or a terminal's codes."""
+    return "".join(" " if unicodedata.category(character) in _UNSEEN else character for character in text)
 
 
 def _text(cell: Cell, form: str, signs: Signs) -> str:
     if cell is None:
         return signs.nothing
     if isinstance(cell, str):
-        return cell
+        return one_line(cell)
     if isinstance(cell, Estimate):
         value, low, high = (number_text(number, form, signs) for number in cell[:3])
         known = math.isfinite(cell.value) and math.isfinite(cell.low)

@@ -52,6 +52,28 @@ def test_csv_has_all_digits_and_four_columns_an_estimate():
     ]
 
 
+@pytest.mark.parametrize("text", ["=1+2", "+1", "-1", "@SUM(A1)"])
+def test_no_text_is_a_formula_in_a_spreadsheet(text):
+    table = Table((Column(text), Column("n")), ((text, -0.5),))
+    assert list(csv.reader(io.StringIO(tables.write_csv(table), newline=""))) == [
+        ["'" + text, "n"],
+        ["'" + text, "-0.5"],
+    ]
+
+
+def test_text_is_one_line_whatever_it_holds():
+    table = Table((Column("name"), Column("n")), (("a\nb\x1b[31m\0c\udcff", 1),))
+    assert tables.write_text(table) == "name         n\na b [31m c   1"
+    assert tables.write_csv(table) == "name,n\na b [31m c ,1\n"
+    assert r"a b {[}31m c  & 1 \\" in tables.write_latex(table).splitlines()
+
+
+@pytest.mark.parametrize("text", ["[b]", "*"])
+def test_latex_reads_no_cell_as_an_option_of_the_row_before(text):
+    table = Table((Column("name"), Column("n")), (("a", 1), (text, 2)))
+    assert rf"{{{text[0]}}}{text[1:]} & 2 \\" in tables.write_latex(table).splitlines()
+
+
 def test_latex_escapes_text_and_aligns_numbers_right():
     lines = tables.write_latex(TABLE).splitlines()
     assert lines[2:4] == [r"\caption{A title. 50 \% of a\_b}", r"\label{tab:small}"]

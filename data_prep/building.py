@@ -3,16 +3,19 @@
     OUT/SPLIT-00000-of-00004.h5  the shards (`common/clips/shards.py`)
     OUT/dataset.json             written last: a folder that has it is finished
     OUT/failures.csv             video_id, path, reason: clips that could not be made
-    OUT/notes.csv                video_id, path, note: clips that were made but are odd (truncated files, cut ranges)
+    OUT/notes.csv                video_id, path, note: clips that were made, from videos with something wrong
     OUT/source/                  the videos and annotations of the synthetic data set, where --source names no place
 
 Interrupted at any moment and started again with the same settings, it makes the shards that are missing; the result is
 byte for byte that of an uninterrupted run, with any number of workers. Other settings in the same folder are refused.
+A shard that does not have the SHA-256 which `dataset.json` gives it is damaged, and is made again.
 """
 
 import collections
+import concurrent.futures
 import csv
 import dataclasses
+import functools
 import pathlib
 import re
 import sys
@@ -23,10 +26,10 @@ from absl import logging
 from common import errors, files, locks, progress
 from common.clips import clip_store, shards
 from common.models import configs
-from data_prep import data_sets, plans, sampling, shard_jobs, videos, workers
+from data_prep import data_sets, decoded, names, plans, sampling, shard_jobs, videos, workers
 
 TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
-_TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\d+\.tmp")
+_TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\w+\.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,23 +38,23 @@ class PrepareConfig:
 
     Attributes:
       dataset: a key of `data_sets.DATA_SETS`.
-      out: folder of the store; made if absent.
-      source: folder of the videos; where the data set makes them itself: where to, OUT/source if None.
-      annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder; None: the source folder.
-      frames: T; None takes the preset's: 16, kth 32.
-      height: H in px; None takes the preset's: 224, kth 120, synthetic 32.
-      width: W in px; None takes the preset's: 224, kth 160, synthetic 32.
+      out: folder of the store; created if it does not exist.
+      source: folder of the videos. A data set that makes its own videos makes them there; None is OUT/source.
+      annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder. None is the source folder.
+      frames: T; None takes the preset's value: 16, kth 32.
+      height: H in px; None takes the preset's value: 224, kth 120, synthetic 32.
+      width: W in px; None takes the preset's value: 224, kth 160, synthetic 32.
       encoding: "jpeg" or "raw".
-      jpeg_quality: 1…100.
+      jpeg_quality: 1…100; used by "jpeg" alone.
       subsampling: "linspace" or "released", see `sampling.subsample`.
       resize: "stretch" or "center_crop", see `sampling.resize`.
-      clips_per_shard: at most so many, unless one video alone has more.
-      workers: processes; None takes one per processor.
-      max_failures: clips that may fail before the command ends with exit code 1; the store is made in any case.
-      splits: those to make; None takes all there are.
-      dry_run: tell what would be made and what is missing, and write nothing.
-      seed: of the videos that the data set makes itself.
-      clips_per_class: of those, split -> videos of each class; None takes the data set's default.
+      clips_per_shard: maximum number of clips per shard; a single video with more clips gets a shard of its own.
+      workers: number of processes; None takes one per processor.
+      max_failures: with more failed clips than this, the command ends with exit code 1; the store is made in any case.
+      splits: the splits to make; None makes all there are.
+      dry_run: print what would be made, what is missing and what is left out, and write nothing.
+      seed: for the videos that the data set makes itself.
+      clips_per_class: split -> number of such videos of each class; None takes the data set's default.
     """
 
     dataset: str
@@ -103,31 +106,42 @@ class PrepareConfig:
         if self.source is not None:
             return self.source
         if self.data_set.maker is None:
-            raise errors.UserError(f"--dataset={self.dataset} needs --source, the folder of the videos. Received: none")
+            raise errors.UserError(
+                f"--source must name the folder of the videos for --dataset={self.dataset}. Received: none"
+            )
         return self.out / "source"
 
 
 def prepare(config: PrepareConfig) -> int:
-    """Makes a clip store, or tells what it would make.
+    """Makes a clip store, or prints what it would make.
 
     Returns:
       The exit code: 0, or 1 where more clips failed than `max_failures`, or a worker died.
 
     Raises:
-      errors.UserError: for input that cannot be used at all.
+      errors.UserError: for input that cannot be used at all, and where a disk is full or gone; finished shards are
+        kept.
     """
-    if config.out.exists() and not config.out.is_dir():
-        raise errors.UserError(f"--out must be a folder. Received: the file {config.out}")
     try:
-        if config.dry_run:
-            sys.stdout.write(_describe(_plan(config)))
+        if config.out.exists() and not config.out.is_dir():
+            raise errors.UserError(f"--out must be a folder. Received: the file {config.out}")
+        plan = _plan(config) if config.dry_run or config.data_set.maker is None else None
+        if config.dry_run and plan is not None:
+            sys.stdout.write(_describe(plan))
             return 0
-        config.source_folder()
         config.out.mkdir(parents=True, exist_ok=True)
         with locks.exclusive(config.out):
-            return _build(config)
+            return _build(config, plan or _plan(config))
+    except decoded.ReadingStoppedError as error:
+        raise errors.UserError(
+            f"--source must stay readable to the end. Received: {error} (start again: finished shards are kept)"
+        ) from None
     except OSError as error:
-        raise errors.UserError(f"Source and --out must be readable and writable. Received: {error}") from None
+        raise errors.UserError(f"--source must be readable and --out writable. Received: {error}") from None
+    except RecursionError:
+        raise errors.UserError(f"JSON files must not be nested so deeply. Received: one in {config.out}") from None
+    except MemoryError:
+        raise errors.UserError("Clips must fit into memory. Received: too little of it (try fewer --workers)") from None
     except workers.WorkerDiedError as error:
         logging.error("%s; finished shards are kept: start again, with fewer --workers if memory ran out", error)
         return 1
@@ -140,28 +154,28 @@ def _plan(config: PrepareConfig) -> plans.Plan:
         return maker.count(config.clips_per_class, config.splits)
     if maker is not None:
         maker.make(source, config.seed, config.clips_per_class, _workers(config))
-    return config.data_set.plan(source, config.annotations, config.splits)
-
-
-def _build(config: PrepareConfig) -> int:
-    plan = _plan(config)
-    if not any(plan.items.values()):
+    plan = config.data_set.plan(source, config.annotations, config.splits, config.out)
+    if not config.dry_run and not any(plan.items.values()):
         raise errors.UserError(
-            f"--source must hold videos that the annotations name. Received: {config.source_folder()} with none of "
+            f"--source must hold videos that the annotations name. Received: {source} with none of "
             f"{sum(map(len, plan.missing.values()))}"
         )
+    return plan
+
+
+def _build(config: PrepareConfig, plan: plans.Plan) -> int:
     settings = _settings(config, plan)
     jobs = _jobs(config, plan, settings)
-    _check_claim(config.out, jobs)
+    digests = _check_claim(config, settings, jobs)
     for path in config.out.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
-    results = _run(config, jobs)
+    results = _run(config, jobs, digests)
     failures = [remark for split in plan.items for remark in plan.missing.get(split, ())]
     failures += [remark for result in results for remark in result.failures]
     _write_remarks(config.out / "failures.csv", "reason", failures)
     _write_remarks(config.out / "notes.csv", "note", [remark for result in results for remark in result.notes])
-    _write_info(config, settings, results)
+    clip_store.write_dataset_json(config.out, _info(config, settings, results))
     return _tell(config, plan, results, len(failures))
 
 
@@ -187,33 +201,66 @@ def _jobs(config: PrepareConfig, plan: plans.Plan, settings: shard_jobs.Settings
     ]
 
 
-def _check_claim(out: pathlib.Path, jobs: Sequence[shard_jobs.Job]) -> None:
-    """Refuses a folder with shards of another job; a folder with unfinished ones is no finished store."""
+def _check_claim(
+    config: PrepareConfig, settings: shard_jobs.Settings, jobs: Sequence[shard_jobs.Job]
+) -> dict[str, str]:
+    """Refuses a folder with shards of another job; deletes damaged shards, which are then made again.
+
+    A folder with unfinished shards is no finished store: it loses its `dataset.json`, but not before the shards that
+    this file knows to be damaged are gone. Nothing else would know it.
+
+    Returns:
+      File name -> SHA-256 of the shards that `dataset.json` knows and that are as it says.
+    """
     by_file = {job.file: job for job in jobs}
-    for path in sorted(out.glob("*.h5")):
-        job = by_file.get(path)
-        if job is None or shards.read_report(path).get("fingerprint") != job.fingerprint:
+    present = sorted(config.out.glob("*.h5"))
+    for path in (config.out / "dataset.json", *present):
+        plans.check_file(path)
+    info = clip_store.read_dataset_json(config.out) if (config.out / "dataset.json").exists() else None
+    known = {shard.file: shard.sha256 for shard in info.shards} if info else {}
+    listed = [path for path in present if path.name in known and path in by_file]
+    with concurrent.futures.ThreadPoolExecutor(_workers(config)) as pool:
+        digests = dict(zip((path.name for path in listed), pool.map(shards.sha256, listed), strict=True))
+    damaged = [path for path in listed if digests[path.name] != known[path.name]]
+    for path in present:
+        if path in damaged:  # Not opened: what it says of its job may be wrong.
+            others = info is None or _differ(info, _info(config, settings, []))
+        else:
+            others = path not in by_file or shard_jobs.read_fingerprint(path) != by_file[path].fingerprint
+        if others:
             raise errors.UserError(
                 "--out must be empty or hold shards of the same videos, settings and versions. "
                 f"Received: {path} of another job (delete the folder or choose another)"
             )
+    for path in damaged:
+        logging.warning("%s is damaged (its SHA-256 is not the one in dataset.json) and is made again", path)
+        path.unlink()
     if any(not job.file.exists() for job in jobs):
-        (out / "dataset.json").unlink(missing_ok=True)
+        (config.out / "dataset.json").unlink(missing_ok=True)
+    return {name: digest for name, digest in digests.items() if digest == known[name]}
 
 
-def _run(config: PrepareConfig, jobs: Sequence[shard_jobs.Job]) -> list[shard_jobs.Result]:
+def _differ(info: clip_store.DatasetInfo, other: clip_store.DatasetInfo) -> bool:
+    """Returns whether two stores were made in different ways, whatever shards they have."""
+    return dataclasses.replace(info, shards=(), counts={}) != dataclasses.replace(other, shards=(), counts={})
+
+
+def _run(config: PrepareConfig, jobs: Sequence[shard_jobs.Job], digests: Mapping[str, str]) -> list[shard_jobs.Result]:
     """Makes the shards that are missing, and returns what all hold, in the order of the jobs."""
     total = sum(len(job.items) for job in jobs)
     finished = sum(len(job.items) for job in jobs if job.file.exists())
     results: dict[str, shard_jobs.Result] = {}
     with progress.bar(total=total, initial=finished, unit="clip", desc="making clips") as bar:
-        for result in workers.run_jobs(_make_or_read, jobs, _workers(config), bar.update):
+        make = functools.partial(_make_or_read, digests)
+        for result in workers.run_jobs(make, jobs, _workers(config), bar.update):
             results[result.shard.file] = result
     return [results[job.file.name] for job in jobs]
 
 
-def _make_or_read(job: shard_jobs.Job, tick: workers.Tick) -> shard_jobs.Result:
-    return shard_jobs.read_result(job) if job.file.exists() else shard_jobs.make_shard(job, tick)
+def _make_or_read(digests: Mapping[str, str], job: shard_jobs.Job, tick: workers.Tick) -> shard_jobs.Result:
+    if job.file.exists():
+        return shard_jobs.read_result(job, digests.get(job.file.name))
+    return shard_jobs.make_shard(job, tick)
 
 
 def _workers(config: PrepareConfig) -> int:
@@ -230,11 +277,14 @@ def _write_remarks(path: pathlib.Path, heading: str, remarks: Sequence[plans.Rem
         writer.writerows(dataclasses.astuple(remark) for remark in remarks)
 
 
-def _write_info(config: PrepareConfig, settings: shard_jobs.Settings, results: Sequence[shard_jobs.Result]) -> None:
+def _info(
+    config: PrepareConfig, settings: shard_jobs.Settings, results: Sequence[shard_jobs.Result]
+) -> clip_store.DatasetInfo:
+    """Returns what `dataset.json` says of a store with these shards."""
     counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for result in results:
         counts[result.shard.split].update(result.labels)
-    info = clip_store.DatasetInfo(
+    return clip_store.DatasetInfo(
         dataset=config.dataset,
         class_names=settings.class_names,
         layout=settings.layout,
@@ -248,25 +298,24 @@ def _write_info(config: PrepareConfig, settings: shard_jobs.Settings, results: S
         decoder=videos.decoder_versions(),
         shards=tuple(result.shard for result in results),
     )
-    clip_store.write_dataset_json(config.out, info)
 
 
 def _tell(config: PrepareConfig, plan: plans.Plan, results: Sequence[shard_jobs.Result], num_failures: int) -> int:
     for line in plan.skipped:
-        logging.info("%s", line)
+        logging.info("%s", names.printable(line))
     for split in plan.items:
         clips = sum(result.shard.clips for result in results if result.shard.split == split)
         logging.info("%s: %d clips", split, clips)
     num_notes = sum(len(result.notes) for result in results)
     if num_notes:
-        logging.info("%d clips are odd: see %s", num_notes, config.out / "notes.csv")
+        logging.info("%d clips have notes: see %s", num_notes, config.out / "notes.csv")
     tell = logging.error if num_failures > config.max_failures else logging.info
     tell("%d clips failed%s", num_failures, f": see {config.out / 'failures.csv'}" if num_failures else "")
     return int(num_failures > config.max_failures)
 
 
 def _describe(plan: plans.Plan) -> str:
-    """Returns the table of --dry_run: clips per class and split, then what is missing."""
+    """Returns the table of --dry_run: clips per class and split, then what is left out and what is missing."""
     splits = list(plan.items)
     counts = {split: collections.Counter(item.label for item in items) for split, items in plan.items.items()}
     rows = [(name, [counts[split][label] for split in splits]) for label, name in enumerate(plan.class_names)]
@@ -277,4 +326,4 @@ def _describe(plan: plans.Plan) -> str:
     lines += [f"skipped: {line}" for line in plan.skipped]
     lines += [f"missing in {split}: {m.video_id} ({m.path})" for split in splits for m in plan.missing.get(split, ())]
     lines.append(f"missing: {sum(map(len, plan.missing.values()))} clips")
-    return "\n".join(lines) + "\n"
+    return "".join(f"{names.printable(line)}\n" for line in lines)

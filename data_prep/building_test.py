@@ -1,14 +1,19 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
+import h5py
 import numpy as np
 import pytest
+from absl import logging
 
 from common import errors, locks
 from common.clips import clip_store
-from data_prep import building, shard_jobs, synthetic, verification, videos_for_tests
+from data_prep import building, encoding, shard_jobs, synthetic, verification, videos_for_tests
 
 
 def test_a_folder_of_videos_becomes_a_store(tmp_path, capfd):
@@ -172,6 +177,179 @@ def test_a_store_that_lost_a_shard_counts_as_unfinished_until_it_is_made_again(t
     assert videos_for_tests.contents(config.out) == before
 
 
+@pytest.mark.parametrize("place", [0.5, 0.02])  # Among the pixels; at the beginning, where HDF5 begins to read.
+def test_a_damaged_shard_of_a_finished_store_is_made_again_and_never_signed(tmp_path, caplog, place):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4}, encoding="raw")
+    building.prepare(config)
+    before = videos_for_tests.contents(config.out)
+    _flip(config.out / "train-00001-of-00002.h5", place)
+    assert len(list(verification.problems(config.out))) > 0
+    logging.get_absl_logger().addHandler(caplog.handler)
+    assert building.prepare(config) == 0
+    logging.get_absl_logger().removeHandler(caplog.handler)
+    assert "train-00001-of-00002.h5 is damaged" in caplog.text
+    assert videos_for_tests.contents(config.out) == before
+
+
+def test_a_damaged_shard_is_gone_before_the_file_that_knows_it(tmp_path, monkeypatch):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4, "a/3.avi": 4})
+    building.prepare(config)
+    before = videos_for_tests.contents(config.out)
+    (config.out / "train-00000-of-00003.h5").unlink()
+    _flip(config.out / "train-00001-of-00003.h5", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_jobs, "make_shard", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            building.prepare(config)
+    assert [path.name for path in config.out.glob("*.h5")] == ["train-00002-of-00003.h5"]
+    assert building.prepare(config) == 0
+    assert videos_for_tests.contents(config.out) == before
+
+
+def test_a_damaged_shard_of_another_job_is_left_as_it_is(tmp_path):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
+    building.prepare(config)
+    _flip(config.out / "train-00000-of-00001.h5", 0.5)
+    before = videos_for_tests.contents(config.out)
+    with pytest.raises(errors.UserError, match="of another job"):
+        building.prepare(dataclasses.replace(config, height=9))
+    assert videos_for_tests.contents(config.out) == before
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001.h5", "dataset.json"])
+def test_what_is_no_file_is_refused_and_not_read_for_ever(tmp_path, name):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
+    building.prepare(config)
+    (config.out / name).unlink()
+    os.mkfifo(config.out / name)
+    with pytest.raises(errors.UserError, match=f"must consist of regular files. Received: .*{name}"):
+        building.prepare(config)
+
+
+def test_a_damaged_report_is_one_line(tmp_path):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4})
+    building.prepare(config)
+    (config.out / "dataset.json").unlink()  # Nothing says what the shards should be.
+    for report in ("{", "[]", "{}", "\\x00"):
+        with h5py.File(config.out / "train-00000-of-00002.h5", "r+") as file:
+            del file["report"]
+            file["report"] = np.bytes_(report)
+        with pytest.raises(errors.UserError, match="[Tt]he report of .*Received: .*train-00000-of-00002.h5"):
+            building.prepare(config)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_source_that_goes_away_ends_the_job_and_its_clips_are_made_when_it_is_back(
+    tmp_path, monkeypatch, num_workers
+):
+    sizes = {f"{split}/a/{n}.avi": 4 for split in ("train", "validation") for n in range(2)}
+    config = videos_for_tests.folder_config(tmp_path, sizes, workers=num_workers, clips_per_shard=2)
+    whole = dataclasses.replace(config, out=tmp_path / "whole", workers=1)
+    building.prepare(whole)
+    video, aside = tmp_path / "videos" / "validation" / "a" / "1.avi", tmp_path / "aside.avi"
+
+    def plug_out(*args, settings=building._settings):  # After the plan, before the clips.
+        video.rename(aside)
+        return settings(*args)
+
+    monkeypatch.setattr(building, "_settings", plug_out)
+    with pytest.raises(errors.UserError, match=f"^--source must stay readable .* {video}: No such file or directory"):
+        building.prepare(config)
+    assert not {"dataset.json", "validation-00000-of-00001.h5"} & set(videos_for_tests.contents(config.out))
+    monkeypatch.undo()
+    aside.rename(video)
+    assert building.prepare(dataclasses.replace(config, workers=1)) == 0
+    assert videos_for_tests.contents(config.out) == videos_for_tests.contents(whole.out)
+
+
+def test_damage_that_a_decoder_conceals_is_in_the_notes_whatever_the_number_of_workers(tmp_path):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4}, max_failures=0)
+    for number in range(3):
+        path = tmp_path / "videos" / "a" / f"damaged{number}.avi"
+        frames = np.random.default_rng(number).integers(0, 256, (6, 64, 64, 3), np.uint8)
+        encoding.write_video(path, frames, "mpeg4", rate=25)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 50] = b"\xff" * 50
+        path.write_bytes(data)
+    assert building.prepare(dataclasses.replace(config, out=tmp_path / "one")) == 0
+    assert building.prepare(dataclasses.replace(config, out=tmp_path / "two", workers=2)) == 0
+    assert videos_for_tests.contents(tmp_path / "one") == videos_for_tests.contents(tmp_path / "two")
+    notes = _rows(tmp_path / "one" / "notes.csv", "note")
+    assert [row[0] for row in notes] == [f"a-damaged{number}.avi" for number in range(3)]
+    assert any("packets are damaged (the first: " in row[2] for row in notes)
+    assert all(" packets " in row[2] for row in notes)  # Some may not decode at all.
+
+
+def test_the_store_may_lie_in_the_source(tmp_path):
+    config = videos_for_tests.folder_config(tmp_path, {"train/a/1.avi": 4, "test/a/2.avi": 4})
+    inside = dataclasses.replace(config, out=tmp_path / "videos" / "clips")
+    assert building.prepare(config) == building.prepare(inside) == building.prepare(inside) == 0
+    assert videos_for_tests.contents(config.out) == videos_for_tests.contents(inside.out)
+
+
+def test_a_source_that_is_refused_leaves_no_folder(tmp_path):
+    videos_for_tests.film(tmp_path / "videos" / "train" / "a" / "1.avi", 4)
+    (tmp_path / "videos" / "other").mkdir()
+    config = building.PrepareConfig("folder", tmp_path / "videos" / "clips", tmp_path / "videos")
+    with pytest.raises(errors.UserError, match="train beside other in"):
+        building.prepare(config)
+    assert not config.out.exists()
+
+
+def test_ids_that_collide_make_a_store(tmp_path):
+    config = videos_for_tests.folder_config(tmp_path, {"put-down/a.avi": 4, "put/down-a.avi": 3})
+    assert building.prepare(config) == 0
+    store = clip_store.ClipStore(config.out, "train")
+    assert len(set(store.video_ids)) == 2 and list(store.column("source_frames")) == [3, 4]
+    assert list(verification.problems(config.out)) == []
+
+
+# The command with a limit on the size of files: 2 clips of 49 kB fit, 4 do not.
+_LIMITED = """
+import pathlib, resource, sys
+sys.path[0] = {root!r}
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from common.command_line import commands
+from data_prep import building
+if __name__ == "__main__":
+    commands.run(lambda argv: building.prepare(building.{config!r}))
+"""
+
+
+@pytest.mark.parametrize(("num_workers", "encoding_name"), [(1, "raw"), (2, "raw"), (1, "jpeg")])
+def test_a_full_disk_is_one_line_and_finished_shards_are_kept(tmp_path, num_workers, encoding_name):
+    sizes = {f"{split}/a/{n}.avi": 4 for split, count in {"train": 1, "validation": 4}.items() for n in range(count)}
+    settings = {"encoding": encoding_name, "clips_per_shard": 4, "height": 128, "width": 128}
+    config = videos_for_tests.folder_config(tmp_path, sizes, workers=num_workers, **settings)
+    whole = dataclasses.replace(config, out=tmp_path / "whole", workers=1)
+    assert building.prepare(whole) == 0
+    limit = (whole.out / "validation-00000-of-00001.h5").stat().st_size - 1000
+    script = tmp_path / "command.py"
+    text = _LIMITED.format(root=str(pathlib.Path(__file__).resolve().parents[1]), limit=limit, config=config)
+    script.write_text(text.replace("PosixPath(", "pathlib.PosixPath("))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert (
+        line.startswith("error: --source must be readable and --out writable. Received: ") and "File too large" in line
+    )
+    assert list(videos_for_tests.contents(config.out)) == ["train-00000-of-00001.h5"]
+    assert building.prepare(dataclasses.replace(config, workers=1)) == 0
+    assert videos_for_tests.contents(config.out) == videos_for_tests.contents(whole.out)
+
+
+@pytest.mark.parametrize("limit", [10, 3000, 30_000])  # Full with the first file, the first video, the ground truth.
+def test_a_full_disk_while_videos_are_made_is_one_line(tmp_path, limit):
+    config = building.PrepareConfig("synthetic", tmp_path / "http:out", workers=1, clips_per_class={"train": 2})
+    script = tmp_path / "command.py"
+    text = _LIMITED.format(root=str(pathlib.Path(__file__).resolve().parents[1]), limit=limit, config=config)
+    script.write_text(text.replace("PosixPath(", "pathlib.PosixPath("))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("Received: [Errno 27] File too large")
+    assert not list(config.out.rglob("*.partial")) and not list(config.out.rglob(".*.partial"))
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
     config.out.mkdir()
@@ -193,6 +371,7 @@ def test_a_source_that_holds_none_of_the_videos_is_refused_with_nothing_written(
 def test_dry_run_counts_and_writes_nothing(tmp_path, capsys):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "1.webm").touch()
+    (tmp_path / "videos" / "c?at\n.txt").touch()
     (tmp_path / "labels.json").write_text('{"A": "0", "B": "1"}')
     records = [{"id": "1", "template": "A"}, {"id": "2", "template": "B"}]
     (tmp_path / "train.json").write_text(json.dumps(records))
@@ -204,6 +383,7 @@ def test_dry_run_counts_and_writes_nothing(tmp_path, capsys):
         "           0  B",
         "           0  (class unknown)",
         "           1  total",
+        f"skipped: {tmp_path / 'videos'}: 1 left alone (not videos): c?at\\n.txt",
         "missing in train: 2 (2.webm)",
         "missing: 1 clips",
     ]
@@ -235,13 +415,23 @@ def test_dry_run_of_synthetic_counts_what_would_be_made(tmp_path, capsys):
         ({"splits": ("train", "val")}, "splits must be some of train, validation, test. Received: train, val"),
         ({"splits": ()}, "splits must be some of"),
         ({"annotations": pathlib.Path("x")}, "whose folders are the annotations. Received: x"),
-        ({"source": None}, "needs --source"),
+        ({"source": None}, "--source must name the folder of the videos for --dataset=folder"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tmp_path, change, message):
     config = {"dataset": "folder", "out": tmp_path / "clips", "source": tmp_path, **change}
     with pytest.raises(errors.UserError, match=message):
         building.prepare(building.PrepareConfig(**config))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "file/below"])
+def test_a_folder_that_cannot_be_is_one_line(tmp_path, name):
+    (tmp_path / "file").touch()
+    videos_for_tests.film(tmp_path / "videos" / "a" / "1.avi", 2)
+    with pytest.raises(
+        errors.UserError, match="^--source must be readable and --out writable. Received: .*name|Not a dir"
+    ):
+        building.prepare(building.PrepareConfig("folder", tmp_path / name, tmp_path / "videos", workers=1))
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
@@ -259,6 +449,13 @@ def test_sizes_come_from_the_presets(tmp_path, dataset, shape):
     assert (layout.frames, layout.height, layout.width) == shape
     assert bool(layout.object_mask_shape) == (dataset == "synthetic")
     assert building.PrepareConfig(dataset, tmp_path, height=50).layout().height == 50
+
+
+def _flip(path, place):
+    """Flips a bit of a file, at a place in [0, 1)."""
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 4
+    path.write_bytes(data)
 
 
 def _interrupt(*_):

@@ -33,7 +33,8 @@ class DataSet:
 
     Attributes:
       preset: whose clip size is the default, a key of `configs.PRESETS`.
-      plan: takes the source folder, the annotations (None: none were named) and the splits.
+      plan: takes the source folder, the annotations (None: none were named), the splits, and the folder of the clip
+        store, which holds no videos even if it lies in the source.
       videos: folder of the videos in the source folder; "" is the source folder itself.
       maker: makes the source; None where users bring it.
       ground_truth: file in the source folder that says when and where the evidence is, see `synthetic.GroundTruth`;
@@ -42,20 +43,22 @@ class DataSet:
     """
 
     preset: str
-    plan: Callable[[pathlib.Path, pathlib.Path | None, Splits], plans.Plan]
+    plan: Callable[[pathlib.Path, pathlib.Path | None, Splits, pathlib.Path], plans.Plan]
     videos: str = ""
     maker: Maker | None = None
     ground_truth: str = ""
     mask_shape: tuple[int, int] | None = None
 
 
-def _plan_folder(source: pathlib.Path, annotations: pathlib.Path | None, splits: Splits) -> plans.Plan:
+def _plan_folder(
+    source: pathlib.Path, annotations: pathlib.Path | None, splits: Splits, out: pathlib.Path
+) -> plans.Plan:
     if annotations is not None:
         raise errors.UserError(
             f"--annotations must not be given with --dataset=folder, whose folders are the annotations. "
             f"Received: {annotations}"
         )
-    return folder.plan(source, splits)
+    return folder.plan(source, splits, out)
 
 
 def _count_synthetic(clips_per_class: ClipsPerClass, splits: Splits) -> plans.Plan:
@@ -72,7 +75,7 @@ def _count_synthetic(clips_per_class: ClipsPerClass, splits: Splits) -> plans.Pl
 DATA_SETS = {
     "synthetic": DataSet(
         "i3d_synthetic",
-        lambda source, annotations, splits: something.plan(source / "videos", source, splits),
+        lambda source, annotations, splits, out: something.plan(source / "videos", source, splits),
         videos="videos",
         maker=Maker(synthetic.make_synthetic, _count_synthetic, lambda seed: f"{synthetic.VERSION}, seed {seed}"),
         ground_truth="ground_truth.h5",
@@ -80,8 +83,8 @@ DATA_SETS = {
     ),
     "something": DataSet(
         "i3d_something",
-        lambda source, annotations, splits: something.plan(source, annotations or source, splits),
+        lambda source, annotations, splits, out: something.plan(source, annotations or source, splits),
     ),
-    "kth": DataSet("i3d_kth", lambda source, annotations, splits: kth.plan(source, annotations or source, splits)),
+    "kth": DataSet("i3d_kth", lambda source, annotations, splits, out: kth.plan(source, annotations or source, splits)),
     "folder": DataSet("i3d_something", _plan_folder),
 }

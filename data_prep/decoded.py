@@ -9,12 +9,31 @@ import numpy as np
 Choose = Callable[[int], Collection[int]]
 Transform = Callable[[np.ndarray], np.ndarray]
 
+# More than a frame of 8K video has (33 million). A PNG of 18 kB can declare 12000x12000 px: half a gigabyte.
+MAX_PIXELS = 8192 * 8192
+
 
 class UnreadableVideoError(Exception):
-    """Not one frame can be had from a file or folder; the message is the reason, on one line."""
+    """No frame can be read from a file or folder, because of its content; the message is the reason, on one line."""
 
     def __init__(self, reason: object) -> None:
         super().__init__(" ".join(str(reason).split()))
+
+
+class ReadingStoppedError(Exception):
+    """Reading failed for a reason other than the file's content, so that it should be tried again later."""
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Refuses a frame of more than `MAX_PIXELS` before it is decoded.
+
+    Raises:
+      UnreadableVideoError: for such a frame.
+    """
+    if height * width > MAX_PIXELS:
+        raise UnreadableVideoError(
+            f"too large a frame: it must have at most {MAX_PIXELS} px. Received: {width}x{height} px"
+        )
 
 
 @dataclasses.dataclass

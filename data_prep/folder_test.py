@@ -1,7 +1,12 @@
+import os
+
+import numpy as np
 import pytest
 
 from common import errors
-from data_prep import folder, plans
+from data_prep import encoding, folder, plans
+
+CODECS = {"avi": ("mjpeg", "yuvj420p"), "gif": ("gif", "gray")}
 
 
 def test_classes_are_folders_in_alphabetical_order(tmp_path):
@@ -32,14 +37,55 @@ def test_splits_share_their_classes(tmp_path):
 def test_without_split_folders_the_clips_go_to_the_split_that_is_named(tmp_path):
     _touch(tmp_path, "a/1.avi")
     assert list(folder.plan(tmp_path, ("validation",)).items) == ["validation"]
-    with pytest.raises(errors.UserError, match="holds one split.*Received: splits train, test"):
+    with pytest.raises(errors.UserError, match="must be one split.*Received: splits train, test"):
         folder.plan(tmp_path, ("train", "test"))
 
 
-def test_other_files_and_hidden_ones_are_left_alone(tmp_path):
-    _touch(tmp_path, "a/1.avi", "a/notes.txt", "a/.hidden.avi", ".git/x.avi", "readme.md", "empty/thumbs.db")
+def test_other_files_are_left_alone_and_told_and_hidden_ones_are_left_alone(tmp_path):
+    _touch(
+        tmp_path,
+        "a/1.avi",
+        "a/notes.txt",
+        "a/more/2.avi",
+        "a/.hidden.avi",
+        ".git/x.avi",
+        "readme.md",
+        "empty/thumbs.db",
+    )
+    _touch(tmp_path, "none/.hidden", *(f"b/{n}.txt" for n in range(7)), "b/1.avi")
     plan = folder.plan(tmp_path, None)
-    assert plan.class_names == ("a",) and len(plan.items["train"]) == 1
+    assert plan.class_names == ("a", "b") and len(plan.items["train"]) == 2
+    left_alone = "left alone (not videos):"
+    assert plan.skipped == (
+        f"{tmp_path}: 1 {left_alone} readme.md",
+        f"{tmp_path / 'a'}: 2 {left_alone} more, notes.txt",
+        f"{tmp_path / 'b'}: 7 {left_alone} 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, and 2 more",
+        f"{tmp_path / 'empty'} is not a class: it holds no videos",
+        f"{tmp_path / 'empty'}: 1 {left_alone} thumbs.db",
+    )
+
+
+def test_videos_of_any_name_are_found_by_their_content(tmp_path):
+    for number, (suffix, name) in enumerate(
+        [("avi", "1.video"), ("avi", "2"), ("gif", "3.animation"), ("avi", "4.png")]
+    ):
+        path = tmp_path / f"{number}.{suffix}"
+        encoding.write_video(path, [np.full((16, 16, 3), 90 * n, np.uint8) for n in range(3)], *CODECS[suffix])
+        _touch(tmp_path, f"a/{name}")
+        path.rename(tmp_path / "a" / name)
+    _touch(tmp_path, "a/6.y4m", "a/7.M2T", "a/8.qt", "a/9.divx", "a/10.mxf", "a/11.rm")  # Failures, not left alone.
+    plan = folder.plan(tmp_path, None)
+    assert len(plan.items["train"]) == 10 and not plan.skipped
+
+
+def test_what_is_no_file_is_left_alone(tmp_path):
+    _touch(tmp_path, "a/1.avi")
+    os.mkfifo(tmp_path / "a" / "pipe.avi")
+    (tmp_path / "a" / "gone.avi").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a" / "linked.avi").symlink_to("1.avi")
+    plan = folder.plan(tmp_path, None)
+    assert [item.path for item in plan.items["train"]] == ["a/1.avi", "a/linked.avi"]
+    assert plan.skipped == (f"{tmp_path / 'a'}: 2 left alone (not videos): gone.avi, pipe.avi",)
 
 
 def test_a_missing_split_is_refused(tmp_path):
@@ -62,10 +108,22 @@ def test_a_folder_without_videos_is_refused(tmp_path):
         folder.plan(tmp_path / "a" / "readme.txt", None)
 
 
-def test_names_that_cannot_be_ids_are_refused(tmp_path):
-    _touch(tmp_path, "a/x..y.avi")
-    with pytest.raises(errors.UserError, match="without path separators, '..'.*Received: 'a-x..y.avi'"):
-        folder.plan(tmp_path, None)
+def test_names_that_collide_or_cannot_be_ids_refuse_nothing(tmp_path):
+    _touch(tmp_path, "put-down/a.mp4", "put/down-a.mp4", "put/b.mp4", "put/x..y.avi", "put/new\nline.avi")
+    _touch(tmp_path, os.fsdecode(b"caf\xe9/\xff.avi"), f"{'n' * 255}/{'m' * 251}.avi")
+    plan = folder.plan(tmp_path, None)
+    items = plan.items["train"]
+    assert len({item.video_id for item in items}) == len(items) == 7
+    assert [item.video_id for item in items if len(item.video_id) < 12] == ["put-b.mp4"]
+    assert plan.class_names == (r"caf\xe9", "n" * 255, "put", "put-down")
+    assert all((tmp_path / item.path).exists() for item in items)
+
+
+def test_the_folder_of_the_store_is_no_class(tmp_path):
+    _touch(tmp_path, "train/a/1.avi", "clips/train-00000-of-00001.h5")
+    assert folder.plan(tmp_path, None, tmp_path / "clips").class_names == ("a",)
+    with pytest.raises(errors.UserError, match="train beside clips"):
+        folder.plan(tmp_path, None, tmp_path / "elsewhere")
 
 
 def _touch(root, *names):

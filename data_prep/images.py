@@ -6,16 +6,20 @@ white there. A frame without a delay (0) is shown for 100 ms, as in browsers. Pa
 the chosen pictures alone are read, by OpenCV, and 16 bits are rounded to 8: the full scale, 65535, becomes 255.
 
 What a file is, its first bytes say, not its name. Animated PNG is FFmpeg's, in `videos`: Pillow cuts its 16 bits, and
-leaves traces of frames that are to be undone.
+leaves traces of frames that are to be undone. A picture's size is looked at before it is decoded.
 """
 
+import contextlib
 import functools
+import io
 import math
+import os
 import pathlib
 import re
 import struct
-from collections.abc import Callable, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, cast
 
 import cv2
 import imageio
@@ -24,7 +28,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from data_prep.decoded import Choose, Decoded, Transform, UnreadableVideoError
+from data_prep import local_files
+from data_prep.decoded import MAX_PIXELS, Choose, Decoded, Transform, UnreadableVideoError
 
 Read = Callable[[pathlib.Path, Choose, Transform], Decoded]
 
@@ -39,6 +44,7 @@ _DAMAGE = (  # What Pillow raises for files that are damaged, or of monstrous si
     Image.DecompressionBombError,
 )
 _UNTIMED = 100  # milliseconds that a frame with a delay of 0 is shown
+_LISTED = 5  # Problems of a folder that a note lists one by one.
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # Three channels, and the bits that there are: 16 are not cut.
 
 
@@ -87,7 +93,7 @@ def read_folder(path: pathlib.Path, choose: Choose, transform: Transform) -> Dec
     """Reads the chosen frames of a folder of frames; arguments and errors as of `videos.read_frames`."""
     files, oddities = _frame_files(path)
     if not files:
-        raise UnreadableVideoError("no frame images (0001.jpg, img_00001.jpg, …)")
+        raise UnreadableVideoError("; ".join(["no frame images (0001.jpg, img_00001.jpg, …)", *oddities]))
     pictures = [(file.name, functools.partial(_load_file, file)) for file in files]
     return _read_pictures(pictures, oddities, choose, transform)
 
@@ -98,25 +104,62 @@ def _count(path: pathlib.Path) -> int:
     Raises:
       UnreadableVideoError: where it is no image.
     """
+    with _opened(path) as file:
+        try:
+            return file().properties(index=...).n_images
+        except _DAMAGE as error:
+            cause = error.__cause__ or error  # Imageio hides what Pillow says.
+            if isinstance(cause, Image.DecompressionBombError):
+                raise _too_large(cause) from None
+            raise UnreadableVideoError("not a readable image file") from None
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Callable[[], Any]]:
+    """Yields what opens an animation or a TIFF file with imageio, for the block."""
+    with local_files.opened(path) as source, _limited(), contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(iio.imopen(cast(BinaryIO, source), "r", plugin="pillow"))
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    """Makes Pillow refuse pictures of more than `MAX_PIXELS`, which is twice the limit that it only warns at."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2
     try:
-        with _opened(path) as file:
-            return file.properties(index=...).n_images
-    except _DAMAGE as error:
-        cause = error.__cause__ or error  # Imageio hides what Pillow says.
-        too_large = isinstance(cause, Image.DecompressionBombError)
-        reason = f"too large a frame: {cause}" if too_large else "not a readable image file"
-        raise UnreadableVideoError(reason) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
-def _opened(path: pathlib.Path) -> Any:
-    return iio.imopen(path, "r", plugin="pillow")
+def _is_small_enough(source: Any, page: int = 0) -> bool:
+    """Returns whether a file is a picture that is small enough to be decoded; False for what is not a picture.
+
+    Raises:
+      UnreadableVideoError: where it is too large.
+    """
+    try:
+        with _limited(), Image.open(source) as image:
+            image.seek(page)
+            return True
+    except Image.DecompressionBombError as error:
+        raise _too_large(error) from None
+    except _DAMAGE:
+        return False
+
+
+def _too_large(error: BaseException) -> UnreadableVideoError:
+    """Returns the error for a picture that Pillow refuses: its pixels and the limit, without Pillow's guess at why."""
+    return UnreadableVideoError(f"too large a frame: {str(error).partition(', could')[0]}")
 
 
 def _play(path: pathlib.Path, wanted: set[int], transform: Transform) -> Decoded:
     """Decodes an animation from first to last frame, or up to one that is damaged, and keeps the wanted frames."""
     decoded = Decoded()
     ends = [0.0]  # milliseconds after the start: of nothing, of the first frame, …
-    with _opened(path) as file:
+    with _opened(path) as opened:
+        file = opened()
         num_frames = file.properties(index=...).n_images
         for index in range(num_frames):
             try:
@@ -142,7 +185,7 @@ def _read_pictures(
     choose: Choose,
     transform: Transform,
 ) -> Decoded:
-    """Reads chosen pictures only, so n counts what there is; one that turns out to be broken is taken off and told.
+    """Reads the chosen pictures alone, so n counts what there is; a broken one is left out, and noted.
 
     Args:
       pictures: name of each, and what loads it: uint8 [h, w, 3], RGB, or None where it is broken.
@@ -157,39 +200,69 @@ def _read_pictures(
         broken = []
         for picture in (left[index] for index in wanted if left[index] not in made):
             name, load = pictures[picture]
-            pixels = load()
+            try:
+                pixels, problem = load(), f"{name} is not a readable image"
+            except UnreadableVideoError as error:
+                pixels, problem = None, f"{name}: {error}"
             if pixels is None:
                 broken.append(picture)
-                problems.append(f"{name} is not a readable image")
+                problems.append(problem)
             else:
                 made[picture] = transform(pixels)
         if not broken:
             frames = {index: made[left[index]] for index in wanted}
-            return Decoded(len(left), math.nan, frames, dict.fromkeys(wanted, math.nan), "; ".join(problems))
+            return Decoded(len(left), math.nan, frames, dict.fromkeys(wanted, math.nan), _listed(problems))
         left = [picture for picture in left if picture not in broken]
-    raise UnreadableVideoError("; ".join(problems))
+    raise UnreadableVideoError(_listed(problems))
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+    return "; ".join([*problems[:_LISTED], *more])
 
 
 def _frame_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
     """Returns the frame images of a folder in the order of their numbers, and what is odd about them."""
-    matches = [(_FRAME_NAME.fullmatch(entry.name), entry) for entry in sorted(path.iterdir())]
-    named = [(int(match["number"]), match["prefix"], entry) for match, entry in matches if match]
+    matches = [
+        (_FRAME_NAME.fullmatch(entry.name), entry)
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name)
+        if not entry.name.startswith(".")  # ._00001.jpg, which some file systems put beside 00001.jpg.
+    ]
+    oddities = [f"{entry.name} is not a file" for match, entry in matches if match and not entry.is_file()]
+    named = [
+        (int(match["number"]), match["prefix"], path / entry.name)
+        for match, entry in matches
+        if match and entry.is_file()
+    ]
     if len({prefix for _, prefix, _ in named}) > 1:
         raise UnreadableVideoError(f"frames of several kinds: {', '.join(sorted({repr(p) for _, p, _ in named}))}")
     numbers = [number for number, _, _ in sorted(named)]
     if len(set(numbers)) < len(numbers):
         raise UnreadableVideoError("two frames with the same number")
     gaps = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
-    return [entry for _, _, entry in sorted(named)], [f"{gaps} frame numbers are missing"] if gaps else []
+    return [entry for _, _, entry in sorted(named)], oddities + [f"{gaps} frame numbers are missing"] * bool(gaps)
 
 
 def _load_file(path: pathlib.Path) -> np.ndarray | None:
-    data = np.fromfile(path, np.uint8)  # OpenCV itself would not open all names.
-    return _eight_bits(cv2.imdecode(data, _AS_STORED)) if data.size else None
+    data = path.read_bytes()  # OpenCV itself would not open all names.
+    if not _is_small_enough(io.BytesIO(data)):
+        return None
+    return _eight_bits(cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED))
 
 
 def _load_page(path: pathlib.Path, page: int) -> np.ndarray | None:
-    _, pages = cv2.imreadmulti(str(path), page, 1, flags=_AS_STORED)
+    with local_files.opened(path) as source:
+        if not _is_small_enough(source, page):
+            return None
+    try:
+        name = os.fsencode(path.absolute()).decode()
+    except UnicodeDecodeError:  # OpenCV takes a name as text.
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        _, pages = cv2.imdecodemulti(data, _AS_STORED, range=(page, page + 1))
+    else:
+        _, pages = cv2.imreadmulti(name, page, 1, flags=_AS_STORED)
+    if not pages:
+        local_files.check_readable(path)
     return _eight_bits(pages[0]) if pages else None
 
 

@@ -1,5 +1,6 @@
 import io
 import math
+import os
 import pathlib
 import struct
 import zlib
@@ -319,6 +320,33 @@ def test_gaps_and_broken_images_in_a_folder_are_told(tmp_path):
     assert decoded.note == (
         "2 frame numbers are missing; 0001.jpg is not a readable image; 0007.jpg is not a readable image"
     )
+
+
+def test_hidden_files_are_no_frames_and_what_is_no_file_is_told(tmp_path):
+    _frames(tmp_path, "{:05d}.jpg", range(1, 4))
+    (tmp_path / "._00001.jpg").write_bytes(b"AppleDouble")
+    (tmp_path / ".00004.jpg").write_bytes(b"no picture")
+    decoded = read(tmp_path, [0, 2])
+    assert decoded.num_frames == 3 and decoded.note == ""
+    (tmp_path / "00004.jpg").mkdir()
+    assert read(tmp_path, [0]).note == "00004.jpg is not a file"
+
+
+def test_many_problems_of_one_folder_are_counted(tmp_path):
+    for number in range(40):
+        (tmp_path / f"{number}.jpg").touch()
+    with pytest.raises(UnreadableVideoError, match="^(.* is not a readable image; ){5}and 35 more$"):
+        videos.read_frames(tmp_path, range, np.copy)
+
+
+@pytest.mark.parametrize("name", [b"\xff.tif", b"http:x.tif", b"a.zip", b"%d.tif"])
+def test_pages_and_animations_of_any_name_are_read(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = pathlib.Path(os.fsdecode(name))
+    _write(tmp_path / "a.tif", _square()).rename(path)
+    np.testing.assert_array_equal(read(path, [4]).frames[4], _square()[4])
+    _write(tmp_path / "a.gif", _square(), duration=100).rename(path)
+    np.testing.assert_array_equal(read(path, [4]).frames[4], _square()[4])
 
 
 def test_folders_that_are_no_video_are_told(tmp_path):

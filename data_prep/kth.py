@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import pathlib
 import re
+from collections.abc import Iterator
 
 from common import errors
 from common.clips import classes
@@ -94,7 +95,9 @@ def read_sequences(path: pathlib.Path) -> list[Video]:
                 )
             videos[video.name] = video
     if not videos:
-        raise errors.UserError(f"00sequences.txt has lines 'person01_boxing_d1 frames 1-95, …'. Received: {path}")
+        raise errors.UserError(
+            f"00sequences.txt must have lines such as 'person01_boxing_d1 frames 1-95, …'. Received: none in {path}"
+        )
     return list(videos.values())
 
 
@@ -125,9 +128,23 @@ def _read_range(text: str, where: str) -> tuple[int, int]:
 def _index(source: pathlib.Path) -> dict[str, str]:
     """Returns file name -> path relative to the source folder."""
     found = collections.defaultdict(list)
-    for path in source.rglob("person*_uncomp.avi"):
-        found[path.name].append(path.relative_to(source).as_posix())
+    for path in _files(source, set()):
+        if path.name.startswith("person") and path.name.endswith("_uncomp.avi"):
+            found[path.name].append(path.relative_to(source).as_posix())
     for paths in found.values():
         if len(paths) > 1:
             raise errors.UserError(f"A video must have one file. Received: {' and '.join(sorted(paths))} in {source}")
     return {name: paths[0] for name, paths in found.items()}
+
+
+def _files(folder: pathlib.Path, seen: set[tuple[int, int]]) -> Iterator[pathlib.Path]:
+    """Yields the files below a folder, also by way of symbolic links, each folder once; hidden ones are left alone."""
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield from _files(path, seen)
+        elif path.is_file() and not path.name.startswith("."):
+            yield path

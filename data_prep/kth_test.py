@@ -57,7 +57,7 @@ def test_a_second_line_for_one_video_is_refused(tmp_path):
 
 
 def test_a_file_of_prose_is_refused(tmp_path):
-    with pytest.raises(errors.UserError, match="00sequences.txt has lines"):
+    with pytest.raises(errors.UserError, match="00sequences.txt must have lines"):
         _read(tmp_path, PROSE)
 
 
@@ -87,6 +87,21 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path):
     _read(tmp_path, "person16_boxing_d1 frames 1-4")
     with pytest.raises(errors.UserError, match="Received: a/person16_boxing_d1_uncomp.avi and b/"):
         kth.plan(tmp_path, tmp_path, None)
+
+
+def test_folders_that_are_links_are_found_and_each_folder_once(tmp_path):
+    elsewhere, source = tmp_path / "disk2", tmp_path / "kth"
+    elsewhere.mkdir()
+    source.mkdir()
+    (elsewhere / "person16_boxing_d1_uncomp.avi").touch()
+    (elsewhere / "._person16_boxing_d1_uncomp.avi").touch()
+    (elsewhere / "loop").symlink_to(source)
+    for name in ("boxing", "again"):
+        (source / name).symlink_to(elsewhere)
+    (source / ".trash").symlink_to(elsewhere)
+    _read(tmp_path, "person16_boxing_d1 frames 1-4")
+    (item,) = kth.plan(source, tmp_path, None).items["train"]
+    assert (source / item.path).exists() and item.path.endswith("/person16_boxing_d1_uncomp.avi")
 
 
 def test_a_test_split_is_refused(tmp_path):

@@ -3,19 +3,18 @@
 import collections
 import dataclasses
 import pathlib
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from common import errors
-from data_prep import images
+from data_prep import images, local_files, names, videos
 
 SPLITS = ("train", "validation", "test")
-# What FFmpeg opens and people keep videos in; anything else in a folder of videos is left alone.
+# The usual suffixes of videos. A file with one of them that holds no video is a failure; else the content decides.
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogg .ogv .ts .vob .webm .wmv".split()
+    ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2t .m2ts .m2v .m4v .mjpeg .mjpg "
+    ".mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m".split()
 )
-_FORBIDDEN_IN_ID = re.compile(r"[/\\\x00-\x1f\x7f]|\.\.|[\ud800-\udfff]")
-_MAX_ID = 200  # characters; most file systems end a name at 255 bytes
+_LISTED = 5  # Names of files left alone that a line lists one by one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Plan:
       class_names: in label order.
       items: split -> clips to be made, in the order in which they will be stored.
       missing: split -> clips whose file is not there.
-      skipped: what the annotations themselves leave out, one line each.
+      skipped: what is left out, one line each: by the annotations themselves, and files that are not videos.
     """
 
     class_names: tuple[str, ...]
@@ -65,9 +64,9 @@ def check_ids(split: str, video_ids: Iterable[str]) -> None:
     """Refuses ids that cannot serve as file names, and ids that come twice in a split."""
     counts = collections.Counter(video_ids)
     for video_id, count in counts.items():
-        if not 0 < len(video_id) <= _MAX_ID or _FORBIDDEN_IN_ID.search(video_id):
+        if not names.is_id(video_id):
             raise errors.UserError(
-                f"A video id must be a name of 1…{_MAX_ID} characters without path separators, '..' or "
+                f"A video id must be a name of 1…{names.MAX_ID} bytes without path separators, '..' or "
                 f"control characters. "
                 f"Received: {video_id!r:.300} in {split}"
             )
@@ -96,6 +95,12 @@ def check_folder(path: pathlib.Path, what: str) -> None:
         raise errors.UserError(f"{what} must be a folder. Received: {path} ({came})")
 
 
+def check_file(path: pathlib.Path) -> None:
+    """Refuses a path that exists but is not a regular file: reading a pipe or a device might never end."""
+    if path.exists() and not path.is_file():
+        raise errors.UserError(f"A clip store must consist of regular files. Received: {path}, which is not one")
+
+
 def read_text(path: pathlib.Path, what: str) -> str:
     """Returns the text of a UTF-8 file, or refuses it."""
     try:
@@ -106,8 +111,33 @@ def read_text(path: pathlib.Path, what: str) -> str:
 
 
 def is_video(path: pathlib.Path) -> bool:
-    """Returns whether a file is taken for a video, by its name; an image only where it holds several pictures."""
+    """Returns whether a file is taken for a video: by its name, or else by its content.
+
+    An image counts only where it holds several pictures, a hidden file never.
+    """
     if path.name.startswith("."):
         return False
     suffix = path.suffix.lower()
-    return suffix in VIDEO_SUFFIXES or suffix in images.SUFFIXES and images.has_several(path)
+    if suffix in VIDEO_SUFFIXES:
+        return True
+    try:
+        if suffix in images.SUFFIXES or images.reader(path):
+            return images.has_several(path) or videos.holds_video(path)
+        return videos.holds_video(path)
+    except OSError as error:
+        if local_files.is_of_the_file(error):
+            return False
+        raise
+
+
+def left_alone(where: str, others: Sequence[str]) -> list[str]:
+    """Returns the line that says which files or folders of a folder are not used, or none if there are none.
+
+    Args:
+      where: the folder, as the line names it.
+      others: names of what is left alone.
+    """
+    if not others:
+        return []
+    more = [f"and {len(others) - _LISTED} more"] if len(others) > _LISTED else []
+    return [f"{where}: {len(others)} left alone (not videos): {', '.join([*sorted(others)[:_LISTED], *more])}"]

@@ -17,47 +17,66 @@ _DATASET = flags.DEFINE_enum(
     "dataset",
     None,
     tuple(data_sets.DATA_SETS),
-    "synthetic: makes its own videos. something: Something-something-V2, ID.webm (any container) or folders of "
-    "frames. kth: KTH actions. folder: CLASS/video.ext or SPLIT/CLASS/video.ext.",
+    "synthetic: videos that the command makes itself. something: Something-something-V2, ID.webm (any container) or "
+    "folders of frames. kth: KTH actions. folder: your own videos, CLASS/video.ext or SPLIT/CLASS/video.ext.",
     required=True,
 )
-_OUT = flags.DEFINE_string("out", None, "Folder of the clip store; made if absent.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder of the clip store; created if it does not exist.", required=True)
 _SOURCE = flags.DEFINE_string(
-    "source", None, "Folder of the videos. synthetic: where its videos are made; default OUT/source."
+    "source", None, "Folder of the videos. synthetic: folder to make the videos in. Default: OUT/source."
 )
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,
     "something: folder of labels.json and {train,validation,test}.json. kth: 00sequences.txt. Default: SOURCE.",
 )
-_FRAMES = flags.DEFINE_integer("frames", None, "T, frames of a clip. Default: 16; kth 32 (section 4.1).", lower_bound=1)
-_HEIGHT = flags.DEFINE_integer("height", None, "H, px. Default: 224; kth 120; synthetic 32.", lower_bound=1)
-_WIDTH = flags.DEFINE_integer("width", None, "W, px. Default: 224; kth 160; synthetic 32.", lower_bound=1)
-_ENCODING = flags.DEFINE_enum("encoding", "jpeg", shards.ENCODINGS, "jpeg: small. raw: exact, and faster to read.")
-_JPEG_QUALITY = flags.DEFINE_integer("jpeg_quality", 95, "Of --encoding=jpeg.", lower_bound=1, upper_bound=100)
+_FRAMES = flags.DEFINE_integer("frames", None, "T, frames per clip. Default: 16; kth: 32 (section 4.1).", lower_bound=1)
+_HEIGHT = flags.DEFINE_integer("height", None, "H, height in px. Default: 224; kth: 120; synthetic: 32.", lower_bound=1)
+_WIDTH = flags.DEFINE_integer("width", None, "W, width in px. Default: 224; kth: 160; synthetic: 32.", lower_bound=1)
+_ENCODING = flags.DEFINE_enum(
+    "encoding", "jpeg", shards.ENCODINGS, "How pixels are stored. jpeg: small. raw: exact, and faster to read."
+)
+_JPEG_QUALITY = flags.DEFINE_integer(
+    "jpeg_quality", 95, "Quality of the frames with --encoding=jpeg.", lower_bound=1, upper_bound=100
+)
 _SUBSAMPLING = flags.DEFINE_enum(
-    "subsampling", "linspace", sampling.SUBSAMPLINGS, "linspace: first to last frame. released: as the released code."
+    "subsampling",
+    "linspace",
+    sampling.SUBSAMPLINGS,
+    "How frames are chosen. linspace: evenly from the first to the last. released: as in the released code.",
 )
 _RESIZE = flags.DEFINE_enum(
-    "resize", "stretch", sampling.RESIZES, "stretch: gives up the aspect ratio. center_crop: cuts the sides off."
+    "resize",
+    "stretch",
+    sampling.RESIZES,
+    "How frames get their size. stretch: without keeping the aspect ratio. center_crop: by cutting off the sides.",
 )
-_CLIPS_PER_SHARD = flags.DEFINE_integer("clips_per_shard", 256, "At most so many clips a file.", lower_bound=1)
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes. Default: one per processor.", lower_bound=1)
+_CLIPS_PER_SHARD = flags.DEFINE_integer(
+    "clips_per_shard", 256, "Maximum number of clips per shard file.", lower_bound=1
+)
+_WORKERS = flags.DEFINE_integer("workers", None, "Number of processes. Default: one per processor.", lower_bound=1)
 _MAX_FAILURES = flags.DEFINE_integer(
     "max_failures",
     0,
-    "Clips that may fail before the exit code is 1. Failures are in OUT/failures.csv; the rest is made in any case.",
+    "With more failed clips than this, the exit code is 1. The other clips are made in any case; OUT/failures.csv "
+    "lists those that failed.",
     lower_bound=0,
 )
 _SPLITS = flags.DEFINE_list(
-    "splits", None, f"Some of {','.join(plans.SPLITS)}. Default: all there are; for CLASS/video.ext, train."
+    "splits",
+    None,
+    f"Splits to make, from {','.join(plans.SPLITS)}. Default: all there are; with CLASS/video.ext, train.",
 )
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell clips per split and class and what is missing; write nothing.")
-_SEED = flags.DEFINE_integer("seed", 0, "synthetic: of the videos.", lower_bound=0)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Write nothing; print the number of clips per split and class, and which files are missing or left alone.",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "synthetic: seed for the videos.", lower_bound=0)
 _CLIPS_PER_CLASS = flags.DEFINE_list(
     "clips_per_class",
     None,
-    f"synthetic: videos of each class in {','.join(synthetic.DEFAULT_CLIPS_PER_CLASS)}. "
+    f"synthetic: number of videos per class in {','.join(synthetic.DEFAULT_CLIPS_PER_CLASS)}. "
     f"Default: {','.join(map(str, synthetic.DEFAULT_CLIPS_PER_CLASS.values()))}.",
 )
 

@@ -6,16 +6,18 @@ the job are stored in the shard, so a finished shard needs no other record to be
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from common import errors
 from common.clips import clip_store, shards
 from data_prep import plans, sampling, synthetic, videos
 
@@ -97,7 +99,7 @@ def split_into_jobs(
 ) -> list[Job]:
     """Returns the jobs of one split, in order.
 
-    Clips of one video stay in one shard, so that it is decoded once; a video with more clips than a shard should hold
+    Clips of one video stay in one shard, so that it is decoded once; a video with more clips than `clips_per_shard`
     gets a shard of its own.
     """
     parts: list[list[plans.Item]] = []
@@ -118,6 +120,10 @@ def make_shard(job: Job, tick: Callable[[], None]) -> Result:
     Args:
       job: what to make.
       tick: called after each clip, made or failed; may raise to stop, which leaves no file behind.
+
+    Raises:
+      decoded.ReadingStoppedError: where a video cannot be read for a reason that is not its own; no file is left.
+      OSError: where the shard cannot be written.
     """
     truth = synthetic.GroundTruth(job.ground_truth) if job.ground_truth else None
     labels: collections.Counter[int] = collections.Counter()
@@ -147,17 +153,39 @@ def make_shard(job: Job, tick: Callable[[], None]) -> Result:
     return read_result(job)
 
 
-def read_result(job: Job) -> Result:
+def read_result(job: Job, digest: str | None = None) -> Result:
     """Returns what the finished shard of a job holds.
+
+    Args:
+      job: whose shard exists.
+      digest: SHA-256 that the shard is known to have; None computes it.
 
     Raises:
       errors.UserError: where the file is not a whole shard.
     """
-    report = shards.read_report(job.file)
-    labels = {int(label): count for label, count in report["labels"].items()}
-    shard = clip_store.Shard(job.file.name, job.split, sum(labels.values()), shards.sha256(job.file))
-    failures, notes = (tuple(plans.Remark(*row) for row in report[name]) for name in ("failures", "notes"))
-    return Result(shard, labels, failures, notes)
+    with _refusing_damage(job.file):
+        report = shards.read_report(job.file)
+        labels = {int(label): count for label, count in report["labels"].items()}
+        shard = clip_store.Shard(job.file.name, job.split, sum(labels.values()), digest or shards.sha256(job.file))
+        failures, notes = (tuple(plans.Remark(*row) for row in report[name]) for name in ("failures", "notes"))
+        return Result(shard, labels, failures, notes)
+
+
+def read_fingerprint(path: pathlib.Path) -> str:
+    """Returns the fingerprint of the job that made a shard; refuses a file that is not a whole shard."""
+    with _refusing_damage(path):
+        return shards.read_report(path)["fingerprint"]
+
+
+@contextlib.contextmanager
+def _refusing_damage(path: pathlib.Path) -> Iterator[None]:
+    """Turns what h5py and Python raise for a damaged report into a line that says so."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise errors.UserError(
+            f"A shard must hold the report of its making. Received: {path}, which is damaged ({error}): delete it"
+        ) from None
 
 
 def _decode(job: Job, path: str, items: list[plans.Item]) -> videos.Decoded:
@@ -186,7 +214,7 @@ def _indices(settings: Settings, item: plans.Item, num_frames: int) -> np.ndarra
 
 
 def _remark(item: plans.Item, decoded: videos.Decoded) -> str:
-    """Returns what is odd about a clip; ranges are told as the annotations count, from 1 to the last inclusive."""
+    """Returns what is odd about a clip; ranges count as in the annotations, from 1 to the last frame inclusive."""
     remarks = [decoded.note] if decoded.note else []
     if item.frame_range and item.frame_range[1] > decoded.num_frames:
         first, last = item.frame_range[0] + 1, item.frame_range[1]

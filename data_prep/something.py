@@ -35,14 +35,14 @@ def plan(source: pathlib.Path, annotations: pathlib.Path, splits: tuple[str, ...
         raise errors.UserError(
             f"Each split must have its JSON file. Received: {annotations} without {', '.join(absent)}"
         )
-    found = _index(source)
+    found, others = _index(source)
     items: dict[str, tuple[plans.Item, ...]] = {}
     missing: dict[str, tuple[plans.Remark, ...]] = {}
     for split, file in files.items():
         if file is not None:
             records = read_split(file, class_names, labeled=split != "test")
-            items[split], missing[split] = _match(split, records, found)
-    return plans.Plan(class_names, items, missing)
+            items[split], missing[split] = _match(split, records, found, others)
+    return plans.Plan(class_names, items, missing, tuple(plans.left_alone(str(source), list(others.values()))))
 
 
 def read_classes(annotations: pathlib.Path) -> tuple[str, ...]:
@@ -57,6 +57,11 @@ def read_classes(annotations: pathlib.Path) -> tuple[str, ...]:
         by_index = {}
     if not by_index or len(by_index) < len(values) or sorted(by_index) != list(range(len(by_index))):
         raise errors.UserError(f"labels.json must map class names to the indices 0…K-1, each once. Received: {path}")
+    for name in by_index.values():
+        if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogatepass"):
+            raise errors.UserError(
+                f"labels.json must hold class names of Unicode text. Received: {name!r:.200} in {path}"
+            )
     return tuple(by_index[index] for index in range(len(by_index)))
 
 
@@ -94,7 +99,7 @@ def _read_record(record: Any, labels: dict[str, int] | None, path: pathlib.Path)
 
 
 def _match(
-    split: str, records: list[tuple[str, int]], found: dict[str, list[str]]
+    split: str, records: list[tuple[str, int]], found: dict[str, list[str]], others: dict[str, str]
 ) -> tuple[tuple[plans.Item, ...], tuple[plans.Remark, ...]]:
     plans.check_ids(split, (video_id for video_id, _ in records))
     items, missing = [], []
@@ -105,21 +110,24 @@ def _match(
         if paths:
             items.append(plans.Item(video_id, paths[0], label))
         else:
-            missing.append(plans.Remark(video_id, f"{video_id}.webm", "no such video file or folder of frames"))
+            hint = f": {others[video_id]} is no video" if video_id in others else ""
+            missing.append(plans.Remark(video_id, f"{video_id}.webm", f"no such video file or folder of frames{hint}"))
     return tuple(items), tuple(missing)
 
 
-def _index(source: pathlib.Path) -> dict[str, list[str]]:
-    """Returns id -> names of the video files and folders in the source folder that carry it."""
-    found = collections.defaultdict(list)
+def _index(source: pathlib.Path) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Returns id -> names of the video files and folders in the source folder that carry it; and id -> other file."""
+    found, others = collections.defaultdict(list), {}
     with os.scandir(source) as entries:
         for entry in entries:
             path = pathlib.Path(entry.path)
             if entry.is_dir():
                 found[entry.name].append(entry.name)
-            elif plans.is_video(path):
+            elif entry.is_file() and plans.is_video(path):
                 found[path.stem].append(entry.name)
-    return found
+            elif not entry.name.startswith("."):
+                others[path.stem] = entry.name
+    return found, others
 
 
 def _find(annotations: pathlib.Path, name: str) -> pathlib.Path | None:

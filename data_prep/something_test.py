@@ -44,7 +44,20 @@ def test_videos_in_any_container_and_folders_of_frames_are_found(tmp_path):
     (source / "10.txt").touch()
     plan = something.plan(source, annotations, None)
     assert plan.items == {"train": (plans.Item("7", "7.webm", 0), plans.Item("8", "8.MP4", 1), plans.Item("9", "9", 0))}
-    assert [remark.video_id for remark in plan.missing["train"]] == ["10"]
+    assert plan.missing["train"] == (
+        plans.Remark("10", "10.webm", "no such video file or folder of frames: 10.txt is no video"),
+    )
+    assert plan.skipped == (f"{source}: 1 left alone (not videos): 10.txt",)
+
+
+def test_links_are_followed_and_links_to_nothing_are_missing(tmp_path):
+    source, annotations = _data_set(tmp_path, train=["1", "2"])
+    (tmp_path / "elsewhere").touch()
+    (source / "1.webm").symlink_to(tmp_path / "elsewhere")
+    (source / "2.webm").symlink_to(tmp_path / "nowhere")
+    plan = something.plan(source, annotations, None)
+    assert [item.path for item in plan.items["train"]] == ["1.webm"]
+    assert [remark.video_id for remark in plan.missing["train"]] == ["2"]
 
 
 def test_records_of_the_test_split_have_an_id_only(tmp_path):
@@ -63,6 +76,14 @@ def test_without_labels_json_the_classes_of_the_paper_count(tmp_path):
 def test_files_of_the_first_release_carry_the_name_of_the_data_set(tmp_path):
     _write(tmp_path / "something-something-v2-labels.json", {"b": "1", "a": 0})
     assert something.read_classes(tmp_path) == ("a", "b")
+
+
+def test_labels_that_are_no_text_are_refused_and_odd_ones_are_not(tmp_path):
+    (tmp_path / "labels.json").write_text(r'{"a\ud800": "0"}')
+    with pytest.raises(errors.UserError, match=r"class names of Unicode text. Received: 'a\\ud800' in"):
+        something.read_classes(tmp_path)
+    (tmp_path / "labels.json").write_text(r'{"a\n\t\ud83c\udfac\u001b": "0"}')
+    assert something.read_classes(tmp_path) == ("a\n\t\N{CLAPPER BOARD}\x1b",)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +108,8 @@ def test_labels_that_do_not_count_from_0_are_refused(tmp_path, values):
         ([{"id": "a/b", "template": "A"}], "without path separators"),
         ([{"id": "a\\b", "template": "A"}], "without path separators"),
         ([{"id": "a\x00", "template": "A"}], "control characters"),
-        ([{"id": "", "template": "A"}], "1…200 characters"),
-        ([{"id": "x" * 201, "template": "A"}], "1…200 characters"),
+        ([{"id": "", "template": "A"}], "1…200 bytes"),
+        ([{"id": "x" * 201, "template": "A"}], "1…200 bytes"),
         ([{"id": "1", "template": "A"}, {"id": 1, "template": "B"}], "once in a split. Received: '1' 2 times in train"),
     ],
 )

@@ -13,6 +13,7 @@ the direction of time in single frames; here a reversed scene decodes to exactly
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -24,7 +25,7 @@ import av
 import h5py
 import numpy as np
 
-from common import errors, progress
+from common import errors, hdf5_output, progress
 from data_prep import synthetic_scenes
 from data_prep import workers as processes
 
@@ -128,7 +129,7 @@ def _opened(path: pathlib.Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError:
         raise errors.UserError(
-            f"Ground truth must be an HDF5 file that make_synthetic writes. Received: {path}"
+            f"The ground truth must be an HDF5 file that make_synthetic wrote. Received: {path}"
         ) from None
 
 
@@ -256,7 +257,8 @@ def _describe(template: str, scene: synthetic_scenes.Scene) -> dict[str, Any]:
 
 def _encode(path: pathlib.Path, frames: np.ndarray) -> None:
     """Writes uint8 [n, H, W, 3] as a video file, whole or not at all."""
-    with _completed(path) as partial, av.open(partial, "w", format="mp4") as container:
+    coded = io.BytesIO()  # PyAV prints a traceback where a file cannot be written, and takes names for URLs.
+    with av.open(coded, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=_ENCODER_OPTIONS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -264,6 +266,8 @@ def _encode(path: pathlib.Path, frames: np.ndarray) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())
+    with _completed(path) as partial:
+        partial.write_bytes(coded.getbuffer())
 
 
 def _write_annotations(out: pathlib.Path, records: list[dict[str, Any]]) -> None:
@@ -277,7 +281,7 @@ def _write_ground_truth(path: pathlib.Path, truths: list[_Truth]) -> None:
     """Writes ground_truth.h5: a row per video, the frames of all videos end to end."""
     offsets = np.cumsum([0, *(len(truth.salient) for truth in truths)], dtype=np.int64)
     side = synthetic_scenes.MASK_SIZE
-    with _completed(path) as partial, h5py.File(partial, "w") as file:
+    with _completed(path) as partial, hdf5_output.created(partial) as (file, _):
         ids = [truth.record["id"] for truth in truths]
         file.create_dataset("video_id", data=ids, dtype=h5py.string_dtype())
         file["label"] = np.array([truth.label for truth in truths], np.int32)
@@ -298,12 +302,15 @@ def _event(salient: np.ndarray) -> tuple[int, int]:
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     with _completed(path) as partial:
-        pathlib.Path(partial).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _completed(path: pathlib.Path) -> Iterator[str]:
-    """Gives a name to write to; the file takes its own name when it is complete."""
+def _completed(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a name to write to; the file takes its own name when it is complete, and is gone where that fails."""
     partial = path.with_name(f".{path.name}.partial")
-    yield str(partial)
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -286,7 +286,7 @@ def test_unknown_video_id_is_refused(made: pathlib.Path) -> None:
 def test_missing_or_damaged_ground_truth_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "damaged.h5").write_bytes(b"half a file")
     for name in ("none.h5", "damaged.h5"):
-        with pytest.raises(errors.UserError, match=f"Ground truth must be an HDF5 file .* Received: .*{name}"):
+        with pytest.raises(errors.UserError, match=f"The ground truth must be an HDF5 file .* Received: .*{name}"):
             synthetic.GroundTruth(tmp_path / name).salient("train-00000")
 
 

@@ -1,4 +1,4 @@
-"""Checks that a clip store is whole; a line a problem. Example: python data_prep/verify.py /tmp/clips."""
+"""Checks that a clip store is whole; prints one line per problem. Example: python data_prep/verify.py /tmp/clips."""
 
 import pathlib
 import sys
@@ -9,11 +9,11 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from common import progress
 from common.command_line import commands
-from data_prep import plans, verification
+from data_prep import names, plans, verification
 
 
 def main(argv: list[str]) -> int:
-    """Checks the store in the folder argv[1]; returns 0 where it is whole, else 1."""
+    """Checks the store in the folder argv[1]; returns 0 if it is whole, else 1."""
     directory = pathlib.Path(argv[1])
     plans.check_folder(directory, "CLIPS")
     number = 0
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
         for problem in verification.problems(directory, bar.update):
             number += 1
             bar.write(problem, file=sys.stdout)
-    sys.stdout.write(f"{directory}: {f'{number} problems' if number else 'whole'}\n")
+    sys.stdout.write(f"{names.printable(str(directory))}: {f'{number} problems' if number else 'whole'}\n")
     return 1 if number else 0
 
 

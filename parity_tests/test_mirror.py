@@ -27,6 +27,7 @@ _ONLY_TF = {
     "layers.py:walk": "nn.Module.named_modules there",
     "layers.py:flat": "Tensor.flatten(0, 1) there",
     "layers.py:unflat": "Tensor.unflatten there",
+    "layers.py:check_constant": "sees in a graph what PyTorch's `frozen` prevents",
     "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
     "temporal_mask.py:MaskSearch.traced": "its graphs, once for a shape of clips; PyTorch runs eagerly",
     "i3d.py:I3D.get_config": "Keras saves and loads a model by it",
@@ -43,7 +44,6 @@ _EXTRA_ARGUMENTS = {"name", "training"}
 _ARGUMENTS = {
     "optimizers.py:Optimizer.step": "PyTorch's weights hold their gradients; TensorFlow's are passed",
     "i3d.py:InceptionBlock.forward": "training",
-    "gradcam.py:endpoint_fn": "a user's PyTorch module may be channels first; Keras' layout is the border's",
 }
 
 
@@ -70,7 +70,7 @@ _DOCSTRINGS = {
     "conv_lstm.py:ConvLSTM.forward": "`training` is an argument of Keras' models",
     "i3d.py:I3D.forward": "as ConvLSTM.forward",
     "gradcam.py:GradCam": "TensorFlow's holds graphs",
-    "gradcam.py:endpoint_fn": "a PyTorch module is hooked and put back as it was; a Keras model is cut",
+    "gradcam.py:endpoint_fn": "a PyTorch module has a mode and weights that are frozen; layers have other names",
     "layers.py:BatchNorm": "`dtype` is a Keras policy, which may be mixed",
     "optimizers.py:Optimizer.step": "PyTorch's weights hold their gradients; TensorFlow's are passed",
     "temporal_mask.py:learn_masks": "a PyTorch module is frozen meanwhile; TensorFlow traces graphs",
@@ -294,14 +294,15 @@ _SCRIPTS = ("train", "evaluate", "explain", "evidence")
 
 @pytest.fixture(scope="module")
 def helps(tmp_path_factory):
-    """Framework -> script -> its --help."""
+    """Framework -> script -> what it answers to --help."""
     folder = tmp_path_factory.mktemp("helps")
 
     def texts(framework):
         (folder / framework).mkdir()
         lines = [(f"{script}.py", ["--help"]) for script in _SCRIPTS]
-        answers = command_lines_for_tests.answers(_BUILDS[framework].name, lines, folder / framework)
-        return dict(zip(_SCRIPTS, [answer.stdout for answer in answers], strict=True))
+        light = "common.clips.clip_store"
+        answers = command_lines_for_tests.answers(_BUILDS[framework].name, light, lines, folder / framework)
+        return dict(zip(_SCRIPTS, answers, strict=True))
 
     with futures.ThreadPoolExecutor() as pool:
         return dict(zip(_BUILDS, pool.map(texts, _BUILDS), strict=True))
@@ -311,7 +312,13 @@ def helps(tmp_path_factory):
 def test_flags_are_the_same(script, helps):
     texts = []
     for framework in _BUILDS:
-        text = helps[framework][script]
+        text = helps[framework][script].stdout
         assert "--device" in text
         texts.append(re.sub(r"torch_impl|tf_impl|PyTorch|TensorFlow", "X", text).split("\n", 2)[2])
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("script", _SCRIPTS)
+def test_help_loads_no_framework(script, helps):
+    for framework in _BUILDS:
+        assert not {"torch", "tensorflow", "keras", "sklearn"} & helps[framework][script].loaded

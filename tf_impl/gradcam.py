@@ -4,7 +4,9 @@ Here are the forward pass to endpoint and logits, and the gradient between the t
 normalisation are `common/explaining/gradcam_maps.py`. Works on any callable from clips to logits and activations.
 """
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,13 +15,16 @@ import tensorflow as tf
 from jaxtyping import Float, Shaped
 
 from common import errors
-from common.explaining import gradcam_maps
+from common.explaining import gradcam_maps, model_checks
 from common.explaining.gradcam_maps import GradCamConfig
-from tf_impl import weights
+from tf_impl import layers, weights
 
-# Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C], from which the logits were
-# computed in inference mode. It is traced into a graph.
+# Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C'], from which the logits
+# were computed. It is traced into a graph.
 EndpointFn = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+LAYER_AXES = "NTHWC"  # Of what Keras' 3-D layers take and return.
+_CHANNELS = {"channels_first": 1, "channels_last": 4}  # Which axis they are.
 
 
 def gradcam(
@@ -56,20 +61,30 @@ class GradCam:
           Maps at least 0, not normalised; float64 where the activations are, else float32.
 
         Raises:
-          UserError: for a target that is not a class, or activations that are not `[N, T', H', W', C]` or not used.
+          UserError: for a target that is not a class; for activations that are not `[N, T', H', W', C']` of the clips,
+            not used or not finite; for probabilities where logits are wanted.
         """
         clips = tf.convert_to_tensor(clips)
         specs = tf.TensorSpec((None, *clips.shape[1:]), clips.dtype), tf.TensorSpec((None,), tf.int64)
-        outcome = self._traced.get_concrete_function(*specs)
+        try:
+            outcome = self._traced.get_concrete_function(*specs)
+        except errors.UserError:
+            raise
+        except Exception:
+            # What cannot be traced may return no tensors at all, as `model.predict`: then that is what is wrong.
+            model_checks.check_endpoint(self._endpoint_fn(clips), tf.Tensor)
+            raise
         num_classes = outcome.structured_outputs[0].shape[1]
         chosen = gradcam_maps.check_targets(targets, clips.shape[0], num_classes)
-        _, activations, gradients = outcome(clips, tf.constant(chosen))
+        logits, activations, gradients = outcome(clips, tf.constant(chosen))
+        gradcam_maps.check_logits(logits.numpy(), self._config.score)
         return gradcam_maps.combine(activations.numpy(), gradients.numpy(), self._config.weights)
 
     def _outcome(self, clips: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns logits, activations, and the gradient of the targets' scores in the activations."""
-        logits, activations = self._endpoint_fn(clips)
-        gradcam_maps.check_shapes(tuple(activations.shape), tuple(logits.shape))
+        logits, activations = model_checks.check_endpoint(self._endpoint_fn(clips), tf.Tensor)
+        layers.check_constant(logits.graph)
+        gradcam_maps.check_shapes(tuple(clips.shape), tuple(activations.shape), tuple(logits.shape))
         scores = _full(logits)
         if self._config.score == "probability":
             scores = tf.nn.softmax(scores)
@@ -78,46 +93,102 @@ class GradCam:
         (gradients,) = tf.gradients(score, activations)
         if gradients is None:
             raise errors.UserError("Logits must be computed from the endpoint's activations. Received: no gradient")
-        return logits, _full(activations), _full(gradients)
+        return _full(logits), _full(activations), _full(gradients)
 
 
-def endpoint_fn(model: keras.Model, endpoint: str = "") -> EndpointFn:
+def endpoint_fn(
+    model: keras.Model, endpoint: str = "", clips_axes: str = LAYER_AXES, activations_axes: str = LAYER_AXES
+) -> EndpointFn:
     """Returns the function from clips to logits and the activations of an endpoint, in inference mode.
 
     Args:
-      model: an I3D or a ConvLSTM of this package, or any functional or Sequential model from clips `[N, T, H, W, C]`
-        to logits `[N, K]`.
-      endpoint: one of the model's endpoints, "" for the paper's; of any other model, a layer by its name. Where the
-        layer is called several times, the first call counts.
+      model: an I3D or a ConvLSTM of this package, or any Keras model from clips to logits `[N, K]`.
+      endpoint: one of the model's endpoints, "" for the paper's; of any other model, a layer by its name, or within an
+        inner model by "inner/layer". Where the layer is called several times, the first call counts.
+      clips_axes: the order of the axes in which any other model takes clips, as letters: "NCTHW", "NTHWC", "NTCHW".
+      activations_axes: the order in which its layer returns activations.
 
     Raises:
-      UserError: for an endpoint that the model does not have; lists those it has.
+      UserError: for an endpoint that the model does not have (lists those it has), or axes that cannot be.
     """
     if isinstance(model, weights.Model):
         endpoint = gradcam_maps.find_endpoint(model.config, endpoint)
 
-        def run(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def run_ours(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             logits, endpoints = model(clips, return_endpoints=True)
             return logits, endpoints[endpoint]
 
-        return run
-    names = [layer.name for layer in model.layers]
-    errors.check_choice("endpoint", endpoint, names)
-    parts = _parts(model, endpoint)
-    return lambda clips: parts(clips, training=False)
+        return run_ours
+    layer = _find(model, endpoint)
+    gradcam_maps.check_axes(activations_axes, _channels(layer))
+    to_model = gradcam_maps.permutation(gradcam_maps.BORDER_AXES, clips_axes)
+
+    def run(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with _recorded(layer, activations_axes) as outputs:
+            logits = model(tf.transpose(clips, to_model), training=False)
+        model_checks.check_called(outputs, endpoint)
+        activations = model_checks.check_layer(outputs[0], tf.Tensor)
+        return model_checks.check_tensor(logits, tf.Tensor, model_checks.LOGITS), activations
+
+    return run
 
 
-def _parts(model: keras.Model, endpoint: str) -> keras.Model:
-    """Returns the model from clips to logits and a layer's output."""
+def _find(model: keras.Model, endpoint: str) -> keras.layers.Layer:
+    """Returns the layer of a name; refuses models with other inputs than clips, and names of no layer or of several."""
+    inputs = getattr(model, "inputs", None) or [None]  # Known of a graph of layers alone.
+    if len(inputs) != 1:
+        raise errors.UserError(f"Grad-CAM must be given a model with one input, clips. Received: {len(inputs)} inputs")
+    named = list(_named_layers(model))
+    errors.check_choice("endpoint", endpoint, [name for name, _ in named])
+    found = [layer for name, layer in named if name == endpoint]
+    if len(found) > 1:
+        raise errors.UserError(f"endpoint must be the name of one layer. Received: {endpoint!r}, of {len(found)}")
+    return found[0]
+
+
+def _named_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yields a model's layers by name, and those of a model within it by "its name/theirs"."""
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.InputLayer):  # It is never called.
+            yield layer.name, layer
+        if isinstance(layer, keras.Model):
+            yield from ((f"{layer.name}/{name}", inner) for name, inner in _named_layers(layer))
+
+
+def _channels(layer: keras.layers.Layer) -> int | None:
+    """Returns which axis of its output a layer says that the channels are; None for layers that do not say."""
+    says = isinstance(layer, keras.layers.Conv3D | keras.layers.MaxPooling3D | keras.layers.AveragePooling3D)
+    return _CHANNELS[layer.data_format] if says else None
+
+
+@contextlib.contextmanager
+def _recorded(layer: keras.layers.Layer, axes: str) -> Iterator[list]:
+    """Yields a list to which the first output of a layer is appended, clips in the border's order of axes."""
+    to_border = gradcam_maps.permutation(axes, gradcam_maps.BORDER_AXES)
+    to_layer = gradcam_maps.permutation(gradcam_maps.BORDER_AXES, axes)
+    outputs: list = []
+    call, graph = layer.call, tf.compat.v1.get_default_graph()
+
+    @functools.wraps(call)
+    def record(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        # Keras calls the layers of a model that is not built yet in a graph that it throws away.
+        if outputs or getattr(output, "graph", graph) is not graph:
+            return output
+        if not isinstance(output, tf.Tensor) or output.shape.rank != 5:
+            outputs.append(output)  # Refused outside the layer: Keras would put its own words around the error's.
+            return output
+        outputs.append(tf.transpose(output, to_border))
+        return tf.transpose(outputs[0], to_layer)
+
+    own = vars(layer).get("call")
+    vars(layer)["call"] = record  # Not by assignment, which Keras would keep a record of.
     try:
-        (clips,), (logits,), activations = model.inputs, model.outputs, model.get_layer(endpoint).output
-        return keras.Model(clips, (logits, activations))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise errors.UserError(
-            "Grad-CAM must be given a functional or Sequential model with one input and one output, and a "
-            "layer within it. "
-            f"Received: {model.name}, {endpoint}: {error}"
-        ) from None
+        yield outputs
+    finally:
+        del vars(layer)["call"]
+        if own is not None:
+            vars(layer)["call"] = own
 
 
 def _full(x: tf.Tensor) -> tf.Tensor:

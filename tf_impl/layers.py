@@ -288,3 +288,15 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
     layers = [layer for _, layer in walk(model) if isinstance(layer, Dropout)]
     for number, layer in enumerate(layers):
         layer.reseed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
+
+
+def check_constant(graph: tf.Graph) -> None:
+    """Refuses a traced model that changes variables when it scores, before it has changed one."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    assigning = sum(node.op.startswith(("Assign", "ResourceScatter", "ResourceApply")) for node in nodes)
+    if assigning:
+        raise errors.UserError(
+            "A model must not change its variables when it scores clips (call it with training=False). "
+            f"Received: one that does so in {assigning} places"
+        )

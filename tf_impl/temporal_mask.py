@@ -16,9 +16,10 @@ import tensorflow as tf
 from jaxtyping import Float, Float64, Integer, Shaped
 
 from common import errors
-from common.explaining import mask_search, masks, perturbations
+from common.explaining import mask_search, masks, model_checks, perturbations
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
+from tf_impl import layers
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[tf.Tensor], tf.Tensor]
@@ -200,7 +201,7 @@ class _Computation:
             mask = to_mask(values)
             score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
             loss = mask_loss(score, mask, self.config)
-        mask_search.check_gradient(tape.gradient(score, values) is not None)  # While tracing only: pruned.
+        model_checks.check_gradient(tape.gradient(score, values) is not None)  # While tracing only: pruned.
         return loss, tape.gradient(loss, values)
 
 
@@ -233,19 +234,8 @@ def _trace(computation: _Computation, clips: tf.Tensor, dtype: tf.DType) -> _Gra
         name: tf.function(getattr(computation, name), input_signature=signature, autograph=False)
         for name, signature in signatures.items()
     }
-    _check_constant(graphs["score_prepared"].get_concrete_function().graph.as_graph_def())
+    layers.check_constant(graphs["score_prepared"].get_concrete_function().graph)
     return _Graphs(prepare=prepare, **graphs)
-
-
-def _check_constant(graph: Any) -> None:
-    """Refuses a model that changes variables when it scores, before it has changed one."""
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    assigning = sum(node.op.startswith(("Assign", "ResourceScatter", "ResourceApply")) for node in nodes)
-    if assigning:
-        raise errors.UserError(
-            "A model must not change its variables when it scores clips (call it with training=False). "
-            f"Received: one that does so in {assigning} places"
-        )
 
 
 class Scorer:
@@ -260,16 +250,23 @@ class Scorer:
         self._targets = tf.constant(targets)
         self._batch_size = search.batch_size or self.num_clips
         self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
-        self._computation = search.traced(self._clips, self._dtype)
         clip = tf.cast(self._clips[:1], self._dtype)
-        alone = _numpy(search.score_fn(clip))
-        mask_search.check_probabilities(alone, targets)
+        try:
+            self._computation = search.traced(self._clips, self._dtype)
+        except errors.UserError:
+            raise
+        except Exception:
+            # What cannot be traced may return no tensor at all, as `model.predict`: then that is what is wrong.
+            _one_tensor(search.score_fn(clip))
+            raise
+        alone = _numpy(_one_tensor(search.score_fn(clip)))
+        model_checks.check_probabilities(alone, targets)
         if not search.checked:
             again, beside = search.score_fn(clip), search.score_fn(tf.concat([clip, clip[:, ::-1]], axis=0))
-            mask_search.check_steady(alone, _numpy(again), _numpy(beside))
+            model_checks.check_steady(alone, _numpy(again), _numpy(beside))
             prepared, target = self._prepared(np.array([0]))
             own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
-            mask_search.check_prepared(alone[0, targets[0]], float(own[0]))
+            model_checks.check_prepared(alone[0, targets[0]], float(own[0]))
             search.checked = True
 
     def scores(
@@ -334,9 +331,14 @@ class Scorer:
         return tf.constant(values, self._dtype)
 
 
-def _of_targets(probabilities: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def _one_tensor(probabilities: Any) -> tf.Tensor:
+    return model_checks.check_tensor(probabilities, tf.Tensor, model_checks.PROBABILITIES)
+
+
+def _of_targets(probabilities: Any, targets: tf.Tensor) -> tf.Tensor:
+    probabilities = _one_tensor(probabilities)
     if probabilities.shape.rank is not None:  # None in a graph, which is for any number of clips.
-        mask_search.check_shape(tuple(1 if size is None else size for size in probabilities.shape))
+        model_checks.check_shape(tuple(1 if size is None else size for size in probabilities.shape))
     return tf.gather(probabilities, targets, axis=1, batch_dims=1)
 
 

@@ -13,13 +13,16 @@ from jaxtyping import Float, Shaped
 from torch import nn
 
 from common import errors
-from common.explaining import gradcam_maps
+from common.explaining import gradcam_maps, model_checks
 from common.explaining.gradcam_maps import GradCamConfig
 from torch_impl import layers, weights
 
-# Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C], from which the logits were
-# computed in inference mode.
+# Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C'], from which the logits
+# were computed.
 EndpointFn = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+LAYER_AXES = "NCTHW"  # Of what PyTorch's 3-D layers take and return.
+_CHANNELS_FIRST = (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d)  # Whatever the rest of a module does.
 
 
 def gradcam(
@@ -53,11 +56,16 @@ class GradCam:
           Maps at least 0, not normalised; float64 where the activations are, else float32.
 
         Raises:
-          UserError: for a target that is not a class, or activations that are not `[N, T', H', W', C]` or not used.
+          UserError: for a target that is not a class; for activations that are not `[N, T', H', W', C']` of the clips,
+            not used or not finite; for probabilities where logits are wanted.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            logits, activations = self._endpoint_fn(torch.as_tensor(clips))
-            gradcam_maps.check_shapes(tuple(activations.shape), tuple(logits.shape))
+        clips = torch.as_tensor(clips)
+        # Weights are left as they are: a function of a user's own may have its gradient from nothing else.
+        inference = layers.frozen(self._endpoint_fn, weights=False)
+        with torch.inference_mode(False), torch.enable_grad(), inference:
+            logits, activations = model_checks.check_endpoint(self._endpoint_fn(clips), torch.Tensor)
+            gradcam_maps.check_shapes(tuple(clips.shape), tuple(activations.shape), tuple(logits.shape))
+            gradcam_maps.check_logits(_array(logits), self._config.score)
             chosen = gradcam_maps.check_targets(targets, *logits.shape)
             gradients = self._gradients(logits, activations, torch.as_tensor(chosen, device=logits.device))
         return gradcam_maps.combine(_array(activations), _array(gradients), self._config.weights)
@@ -75,7 +83,9 @@ class GradCam:
         return gradients
 
 
-def endpoint_fn(model: nn.Module, endpoint: str = "", channels_first: bool = True) -> EndpointFn:
+def endpoint_fn(
+    model: nn.Module, endpoint: str = "", clips_axes: str = LAYER_AXES, activations_axes: str = LAYER_AXES
+) -> EndpointFn:
     """Returns the function from clips to logits and the activations of an endpoint.
 
     In the call the model is in inference mode, its weights are frozen, and no graph is kept before the endpoint;
@@ -85,50 +95,50 @@ def endpoint_fn(model: nn.Module, endpoint: str = "", channels_first: bool = Tru
       model: an I3D or a ConvLSTM of this package, or any module from clips to logits `[N, K]`.
       endpoint: one of the model's endpoints, "" for the paper's; of any other module, a layer by the name that
         `get_submodule` takes. Where the layer is called several times, the first call counts.
-      channels_first: whether any other module takes, and the layer returns, `[N, C, T, H, W]`; else `[N, T, H, W, C]`.
+      clips_axes: the order of the axes in which any other module takes clips, as letters: "NCTHW", "NTHWC", "NTCHW".
+      activations_axes: the order in which its layer returns activations.
 
     Raises:
-      UserError: for an endpoint that the model does not have; lists those it has.
+      UserError: for an endpoint that the model does not have (lists those it has), or axes that cannot be.
     """
     ours = model if isinstance(model, weights.Model) else None
     if ours is not None:
-        endpoint, channels_first = gradcam_maps.find_endpoint(ours.config, endpoint), False
+        endpoint = gradcam_maps.find_endpoint(ours.config, endpoint)
+        clips_axes = activations_axes = gradcam_maps.BORDER_AXES
     else:
         names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
         errors.check_choice("endpoint", endpoint, names)
     layer = model.get_submodule(endpoint)
+    if ours is None:
+        gradcam_maps.check_axes(activations_axes, 1 if isinstance(layer, _CHANNELS_FIRST) else None)
+    to_model = gradcam_maps.permutation(gradcam_maps.BORDER_AXES, clips_axes)
 
     def run(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         activations: list[torch.Tensor] = []
-        with layers.frozen(model), layer.register_forward_hook(_cut(activations, channels_first)):
+        with layers.frozen(model), layer.register_forward_hook(_cut(activations, activations_axes)):
             if ours is not None:
                 logits, endpoints = ours(clips, return_endpoints=True)
                 return logits, endpoints[endpoint]
-            logits = model(layers.to_native(clips) if channels_first else clips)
-        if not activations:
-            raise errors.UserError(f"The module must call the endpoint. Received: no call of {endpoint!r}")
-        return logits, activations[0]
+            logits = model(clips.permute(to_model))
+        model_checks.check_called(activations, endpoint)
+        return model_checks.check_tensor(logits, torch.Tensor, model_checks.LOGITS), activations[0]
 
     return run
 
 
-def _cut(activations: list[torch.Tensor], channels_first: bool) -> Callable[..., torch.Tensor | None]:
+def _cut(activations: list[torch.Tensor], axes: str) -> Callable[..., torch.Tensor | None]:
     """Returns a hook that begins the graph at a layer's first output, which it appends to `activations`."""
+    to_border = gradcam_maps.permutation(axes, gradcam_maps.BORDER_AXES)
+    to_layer = gradcam_maps.permutation(gradcam_maps.BORDER_AXES, axes)
 
     def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> torch.Tensor | None:
         del layer, inputs
         if activations:
             return None
-        if not isinstance(output, torch.Tensor) or output.ndim != 5:
-            received = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise errors.UserError(
-                f"Grad-CAM must be given a layer with one output, 5 axes, of clips. Received: {received}"
-            )
-        leaf = (layers.to_border(output) if channels_first else output).detach().requires_grad_()
+        leaf = model_checks.check_layer(output, torch.Tensor).permute(to_border).detach().requires_grad_()
         activations.append(leaf)
         # A copy, since the next layer may write into it, which a leaf does not allow.
-        copy = leaf.clone()
-        return layers.to_native(copy) if channels_first else copy
+        return leaf.clone().permute(to_layer)
 
     return hook
 

@@ -287,21 +287,32 @@ def seed_dropout(model: nn.Module, seed: int) -> None:
         layer.reseed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
 
 
+_in_progress: list[set[nn.Module]] = []  # What each `frozen` has frozen, the one that began last at the end.
+
+
 @contextlib.contextmanager
-def frozen(function: Callable[..., object]) -> Iterator[None]:
+def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[None]:
     """Puts every module that a function calls into inference mode and its weights out of autograd's sight.
 
     Each is left as it was. What the function holds (itself, the object of a bound method, attributes, arguments of a
-    partial, variables of a closure) is frozen at once; any other module when it is first called, before it computes.
+    partial, variables of a closure, globals that it names) is frozen at once; any other module when it is first called,
+    before it computes.
+
+    Args:
+      function: any callable.
+      weights: False leaves the weights in autograd's sight.
     """
     seen: set[nn.Module] = set()
     with contextlib.ExitStack() as stack:
 
         def freeze(module: nn.Module, _: object = None) -> None:
-            if module not in seen:
+            # Within another `frozen` that began later, the module is that one's: its state now is not its own.
+            if module not in seen and _in_progress[-1] is seen:
                 seen.update(module.modules())
-                stack.enter_context(_frozen_module(module))
+                stack.enter_context(_frozen_module(module, weights))
 
+        _in_progress.append(seen)
+        stack.callback(_in_progress.pop)
         for held in _held(function):
             if isinstance(held, nn.Module):
                 freeze(held)
@@ -321,12 +332,14 @@ def _held(function: Any) -> Iterator[Any]:
     for cell in getattr(function, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # A variable that has no value yet.
             yield cell.cell_contents
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    yield from (function.__globals__[name] for name in names if name in function.__globals__)
 
 
 @contextlib.contextmanager
-def _frozen_module(model: nn.Module) -> Iterator[None]:
+def _frozen_module(model: nn.Module, weights: bool) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if weights and parameter.requires_grad]
     try:
         model.eval()
         for parameter in trainable:

@@ -1,3 +1,5 @@
+"""Optimisers in PyTorch keep the contract of both builds, and store their state in canonical layout."""
+
 import dataclasses
 
 import numpy as np
@@ -5,62 +7,25 @@ import pytest
 import torch
 from torch import nn
 
-from common.models import configs
+from common.runs.optimizers_contract_for_tests import CONFIG, OptimizersContract
 from torch_impl import optimizers
 
-CONFIG = configs.PRESETS["conv_lstm_synthetic"]
-RATES = (0.1, 0.1, 0.05, 0.05)
-GRADIENTS = np.array([[0.5, -2.0, 1e-7], [1.0, 1.0, 1e-7], [-3.0, 0.25, 0.0], [0.5, 0.5, 1e-7]])
-START = np.array([1.0, -1.0, 0.0])
+
+def _optimizer(name, start, config):
+    parameter = nn.Parameter(torch.tensor(np.asarray(start), dtype=torch.float64))
+    return parameter, optimizers.Optimizer({name: parameter}, config)
 
 
-def run(config, steps=range(4), state=None, start=START):
-    parameter = nn.Parameter(torch.tensor(start, dtype=torch.float64))
-    optimizer = optimizers.Optimizer({"Logits/bias": parameter}, config)
-    if state:
-        optimizer.set_state(state)
-    for step in steps:
-        parameter.grad = torch.tensor(GRADIENTS[step])
-        optimizer.step(RATES[step])
-        assert parameter.grad is None
-    return parameter.detach().numpy().copy(), optimizer.get_state()
+def _step(parameter, optimizer, gradient, rate):
+    parameter.grad = torch.tensor(gradient)
+    optimizer.step(rate)
+    assert parameter.grad is None
 
 
-def test_adam_by_its_formula():
-    config = dataclasses.replace(CONFIG, optimizer="adam", weight_decay=0.01)
-    w, m, v = START.copy(), np.zeros(3), np.zeros(3)
-    for t, (gradient, rate) in enumerate(zip(GRADIENTS, RATES, strict=True), start=1):
-        g = gradient + 0.01 * w
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        w = w - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-    result, state = run(config)
-    np.testing.assert_allclose(result, w, rtol=1e-12)
-    np.testing.assert_allclose(state["first_moment/Logits/bias"], m, rtol=1e-12)
-    np.testing.assert_allclose(state["second_moment/Logits/bias"], v, rtol=1e-12)
-    assert state["steps"] == 4
-
-
-def test_sgd_keeps_its_velocity_when_the_rate_changes():
-    config = dataclasses.replace(CONFIG, optimizer="sgd", momentum=0.2, weight_decay=0.01)
-    w, u = START.copy(), np.zeros(3)
-    for gradient, rate in zip(GRADIENTS, RATES, strict=True):
-        u = 0.2 * u + gradient + 0.01 * w
-        w = w - rate * u
-    result, state = run(config)
-    np.testing.assert_allclose(result, w, rtol=1e-12)
-    np.testing.assert_allclose(state["velocity/Logits/bias"], u, rtol=1e-12)
-
-
-@pytest.mark.parametrize("change", [{"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.2}, {"optimizer": "sgd"}])
-def test_going_on_from_the_state_is_going_on(change):
-    config = dataclasses.replace(CONFIG, **change)
-    whole, final = run(config)
-    half, state = run(config, steps=range(2))
-    resumed, again = run(config, steps=range(2, 4), state=state, start=half)
-    np.testing.assert_array_equal(resumed, whole)
-    assert final.keys() == again.keys()
-    for name in final:
-        np.testing.assert_array_equal(final[name], again[name])
+class TestOptimizers(OptimizersContract):
+    optimizer = staticmethod(_optimizer)
+    step = staticmethod(_step)
+    value = staticmethod(lambda parameter: parameter.detach().numpy().copy())
 
 
 def test_the_state_is_stored_in_canonical_layout():

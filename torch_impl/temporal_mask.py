@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Integer, Shaped
 
-from common.explaining import mask_search, masks, perturbations
+from common.explaining import mask_search, masks, model_checks, perturbations
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
 from torch_impl import layers
@@ -201,7 +201,7 @@ class _Computation:
         values = values.detach().requires_grad_()
         mask = to_mask(values)
         score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(mask, _OPS))
-        mask_search.check_gradient(score.requires_grad)
+        model_checks.check_gradient(score.requires_grad)
         loss = mask_loss(score, mask, self.config)
         # The loss of a clip depends on its own mask alone, so the gradient of the sum is every clip's own. `grad`, not
         # `backward`: no other leaf that wants a gradient gets one.
@@ -224,14 +224,14 @@ class Scorer:
         # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
         with self._computation.frozen(), torch.no_grad():
             clip = self._clips[:1].to(self._dtype)
-            alone = _numpy(search.score_fn(clip))
-            mask_search.check_probabilities(alone, targets)
+            alone = _numpy(_one_tensor(search.score_fn(clip.clone())))  # A copy: a function may write into its clips.
+            model_checks.check_probabilities(alone, targets)
             if not search.checked:
-                again, beside = search.score_fn(clip), search.score_fn(torch.cat([clip, clip.flip(1)]))
-                mask_search.check_steady(alone, _numpy(again), _numpy(beside))
+                again, beside = search.score_fn(clip.clone()), search.score_fn(torch.cat([clip, clip.flip(1)]))
+                model_checks.check_steady(alone, _numpy(again), _numpy(beside))
                 prepared, target = self._prepared(np.array([0]))
                 own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
-                mask_search.check_prepared(alone[0, targets[0]], own.item())
+                model_checks.check_prepared(alone[0, targets[0]], own.item())
                 search.checked = True
 
     def scores(
@@ -304,8 +304,12 @@ class Scorer:
         return torch.as_tensor(values, dtype=self._dtype, device=self._clips.device)
 
 
-def _of_targets(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return probabilities.gather(1, targets[:, None])[:, 0]
+def _one_tensor(probabilities: Any) -> torch.Tensor:
+    return model_checks.check_tensor(probabilities, torch.Tensor, model_checks.PROBABILITIES)
+
+
+def _of_targets(probabilities: Any, targets: torch.Tensor) -> torch.Tensor:
+    return _one_tensor(probabilities).gather(1, targets[:, None])[:, 0]
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

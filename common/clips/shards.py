@@ -19,7 +19,7 @@ import cv2
 import h5py
 import numpy as np
 
-from common import errors, files, hdf5
+from common import errors, files, hdf5, hdf5_output
 
 SCHEMA_VERSION = 2  # In version 1 text was of variable length (see `hdf5`), and the report an attribute.
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
@@ -139,7 +139,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(files.written_whole(self._path, durable=True))
-            self._file = stack.enter_context(h5py.File(temporary, "w"))
+            self._file, self._check = stack.enter_context(hdf5_output.created(temporary))
             if self._layout.encoding == "raw":
                 shape = self._layout.clip_shape
                 chunks, most = (1, *shape), (None, *shape)
@@ -160,6 +160,7 @@ class ShardWriter:
 
         Raises:
           ValueError: where its arrays do not have the layout's shapes; the shard should be given up.
+          OSError: where the disk is full.
         """
         _check_clip(clip, self._layout)
         if self._layout.encoding == "raw":
@@ -169,6 +170,7 @@ class ShardWriter:
             self._encoded += [encode_jpeg(frame, self._layout.jpeg_quality) for frame in clip.frames]
         for name, values in self._columns.items():
             values.append(getattr(clip, name))
+        self._check()
 
     def finish(self, report: dict[str, Any]) -> None:
         """Writes what was held back, and the report of the shard's making (JSON-able); nothing can be added after."""

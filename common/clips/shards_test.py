@@ -213,7 +213,7 @@ def test_version_1_with_a_bit_flipped_in_its_text_does_not_hang(tmp_path, monkey
     path.write_bytes(data)
     monkeypatch.setattr(hdf5, "SECONDS", 2)
     for read in (lambda: shards.ShardReader(path, RAW), lambda: shards.read_report(path)):
-        with pytest.raises(errors.UserError, match="must be readable in 3 seconds. Received: .*a.h5"):
+        with pytest.raises(errors.UserError, match="must read the text of a file within 3 seconds. Received: .*a.h5"):
             read()
 
 

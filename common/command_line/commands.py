@@ -1,5 +1,6 @@
 """How a command begins and ends: flags are parsed, and what a user did wrong becomes one line and exit code 2."""
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -31,6 +32,9 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
         except flags.Error as error:
             raise errors.UserError(f"{error} (--helpfull lists every flag)") from None
 
+    for stream in (sys.stdout, sys.stderr):  # What a terminal lacks letters for is shown as an escape.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     try:

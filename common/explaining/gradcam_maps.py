@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 from common import errors
 from common.models import architectures, configs
 
+BORDER_AXES = "NTHWC"  # Of clips, and of activations where a build hands them over.
 WEIGHTS = ("frame", "clip")
 SCORES = ("logit", "probability")
 TIMES = ("repeat", "linear")
@@ -60,12 +61,60 @@ def find_endpoint(model_config: configs.ModelConfig, endpoint: str) -> str:
     return endpoint
 
 
-def check_shapes(activations: tuple[int | None, ...], logits: tuple[int | None, ...]) -> None:
-    """Refuses shapes that are not [N, T', H', W', C] and [N, K]; None is a size that is not known yet."""
+def permutation(have: str, want: str) -> tuple[int, ...]:
+    """Returns the axes of an array that has the order `have`, in the order `want`: `array.transpose(permutation)`.
+
+    Args:
+      have: a letter for each axis, those of `BORDER_AXES` in any order; PyTorch's 3-D layers have "NCTHW".
+      want: the same letters.
+    """
+    for axes in (have, want):
+        if sorted(axes) != sorted(BORDER_AXES):
+            raise errors.UserError(f"Axes must be the letters {BORDER_AXES} in some order. Received: {axes!r}")
+    return tuple(have.index(axis) for axis in want)
+
+
+def check_axes(axes: str, channels: int | None) -> None:
+    """Refuses axes of a layer's output that are not those of `permutation`, or not the layer's own.
+
+    Args:
+      axes: what the user says of them.
+      channels: which axis the layer says that the channels are; None where it does not say.
+    """
+    place = permutation(axes, BORDER_AXES)[-1]
+    if channels is not None and place != channels:
+        raise errors.UserError(
+            f"activations_axes must have C where the layer has its channels, axis {channels}. Received: {axes!r}"
+        )
+
+
+def check_shapes(
+    clips: tuple[int | None, ...], activations: tuple[int | None, ...], logits: tuple[int | None, ...]
+) -> None:
+    """Refuses shapes that are not [N, T, H, W, C], [N, T', H', W', C'] and [N, K]; None is a size not known yet.
+
+    A layer whose output is larger than the clip in T, H or W was taken for one with another order of axes.
+    """
     if len(activations) != 5 or len(logits) != 2 or activations[0] != logits[0] or logits[1] is None:
         raise errors.UserError(
-            "Grad-CAM must be given activations [N, T', H', W', C] of a clip, not of single frames, and logits [N, K]. "
-            f"Received: {activations} and {logits}"
+            "Grad-CAM must be given activations [N, T', H', W', C'] of a clip, not of single frames, and "
+            f"logits [N, K]. Received: {activations} and {logits}"
+        )
+    sizes = zip(activations[1:4], clips[1:4], strict=True)
+    if any(size is not None and limit is not None and not 1 <= size <= limit for size, limit in sizes):
+        raise errors.UserError(
+            "Grad-CAM must be given activations [N, T', H', W', C'], T', H', W' at most the clip's T, H, W "
+            f"(activations_axes says which axis is which). Received: {activations} of clips {clips}"
+        )
+
+
+def check_logits(logits: Float[np.ndarray, "N K"], score: str) -> None:
+    """Refuses probabilities where the softmax of logits is to be explained: it would be taken twice."""
+    sums = logits.sum(axis=1, dtype=np.float64)
+    if score == "probability" and logits.shape[1] > 1 and logits.min() >= 0 and np.abs(sums - 1).max() < 1e-3:
+        raise errors.UserError(
+            "A model must return logits, not probabilities, where the score is a probability (their softmax). "
+            "Received: numbers of 0…1, whose sum is 1 for each clip"
         )
 
 
@@ -91,12 +140,17 @@ def combine(
 
     Returns:
       float64 where the activations are, else float32.
+
+    Raises:
+      UserError: for NaN or infinity.
     """
     errors.check_choice("weights", weights, WEIGHTS)
     dtype = np.float64 if activations.dtype == np.float64 else np.float32
     axes = (2, 3) if weights == "frame" else (1, 2, 3)
     channel_weights = gradients.mean(axis=axes, dtype=np.float64, keepdims=True).astype(dtype)  # [N, T' or 1, 1, 1, C]
     maps = activations.astype(dtype, copy=False) @ channel_weights.swapaxes(3, 4)
+    if not np.isfinite(maps).all():
+        raise errors.UserError("Activations and their gradients must be finite. Received: NaN or infinity")
     return np.maximum(maps[..., 0], 0)
 
 

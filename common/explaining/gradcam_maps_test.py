@@ -161,11 +161,54 @@ def test_wrong_targets(targets):
 )
 def test_wrong_shapes(activations, logits):
     with pytest.raises(errors.UserError, match="of a clip, not of single frames, and logits"):
-        gradcam_maps.check_shapes(activations, logits)
+        gradcam_maps.check_shapes((2, 4, 3, 3, 3), activations, logits)
 
 
 def test_shapes_may_leave_the_number_of_clips_open():
-    gradcam_maps.check_shapes((None, 4, 3, 3, 4), (None, 5))
+    gradcam_maps.check_shapes((None, 4, 3, 3, 3), (None, 4, 3, 3, 4), (None, 5))
+
+
+@pytest.mark.parametrize("size", [(8, 6, 5), (1, 1, 1), (None, None, 5)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_maps_are_not_larger_than_the_clip(size, axis):
+    clips = (2, 8, 6, 5, 3)
+    gradcam_maps.check_shapes(clips, (2, *size, 99), (2, 5))
+    larger = [*size]
+    larger[axis] = clips[axis + 1] + 1
+    with pytest.raises(
+        errors.UserError, match=r"at most the clip's T, H, W \(activations_axes says .* of clips \(2, 8"
+    ):
+        gradcam_maps.check_shapes(clips, (2, *larger, 99), (2, 5))
+
+
+def test_permutations_of_axes():
+    array = np.zeros((2, 3, 4, 5, 6))
+    assert array.transpose(gradcam_maps.permutation("NCTHW", "NTHWC")).shape == (2, 4, 5, 6, 3)
+    assert array.transpose(gradcam_maps.permutation("NTHWC", "NCTHW")).shape == (2, 6, 3, 4, 5)
+    assert gradcam_maps.permutation("NTCHW", "NTCHW") == (0, 1, 2, 3, 4)
+
+
+def test_axes_keep_the_channels_where_the_layer_has_them():
+    for axes, channels in (("NCTHW", 1), ("NTHWC", 4), ("NTCHW", None)):
+        gradcam_maps.check_axes(axes, channels)
+    with pytest.raises(errors.UserError, match="where the layer has its channels, axis 1. Received: 'NTHWC'"):
+        gradcam_maps.check_axes("NTHWC", 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(bad):
+    for arrays in ((np.full_like(ACTIVATIONS, bad), GRADIENTS), (ACTIVATIONS, np.full_like(GRADIENTS, bad))):
+        with pytest.raises(errors.UserError, match="must be finite"), np.errstate(invalid="ignore"):
+            gradcam_maps.combine(*arrays)
+
+
+def test_probabilities_are_not_logits_where_their_softmax_is_taken():
+    probabilities = np.array([[0.25, 0.75], [0.5, 0.5]])
+    with pytest.raises(errors.UserError, match="must return logits, not probabilities"):
+        gradcam_maps.check_logits(probabilities, "probability")
+    gradcam_maps.check_logits(probabilities, "logit")
+    for logits in (probabilities + [[0, 0], [0, 1]], probabilities * 2, -probabilities, np.ones((2, 1))):
+        gradcam_maps.check_logits(logits, "probability")
 
 
 @pytest.mark.parametrize("field", ["weights", "score", "time"])

@@ -248,66 +248,6 @@ def check_clips(shape: tuple[int, ...], targets: Any) -> np.ndarray:
     return targets.astype(np.int64)
 
 
-def check_shape(shape: tuple[int, ...]) -> None:
-    """Refuses the shape of what a model returns for one clip unless it is (1, K)."""
-    if len(shape) != 2 or shape[0] != 1:
-        raise errors.UserError(f"A model must return probabilities [N, K]. Received: {shape} for one clip")
-
-
-def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
-    """Refuses what cannot be class probabilities [1, K] of a clip, and targets that are none of the K classes."""
-    check_shape(probabilities.shape)
-    low, high = probabilities.min(), probabilities.max()
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise errors.UserError(
-            f"A model must return probabilities, 0…1 (softmax of logits). Received: {low:g}…{high:g}"
-        )
-    if not (targets.min() >= 0 and targets.max() < probabilities.shape[1]):
-        raise errors.UserError(
-            f"Targets must be classes 0…{probabilities.shape[1] - 1}. Received: {targets.min()}…{targets.max()}"
-        )
-
-
-def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> None:
-    """Refuses probabilities of a clip that change from call to call, or with what else is in the batch.
-
-    A model in training mode fails this: a search would follow its noise, and its running statistics the search.
-
-    Args:
-      alone: of a clip, [1, K].
-      again: of the same clip in a second call, [1, K].
-      beside: of the same clip and another one in a batch, [2, K].
-    """
-    # A batch may be computed in another order, in half precision too; dropout and batch statistics change far more.
-    for other, limit, when in ((again, 1e-5, "from call to call"), (beside[:1], 2e-2, "with another clip beside it")):
-        change = np.abs(other - alone).max()
-        if not change <= limit:
-            raise errors.UserError(
-                "A model's probabilities for a clip must depend on that clip alone, in every call the same (inference "
-                f"mode: eval() in PyTorch, training=False in Keras). Received: they change by {change:.2g} {when}"
-            )
-
-
-def check_prepared(score: float, prepared: float) -> None:
-    """Refuses a model whose `perturbed(prepare(clips), matrix)` is not what it returns for matrix · clips.
-
-    Args:
-      score: of the target class of a clip.
-      prepared: the same from `perturbed(prepare(clip), identity)`.
-    """
-    if not abs(prepared - score) <= 2e-2:  # In half precision the two may differ by some rounding.
-        raise errors.UserError(
-            "A model's perturbed(prepare(clips), matrix) must be its probabilities of matrix · clips. "
-            f"Received: {prepared:.3g} for the identity, {score:.3g} for the clip"
-        )
-
-
-def check_gradient(exists: bool) -> None:
-    """Refuses a score that has no gradient: the mask would follow its own cost alone and silently vanish."""
-    if not exists:
-        raise errors.UserError("A model's probabilities must be differentiable in the clips. Received: no gradient")
-
-
 def check_finite(values: np.ndarray, what: str) -> np.ndarray:
     """Returns values; refuses them if one is not finite, and names the first row."""
     bad = np.argwhere(~np.isfinite(values))

@@ -246,25 +246,6 @@ def test_an_oracle_that_the_caller_has_is_not_sought_again():
     assert len(scorer.asked) == 1 + 6  # The end's loss, and the six scores of the result.
 
 
-def test_scores_that_depend_on_the_clip_alone_pass():
-    alone = np.array([[0.25, 0.75]])
-    mask_search.check_steady(alone, alone + 1e-6, np.array([[0.26, 0.74], [1, 0]]))
-
-
-@pytest.mark.parametrize(
-    ("again", "beside", "message"),
-    [
-        (0.251, 0.25, "must depend on that clip alone, .* Received: they change by 0.001 from call to call"),
-        (0.25, 0.35, "Received: they change by 0.1 with another clip beside it"),
-        (float("nan"), 0.25, "Received: they change by nan from call to call"),
-    ],
-)
-def test_other_scores_are_refused(again, beside, message):
-    alone, again, beside = (np.array([[p, 1 - p]]) for p in (0.25, again, beside))
-    with pytest.raises(errors.UserError, match=message):
-        mask_search.check_steady(alone, again, np.concatenate([beside, alone]))
-
-
 def test_adam_by_hand():
     values, zeros = np.array([1.0, 1.0]), np.zeros(2)
     state = (values, zeros, zeros)

@@ -114,9 +114,7 @@ def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
     return True
 
 
-def open_run(
-    path: pathlib.Path, settings: BenchmarkSettings, make_explainer: explanation_loop.MakeExplainer
-) -> Asked:
+def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: explanation_loop.MakeExplainer) -> Asked:
     """Returns the model of a run.
 
     Args:
@@ -130,9 +128,7 @@ def open_run(
     run = RunDirectory(path)
     stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
     model = stored.train.model
-    explainer = make_explainer(
-        model, weights, settings.methods.mask, settings.gradcam, "float32", lambda clips: None
-    )
+    explainer = make_explainer(model, weights, settings.methods.mask, settings.gradcam, "float32", lambda clips: None)
     return Asked(run.name, model.model, hashlib.sha256(run.weights.read_bytes()).hexdigest(), explainer)
 
 

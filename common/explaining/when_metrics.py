@@ -26,7 +26,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import sklearn.metrics
 from jaxtyping import Bool, Float, Float64
 
 from common.clips.clip_store import ClipStore
@@ -93,6 +92,8 @@ def measure(
 def _measure_clip(
     values: np.ndarray, selected: np.ndarray, event: np.ndarray, sufficient: np.ndarray
 ) -> dict[str, float]:
+    import sklearn.metrics  # Only now: it takes longer to load than everything else that --help needs.
+
     length = int(selected.sum())
     if not event.any():
         return {"selected": length}

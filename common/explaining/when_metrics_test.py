@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from common.clips.clip_store import ClipStore
 from common.explaining import when_metrics
 from common.explaining.when_metrics import Truth
 
@@ -79,7 +80,7 @@ def test_a_set_without_frames_is_none():
 
 @pytest.mark.parametrize("sets", [0, 2])
 def test_the_truth_of_a_store(sets):
-    class Store:
+    class Store(ClipStore):
         """What `truth_of` needs of one: three clips, the first of which has its event twice."""
 
         info = types.SimpleNamespace(layout=types.SimpleNamespace(sufficient_sets=sets))
@@ -87,6 +88,9 @@ def test_the_truth_of_a_store(sets):
             "salient": np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0]]),
             "sufficient": np.array([[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]),
         }
+
+        def __init__(self):
+            pass
 
         def places(self, video_ids):
             return [int(video_id) for video_id in video_ids]

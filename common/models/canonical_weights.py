@@ -64,7 +64,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], configs.ModelConfig
     for name, array in weights.items():
         if array.dtype != np.float32:
             raise errors.UserError(f"Weights must be float32. Received: {name} of {array.dtype} in {path}")
-    check_finite(weights, "Weights", path)
+    check_finite(weights, path)
     return weights, config
 
 
@@ -101,8 +101,8 @@ def check_names(
         raise errors.UserError(f"{rule}. Received from {origin}: {found}{_whose(faults['unexpected'])}")
 
 
-def check_finite(arrays: Mapping[str, np.ndarray], what: str, origin: object) -> None:
-    """Refuses arrays with NaN or infinite values, and names the first."""
+def check_finite(arrays: Mapping[str, np.ndarray], origin: object, what: str = "Weights") -> None:
+    """Refuses arrays of which one has NaN or infinite values, and names the first."""
     for name, array in arrays.items():
         count = int((~np.isfinite(array)).sum())
         if count:

@@ -190,7 +190,11 @@ def train_config_from_dict(values: dict[str, Any], origin: object = "the config"
         )
     rest = {key: value for key, value in values.items() if key != "model"}
     training = vars(_from_dict(_TRAINING, rest, origin, at))
-    return TrainConfig(model_config_from_dict(model, origin, f"{at}.model"), **training)
+    model_config = model_config_from_dict(model, origin, f"{at}.model")
+    try:
+        return TrainConfig(model_config, **training)
+    except errors.UserError as error:
+        raise errors.UserError(f"{error} in {origin}") from None
 
 
 # All of `TrainConfig` but the model, of which JSON has one of two types.

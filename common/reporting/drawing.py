@@ -5,15 +5,16 @@ Pictures are uint8 [..., h, w, 3], RGB; those with leading axes are films.
 
 import functools
 import math
-import unicodedata
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from common import errors
+from common.reporting import fonts
 
 ON_COLOR = (178, 24, 43)  # Dark red: mask on, the frame is perturbed.
 OFF_COLOR = (166, 219, 160)  # Light green.
@@ -27,10 +28,10 @@ _WEIGHT_SLOPE = 1.5  # The weight reaches its maximum at a heat of 2 / 3.
 
 def text(text: str, width: int, size: int, color: tuple[int, int, int], centered: bool = False) -> np.ndarray:
     """Returns a line of text, uint8 [h, width, 3], in smaller letters where it would be cut."""
-    text = _drawable(text)
+    text, file = fonts.fitting(text)
     image = Image.new("RGB", (width, line_height(size)), PAPER)
-    length = font(size).getlength(text)
-    fitting = font(max(1, size * min(1, width / max(1, length))))
+    length = font(size, file).getlength(text)
+    fitting = font(max(1, size * min(1, width / max(1, length))), file)
     x, anchor = (width / 2, "ma") if centered else (0, "la")
     ImageDraw.Draw(image).text((x, 0), text, color, fitting, anchor=anchor)
     return np.asarray(image)
@@ -39,24 +40,20 @@ def text(text: str, width: int, size: int, color: tuple[int, int, int], centered
 def wrap(text: str, width: int, size: int) -> list[str]:
     """Returns text as lines no wider than `width` px; a single word may be wider."""
     lines: list[str] = []
-    for word in _drawable(text).split():
+    text, file = fonts.fitting(text)
+    for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font(size).getlength(longer) <= width:
+        if lines and font(size, file).getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines or [""]
 
 
-def _drawable(text: str) -> str:
-    """Returns text without the accents, which the font that comes with Pillow does not have."""
-    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-
-
 @functools.lru_cache
-def font(size: float) -> Any:
-    """Returns the font that comes with Pillow, in letters of `size` px."""
-    return ImageFont.load_default(size)
+def font(size: float, file: pathlib.Path | None = None) -> Any:
+    """Returns the font of a file, by default that which comes with Pillow, in letters of `size` px."""
+    return fonts.load(file, size)
 
 
 def line_height(size: int) -> int:

@@ -124,9 +124,7 @@ def test_long_titles_are_neither_cut_nor_drawn_into_the_panels(text):
     np.testing.assert_array_equal(one[69 + extra - 19 - 6 :], figures.triptych(figure())[0][69 - 19 - 6 :])
 
 
-def test_accents_are_left_out_and_empty_lines_stay():
-    plain, accented = (figures.triptych(figure(title=name)) for name in ("vanster", "vänster"))
-    np.testing.assert_array_equal(plain, accented)
+def test_empty_lines_stay():
     assert figures.triptych(figure(title="", caption="")).shape[1] == 287 - 19  # No title has no line.
 
 

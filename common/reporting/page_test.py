@@ -20,7 +20,7 @@ TIMEOUT = 120_000  # ms; a loaded machine is slow, not wrong.
 expect = playwright.expect
 expect.set_options(timeout=TIMEOUT)
 
-NAMES = ("left", "<script>document.title='broken'</script>", "wave")
+NAMES = ("left", "<script>document.title='broken'</script>", "wave" * 75)
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,40 @@ def test_clips_prepared_in_another_way_are_refused(run, info, change, message):
         run_directory.check_data(run.read_config(), dataclasses.replace(info, **change))
 
 
+def test_a_config_of_an_earlier_version_is_read(run, info):
+    path = run.path / "config.json"
+    values = json.loads(path.read_text())
+    del values["data"]["digest"], values["train"]["model"]["head"]
+    path.write_text(json.dumps(values))
+    stored = run.read_config()
+    assert stored.train == configs.PRESETS["i3d_kth"]
+    run_directory.check_data(stored, info)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["data"].pop("resize"), r"Object missing required field `resize` at `\$.data` in .*config.json"),
+        (lambda v: v["data"].update(input_shape=[8, 32]), r"length 3, got 2 at `\$.data.input_shape` in"),
+        (lambda v: v.update(clips=3), r"Expected `str`, got `int` at `\$.clips` in"),
+        (lambda v: v.update(more=3), r"unknown field `\$.more` in"),
+        (lambda v: v["train"].update(seed=-1), "seed must be 0…9223372036854775807. Received: -1 in .*config.json"),
+        (lambda v: v["train"]["model"].update(width="1"), r"got `str` at `\$.train.model.width` in .*config.json"),
+    ],
+)
+def test_a_config_that_is_not_as_the_format_says_is_refused(run, change, message):
+    path = run.path / "config.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(errors.UserError, match=message):
+        run.read_config()
+
+
+def test_a_folder_whose_name_is_no_unicode_has_a_name(tmp_path):
+    assert run_directory.RunDirectory(tmp_path / "a\udcff").name == r"a\xff"
+
+
 def line(epoch):
     scores = (
         "train_loss",

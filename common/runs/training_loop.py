@@ -219,7 +219,8 @@ class _Loop:
         arrays, header = canonical_weights.load_arrays(self._run.checkpoint)
         if header.get("format") != CHECKPOINT_FORMAT:
             raise errors.UserError(
-                f"Checkpoints must have the format {CHECKPOINT_FORMAT}. Received: {header.get('format')}"
+                f"A checkpoint must have the format {CHECKPOINT_FORMAT}. "
+                f"Received: {header.get('format')!r:.100} in {self._run.checkpoint}"
             )
         found = files.convert(header, _Header, "The header of a checkpoint", self._run.checkpoint)
         self._check_place(found["progress"], found["schedule"])
@@ -264,7 +265,7 @@ class _Loop:
         for name, array in arrays.items():
             if array.dtype != expected[name].dtype:
                 raise errors.UserError(f"{rule}. Received: {name} of {array.dtype} in {origin}")
-        canonical_weights.check_finite(arrays, "A checkpoint", origin)
+        canonical_weights.check_finite(arrays, origin, "A checkpoint")
         if arrays["optimizer/steps"] != step:
             raise errors.UserError(
                 f"A checkpoint must have {step} steps. Received: {arrays['optimizer/steps']} in {origin}"

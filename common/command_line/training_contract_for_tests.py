@@ -1,0 +1,134 @@
+"""What training in either build does: it learns, goes on after a kill, and answers to flags."""
+
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from common.clips import tiny_store_for_tests
+from common.command_line import command_lines_for_tests
+from common.models import canonical_weights, configs
+from common.runs import training_loop
+from common.runs.run_directory import RunDirectory
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = {"i3d": ["--width=0.0625"], "conv_lstm": ["--filters=2"]}
+DESCRIBED = [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014")]
+REFUSED = [
+    ("--preset=i3d_kth", "--preset=i3d_kth needs --clips=DIR"),
+    ("--clips=nowhere", "A clip store's dataset.json must be a readable JSON file"),
+    ("--clips=CLIPS --filters=3", "those of the preset's model, i3d. Received: --filters"),
+    ("--clips=CLIPS --dropout=1.5", "in [0, 1). Received: 1.5"),
+    ("--clips=CLIPS --run=CLIPS/dataset.json", "--run must be a folder that can be made"),
+    ("--clips=CLIPS --device=gpu", "With device=gpu there must be a GPU"),
+    ("--epochs=-1", "epochs"),
+    ("positional", "Arguments must be --flags. Received: positional"),
+]
+
+
+class TrainingContract:
+    """The tests that both builds share.
+
+    Attributes:
+      training: the build's module.
+      package: "torch_impl" or "tf_impl".
+    """
+
+    training: ModuleType
+    package: str
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def clips(cls, tmp_path_factory):
+        path = tmp_path_factory.mktemp("training") / "clips"
+        tiny_store_for_tests.write_tiny_store(path, clips={"train": 12, "validation": 3})
+        return path
+
+    def command(self, script: str, *flags: str) -> list[str]:
+        return [sys.executable, str(ROOT / self.package / script), *flags]
+
+    def start(self, model, clips, run, *flags: str) -> list[str]:
+        shared = [f"--preset={model}_synthetic", f"--clips={clips}", f"--run={run}", "--batch_size=4", "--dropout=0.3"]
+        return self.command("train.py", *shared, *SMALL[model], *flags)
+
+    @pytest.mark.parametrize("model", [pytest.param("i3d", marks=pytest.mark.slow), "conv_lstm"])
+    def test_a_killed_training_resumes_to_the_very_same_weights(self, clips, tmp_path, model):
+        flags = ["--epochs=20", "--checkpoint_minutes=0"]
+        subprocess.run(self.start(model, clips, tmp_path / "whole", *flags), check=True, capture_output=True)
+        process = subprocess.Popen(self.start(model, clips, tmp_path / "run", *flags), stderr=subprocess.DEVNULL)
+        killed_in = RunDirectory(tmp_path / "run")
+        while len(killed_in.read_log()) < 3 and process.poll() is None:  # Some epochs in, at no particular step.
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        done = len(killed_in.read_log())
+        subprocess.run(self.start(model, clips, tmp_path / "run", *flags, "--resume"), check=True, capture_output=True)
+        assert 3 <= done < 20
+        whole = RunDirectory(tmp_path / "whole")
+        for file in ("checkpoint", "weights"):
+            expected, _ = canonical_weights.load_arrays(getattr(whole, file))
+            resumed, _ = canonical_weights.load_arrays(getattr(killed_in, file))
+            assert expected.keys() == resumed.keys()
+            for name in expected:
+                np.testing.assert_array_equal(resumed[name], expected[name], err_msg=name)
+        losses = [[line["train_loss"] for line in run.read_log()] for run in (whole, killed_in)]
+        assert losses[0] == losses[1] and len(losses[0]) == 20
+
+    def check_learning(self, clips, tmp_path, model, precision):
+        preset = configs.PRESETS[f"{model}_synthetic"]
+        change = {"num_classes": 3, "input_shape": (8, 32, 32), "dropout": 0.0}
+        small = dataclasses.replace(preset.model, **change, **({"width": 0.0625} if model == "i3d" else {"filters": 4}))
+        config = dataclasses.replace(
+            preset, model=small, epochs=24, batch_size=4, precision=precision, learning_rate=3e-3, plateau_factor=1.0
+        )
+        self.training.train(config, training_loop.TrainSettings(clips, tmp_path / "run"), device="cpu")
+        losses = [line["train_loss"] for line in RunDirectory(tmp_path / "run").read_log()]
+        assert losses[-1] < 0.8 * losses[0]
+        held_in = {
+            array.dtype for array in canonical_weights.load_arrays(tmp_path / "run/checkpoint.safetensors")[0].values()
+        }
+        assert np.dtype("float64" if precision == "float64" else "float32") in held_in
+
+    def test_training_then_evaluation_as_a_user_types_them(self, clips, tmp_path):
+        subprocess.run(self.start("conv_lstm", clips, tmp_path / "run", "--epochs=1"), check=True, capture_output=True)
+        done = subprocess.run(
+            self.command("evaluate.py", f"--run={tmp_path / 'run'}"),
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert "run (reversed)" in done.stdout and "class 2" in done.stdout
+        result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+        assert result["forward"]["clips"] == 3 and result["framework"] == self.package.removesuffix("_impl")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def answers(cls, clips, tmp_path_factory):
+        """Flags of train.py, as one string -> what it answers to them."""
+        described = [f"--preset={preset} --describe" for preset, _ in DESCRIBED]
+        flags = [*described, *(flags for flags, _ in REFUSED)]
+        lines = [("train.py", line.replace("CLIPS", str(clips)).split()) for line in flags]
+        module, folder = f"{cls.package}.training", tmp_path_factory.mktemp("answers")
+        given = command_lines_for_tests.answers(cls.package, module, lines, folder)
+        return dict(zip(flags, given, strict=True))
+
+    @pytest.mark.parametrize(("preset", "number"), DESCRIBED)
+    def test_describe_ends_with_the_parameters_that_the_paper_prints(self, answers, preset, number):
+        answer = answers[f"--preset={preset} --describe"]
+        assert answer.code == 0
+        assert answer.stdout.splitlines()[-1] == f"trainable parameters: {number}"
+
+    @pytest.mark.parametrize(("flags", "message"), REFUSED)
+    def test_bad_flags_are_one_line_and_code_2_and_leave_nothing(self, answers, flags, message):
+        answer = answers[flags]
+        assert answer.code == 2 and message in answer.stderr
+        assert answer.stderr.count("\n") == 1 and "Traceback" not in answer.stderr
+        assert list(answer.folder.iterdir()) == []
