@@ -12,7 +12,7 @@ import pytest
 
 from common import errors
 from common.clips import clip_store, tiny_store_for_tests
-from common.explaining import explanation_loop, explanations, mask_search
+from common.explaining import explanation_loop, explanations, mask_search, perturbations
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -55,7 +55,7 @@ class NumpyExplainer:
 
 
 class NumpyScorer:
-    """Scores by the clip, the mask's place and the kind; descends to three quarters of the start, and a little more."""
+    """Scores by what is left of each frame; descends to three quarters of the start, and a little more."""
 
     def __init__(self, explainer, frames, targets):
         self._explainer, self._frames, self._targets = explainer, frames, targets
@@ -63,8 +63,10 @@ class NumpyScorer:
 
     def scores(self, clip_indices, masks, kind):
         weights = self._frames.mean((2, 3, 4))[clip_indices] / 255
-        share = {"freeze": 1.0, "reverse": 0.5}[kind]
-        return 1 - share * (masks * weights).mean(axis=1) - self._targets[clip_indices] / 16
+        lost = 1 - np.diagonal(
+            perturbations.matrix(masks, kind), axis1=1, axis2=2
+        )  # As with any model, by their effect.
+        return 1 - (lost * weights).mean(axis=1) - self._targets[clip_indices] / 16
 
     def descend(self, clip_indices, start_logits):
         maker = self._explainer
@@ -217,10 +219,10 @@ def test_methods_that_are_asked_for_answer_for_each_clip(run):
     # What a frame weighs, by its brightness; its eighth of the clip.
     store = clip_store.ClipStore(run.path.parent / "clips", "validation")
     weights = store.read(range(7)).mean((2, 3, 4)) / 255 / 8
-    weights[:, 0] = 0  # Frame 0 cannot freeze: the model is asked about one of two masks that do the same.
+    weights[:, 0] = 0  # Frame 0 cannot freeze.
     for name in ("occlusion", "shapley"):
         assert found[f"attribution_{name}"].dtype == np.float32
-        np.testing.assert_allclose(found[f"attribution_{name}"][:, 1:], weights[:, 1:], atol=1e-6)
+        np.testing.assert_allclose(found[f"attribution_{name}"], weights, atol=1e-6)
     assert found["attribution_centred"][0].tolist() == [-3.5, -2.5, -1.5, -0.5, -0.5, -1.5, -2.5, -3.5]
 
 
