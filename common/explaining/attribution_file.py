@@ -14,7 +14,6 @@
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,13 +71,16 @@ def write(path: pathlib.Path, attributions: Attributions) -> None:
 def read(path: pathlib.Path) -> Attributions:
     """Returns attributions; refuses missing and unknown arrays, shapes that clash, ids named twice, and NaN."""
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise errors.UserError(f"Attributions must be an .npz file of arrays. Received: {path}: {error}") from None
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            with archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # A damaged archive makes NumPy and zipfile raise nearly any of them.
+        raise errors.UserError(
+            f"Attributions must be an .npz file of arrays. Received: {path}: {error!s:.200}"
+        ) from None
     _check(arrays, path)
     areas = {name: arrays[name].astype(np.float64) for name in arrays if name.removesuffix("_random") in AREAS}
     return Attributions(

@@ -60,3 +60,14 @@ def test_other_files_are_refused(tmp_path):
     for name in ("array.npy", "text.npz", "empty.npz", "nothing.npz"):
         with pytest.raises(errors.UserError, match="must be an .npz file of arrays"):
             attribution_file.read(tmp_path / name)
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, **_GOOD)
+    whole = path.read_bytes()
+    entry = whole.index(b"PK\x01\x02")  # Of the archive's directory; its compression stands ten bytes later.
+    for damaged in (whole[: len(whole) // 2], whole[: entry + 10] + b"\x63" + whole[entry + 11 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(errors.UserError, match="must be an .npz file of arrays"):
+            attribution_file.read(path)
