@@ -30,9 +30,10 @@ def recorded(trainer_class, seen):
     return Recorder
 
 
-def test_same_batches_rates_and_seeds_in_the_same_order(tmp_path):
+@pytest.mark.parametrize("augmentation", [{}, {"crop": 0.7, "mirror": (0, 2, 1), "time_jitter": 1}])
+def test_same_batches_rates_and_seeds_in_the_same_order(tmp_path, augmentation):
     tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"train": 10, "validation": 5})
-    config = configs.TrainConfig(_MODEL, "sgd", epochs=2, batch_size=4, seed=3)
+    config = configs.TrainConfig(_MODEL, "sgd", epochs=2, batch_size=4, seed=3, **augmentation)
     calls = {}
     for trainer in (torch_training.Trainer, tf_training.Trainer):
         seen = calls[trainer.framework] = []

@@ -13,7 +13,7 @@ pytest.importorskip("tensorflow")
 
 from common import errors
 from common.clips import tiny_store_for_tests
-from common.models import canonical_weights, configs
+from common.models import architectures, canonical_weights, configs
 from common.runs import evaluation_loop, training_loop
 from common.runs.run_directory import RunDirectory
 from common.runs.schedules import PlateauSchedule
@@ -48,17 +48,25 @@ def run_steps(trainer, batches, config, steps):
     return np.array(losses), np.array(rates)
 
 
-def assert_steps_agree(model, optimizer, precision, steps=20):
+def assert_steps_agree(model, optimizer, precision, steps=20, **changes):
     limit = tolerances.limit("training", precision)
-    config = configs.TrainConfig(model, epochs=1, precision=precision, seed=5, **_OPTIMIZERS[optimizer])
+    config = configs.TrainConfig(model, epochs=1, precision=precision, seed=5, **_OPTIMIZERS[optimizer], **changes)
     # The last batch is smaller, as at the end of an epoch.
     batches = [twins.random_batch(model, clips, seed) for seed, clips in enumerate((4, 4, 2))]
     trainers = {name: training.Trainer(config, "cpu") for name, training in _TRAININGS.items()}
+    start = twins.trained_weights(model)
+    frozen = {name for layer in architectures.frozen_layers(config) for name in layer.weights}
+    if frozen:
+        for trainer in trainers.values():
+            trainer.load(start, trainer.optimizer_state())
     (ours, our_rates), (theirs, their_rates) = (run_steps(t, batches, config, steps) for t in trainers.values())
     compare.assert_close("loss of each step", ours, theirs, limit)
     assert our_rates.tolist() == their_rates.tolist()
     assert steps < 20 or our_rates[-1] < our_rates[0]
     compare.assert_all_close("weights", *(trainer.weights() for trainer in trainers.values()), limit)
+    for trainer in trainers.values():
+        for name in frozen:
+            np.testing.assert_array_equal(trainer.weights()[name], start[name], err_msg=name)
     compare.assert_all_close("optimiser", *(trainer.optimizer_state() for trainer in trainers.values()), limit)
     logits = [trainer.predict(batches[0][0]) for trainer in trainers.values()]
     compare.assert_close("logits after training", *logits, 10 * limit)
@@ -70,6 +78,18 @@ def assert_steps_agree(model, optimizer, precision, steps=20):
 def test_twenty_steps_of_conv_lstm(optimizer, precision):
     losses = assert_steps_agree(_CONV_LSTM, optimizer, precision)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("precision", twins.PRECISIONS)
+@pytest.mark.parametrize("optimizer", _OPTIMIZERS)
+def test_twenty_steps_of_fine_tuning(optimizer, precision):
+    # Dropout is before the second layer: where that is frozen, nothing is drawn, and both compute the same.
+    model = dataclasses.replace(_CONV_LSTM, dropout=0.3)
+    assert_steps_agree(model, optimizer, precision, freeze="ConvLSTM_2", head_learning_rate=5e-3)
+
+
+def test_twenty_steps_of_fine_tuning_i3d():
+    assert_steps_agree(_I3D, "adam", "float64", freeze="Mixed_5b", head_learning_rate=1e-2)
 
 
 def test_steps_of_i3d():

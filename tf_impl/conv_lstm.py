@@ -129,7 +129,7 @@ class ConvLSTM(keras.Model):
         Args:
           clips: `[N, T, H, W, 3]`, uint8 or float, 0…255.
           return_endpoints: also return every endpoint.
-          training: batch norm and dropout work as in training.
+          training: batch norm and dropout work as in training, but for layers whose `trainable` is False.
 
         Returns:
           Logits `[N, K]`; with `return_endpoints`, also name -> `[N, T, H', W', C]` (logits `[N, K]`). Each endpoint
@@ -138,9 +138,11 @@ class ConvLSTM(keras.Model):
         endpoints = {}
         x = layers.normalize(clips, self.config.normalization, self.compute_dtype)
         for name in self._names():
+            layer = self.get_layer(name)
+            trains = training and layer.trainable
             if name.startswith("ConvLSTM") and name != "ConvLSTM_1":
-                x = self.dropout(x, training=training)
-            x = endpoints[name] = self.get_layer(name)(x, training=training)
+                x = self.dropout(x, training=trains)
+            x = endpoints[name] = layer(x, training=trains)
         logits = endpoints["Logits"] = self._logits(x)
         return (logits, endpoints) if return_endpoints else logits
 

@@ -118,7 +118,7 @@ class I3D(keras.Model):
         Args:
           clips: `[N, T, H, W, 3]`, uint8 or float, 0…255.
           return_endpoints: also return every endpoint.
-          training: batch norm and dropout work as in training.
+          training: batch norm and dropout work as in training, but for layers whose `trainable` is False.
 
         Returns:
           Logits `[N, K]`; with `return_endpoints`, also name -> `[N, T', H', W', C]` (logits `[N, K]`). Each endpoint
@@ -127,7 +127,7 @@ class I3D(keras.Model):
         endpoints = {}
         x = layers.normalize(clips, self.config.normalization, self.compute_dtype)
         for block in self.layers:
-            x = endpoints[block.name] = block(x, training=training)
+            x = endpoints[block.name] = block(x, training=training and block.trainable)
         return (x, endpoints) if return_endpoints else x
 
     def prepare(self, clips: tf.Tensor) -> tf.Tensor:

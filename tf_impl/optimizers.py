@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common.models import configs
+from common.models import architectures, configs
 from tf_impl import weights
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -31,12 +31,13 @@ class Optimizer:
 
     Args:
       parameters: canonical name -> trainable weight.
-      config: names the optimiser, its momentum and weight decay.
+      config: names the optimiser, its momentum and weight decay, and the rate of the last layer.
     """
 
     def __init__(self, parameters: dict[str, keras.Variable], config: configs.TrainConfig) -> None:
         self._parameters = parameters
         self._config = config
+        self._head = architectures.head(config.model).weights
         self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         # PyTorch keeps no velocity at all without momentum; then there is nothing to store either.
         names = () if config.optimizer == "sgd" and config.momentum == 0 else _SLOTS[config.optimizer]
@@ -53,11 +54,12 @@ class Optimizer:
           learning_rate: of this step, float64 scalar.
         """
         steps = tf.cast(self._steps.assign_add(1), tf.float64)
-        update = (self._adam if self._config.optimizer == "adam" else self._sgd)(learning_rate, steps)
+        rule = self._adam if self._config.optimizer == "adam" else self._sgd
+        update, update_head = rule(learning_rate, steps), rule(learning_rate * self._config.head_rate_factor, steps)
         for (name, weight), gradient in zip(self._parameters.items(), gradients, strict=True):
             if self._config.weight_decay:
                 gradient += self._config.weight_decay * weight
-            update(name, weight.value, gradient)
+            (update_head if name in self._head else update)(name, weight.value, gradient)
 
     def _adam(self, learning_rate: tf.Tensor | float, steps: tf.Tensor) -> _Update:
         # The kernel computes w -= rate m / (sqrt(v) + epsilon): both corrections are in its rate and its epsilon.

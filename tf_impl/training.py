@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common.models import configs
+from common.models import architectures, configs
 from common.runs import training_loop
 from tf_impl import devices, evaluation, layers, optimizers, weights
 
@@ -41,6 +41,10 @@ class Trainer:
         self._device = devices.find_device(device)
         self.model = weights.build_model(config.model, config.precision, config.seed, self._device)
         parameters = weights.trainable(self.model)
+        for layer in architectures.frozen_layers(config):
+            self.model.get_layer(layer.name).trainable = False
+            for name in parameters.keys() & layer.weights.keys():
+                del parameters[name]
         self._variables = [variable.value for variable in parameters.values()]
         with tf.device(self._device):
             self.optimizer = optimizers.Optimizer(parameters, config)

@@ -123,9 +123,10 @@ class ConvLSTM(nn.Module):
         endpoints = {}
         x = layers.normalize(clips, self.config.normalization, self.compute_dtype)
         for name in self._names():
-            if name.startswith("ConvLSTM") and name != "ConvLSTM_1":
+            layer = self.get_submodule(name)
+            if name.startswith("ConvLSTM") and name != "ConvLSTM_1" and layer.training:
                 x = self.dropout(x)
-            x = endpoints[name] = _to_border(self.get_submodule(name)(_to_native(x)))
+            x = endpoints[name] = _to_border(layer(_to_native(x)))
         logits = endpoints["Logits"] = self._logits(x)
         return (logits, endpoints) if return_endpoints else logits
 

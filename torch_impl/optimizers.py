@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.models import configs
+from common.models import architectures, configs
 from torch_impl import weights
 
 # Canonical name of a slot -> PyTorch's, per optimiser.
@@ -24,7 +24,7 @@ class Optimizer:
 
     Args:
       parameters: canonical name -> trainable weight.
-      config: names the optimiser, its momentum and weight decay.
+      config: names the optimiser, its momentum and weight decay, and the rate of the last layer.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], config: configs.TrainConfig) -> None:
@@ -34,7 +34,12 @@ class Optimizer:
         # PyTorch keeps no velocity at all without momentum; then there is nothing to store either.
         if config.optimizer == "sgd" and config.momentum == 0:
             self._slots = {}
-        groups = list(parameters.values())
+        head = architectures.head(config.model).weights
+        self._rate_factors = (1.0, config.head_rate_factor)
+        groups = [
+            {"params": [parameter for name, parameter in parameters.items() if (name in head) == is_head]}
+            for is_head in (False, True)
+        ]
         if config.optimizer == "adam":
             self._optimizer: torch.optim.Optimizer = torch.optim.Adam(
                 groups,
@@ -62,8 +67,8 @@ class Optimizer:
         Args:
           learning_rate: of this step.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, factor in zip(self._optimizer.param_groups, self._rate_factors, strict=True):
+            group["lr"] = learning_rate * factor
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._steps += 1

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from common.models import configs
+from common.models import architectures, configs
 from common.runs import training_loop
 from torch_impl import devices, layers, optimizers, weights
 
@@ -35,7 +35,12 @@ class Trainer:
     def __init__(self, config: configs.TrainConfig, device: str = "auto") -> None:
         self._device = devices.find_device(device)
         self.model = weights.build_model(config.model, config.precision, config.seed, self._device)
-        self.optimizer = optimizers.Optimizer(weights.trainable(self.model), config)
+        parameters = weights.trainable(self.model)
+        frozen = architectures.frozen_layers(config)
+        self._frozen = [self.model.get_submodule(layer.name) for layer in frozen]
+        for name in parameters.keys() & {name for layer in frozen for name in layer.weights}:
+            parameters.pop(name).requires_grad_(False)
+        self.optimizer = optimizers.Optimizer(parameters, config)
 
     def versions(self) -> dict[str, str]:
         """Returns the versions of the libraries in use, by name."""
@@ -56,6 +61,8 @@ class Trainer:
           Mean loss and number of right guesses, scalars on the device.
         """
         self.model.train()
+        for module in self._frozen:
+            module.eval()
         layers.seed_dropout(self.model, seed)
         targets = torch.from_numpy(labels).to(self._device)
         logits = self.model(torch.from_numpy(frames).to(self._device))

@@ -7,7 +7,7 @@ epoch and several processes can share one.
 import collections
 import concurrent.futures
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -59,7 +59,12 @@ def batch_indices(
 
 
 def batches(
-    store: ClipStore, order: Sequence[np.ndarray], *, num_threads: int = 2, read_ahead: int = 3
+    store: ClipStore,
+    order: Sequence[np.ndarray],
+    *,
+    num_threads: int = 2,
+    read_ahead: int = 3,
+    change: Callable[[int, np.ndarray, int], int] | None = None,
 ) -> Iterator[Batch]:
     """Yields the batches of `order`, reading the next ones meanwhile.
 
@@ -68,6 +73,7 @@ def batches(
       order: indices of each batch, as `batch_indices` returns them.
       num_threads: threads that read and decode.
       read_ahead: batches that are being read or wait to be taken; memory is bounded by `read_ahead + 1` batches.
+      change: what the threads do to each clip (see `augmentation.augmenter`); None: nothing.
     """
     if num_threads < 1 or read_ahead < 1:
         raise errors.UserError(
@@ -77,13 +83,19 @@ def batches(
     waiting: collections.deque[tuple[Batch, list[concurrent.futures.Future[None]]]] = collections.deque()
     upcoming = iter(order)
 
+    def read(batch: Batch, place: int) -> None:
+        index, clip = int(batch.indices[place]), batch.frames[place]
+        store.read_into(index, clip)
+        if change:
+            batch.labels[place] = change(index, clip, int(batch.labels[place]))
+
     def start_next() -> None:
         indices = next(upcoming, None)
         if indices is not None:
             frames = np.empty((len(indices), *store.info.layout.clip_shape), np.uint8)
             batch = Batch(frames, store.labels[indices].astype(np.int64), np.asarray(indices, np.int64))
             # One task a clip: the threads share the work of a batch evenly, however few batches there are.
-            tasks = [pool.submit(store.read_into, int(i), clip) for i, clip in zip(indices, frames, strict=True)]
+            tasks = [pool.submit(read, batch, place) for place in range(len(indices))]
             waiting.append((batch, tasks))
 
     try:

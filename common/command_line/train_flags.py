@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from common import errors
+from common.clips import augmentation
 from common.clips.clip_store import DatasetInfo
 from common.models import configs
 from common.runs.training_loop import TrainSettings
@@ -33,6 +34,15 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 _MAX_STEPS = flags.DEFINE_integer(
     "max_steps", 0, "Stop with a checkpoint after this many steps; 0: no limit.", lower_bound=0
 )
+_INIT = flags.DEFINE_string(
+    "init", None, "Run directory or weights.safetensors to start from: all weights whose names and shapes fit."
+)
+_FLIP = flags.DEFINE_string(
+    "flip",
+    None,
+    "Show half of the clips as their mirror image. Which classes swap then: none, something_something_v2, or a file "
+    "with two class names on each line, separated by a tab. Unset: no mirror images.",
+)
 
 _TRAIN_FLAGS = {
     "epochs": flags.DEFINE_integer("epochs", None, "Passes over the training split.", lower_bound=0),
@@ -46,6 +56,16 @@ _TRAIN_FLAGS = {
     ),
     "plateau_factor": flags.DEFINE_float("plateau_factor", None, "What the rate is multiplied by then."),
     "seed": flags.DEFINE_integer("seed", None, "Seed of initial weights, batch order and dropout.", lower_bound=0),
+    "freeze": flags.DEFINE_string("freeze", None, "Endpoint up to which nothing is trained, e.g. Mixed_4f."),
+    "head_learning_rate": flags.DEFINE_float(
+        "head_learning_rate", None, "Learning rate of the last layer at the start. Unset: as of all others."
+    ),
+    "crop": flags.DEFINE_float(
+        "crop", None, "Least side of a random window of the clip, as a part of the frame's, in (0, 1]; 1: all of it."
+    ),
+    "time_jitter": flags.DEFINE_integer(
+        "time_jitter", None, "Frames by which each frame's time may be off, at random.", lower_bound=0
+    ),
     "precision": flags.DEFINE_enum("precision", None, list(configs.PRECISIONS), "Precision of the computation."),
 }
 _MODEL_FLAGS = {
@@ -90,6 +110,7 @@ def settings() -> TrainSettings:
         clips=_clips(),
         run=pathlib.Path(_RUN.value or f"runs/{PRESET.value}"),
         resume=_RESUME.value,
+        init=pathlib.Path(_INIT.value) if _INIT.value else None,
         num_threads=_THREADS.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         max_steps=_MAX_STEPS.value,
@@ -115,8 +136,11 @@ def train_config(info: DatasetInfo | None = None) -> configs.TrainConfig:
         )
     if info is not None:
         model_values |= {"num_classes": len(info.class_names), "input_shape": info.layout.clip_shape[:3]}
+    train_values = _set_flags(_TRAIN_FLAGS)
+    if info is not None and _FLIP.value:
+        train_values["mirror"] = augmentation.mirrored_classes(info.class_names, _FLIP.value)
     model = dataclasses.replace(preset.model, **model_values)
-    return dataclasses.replace(preset, model=model, **_set_flags(_TRAIN_FLAGS))
+    return dataclasses.replace(preset, model=model, **train_values)
 
 
 def _set_flags(holders: dict[str, flags.FlagHolder]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from common.models import canonical_weights, configs
 from common.runs import training_loop
 from common.runs.run_directory import RunDirectory
 
+RUNS = ("first", "second")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = {"i3d": ["--width=0.0625"], "conv_lstm": ["--filters=2"]}
 DESCRIBED = [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014")]
@@ -29,6 +30,11 @@ REFUSED = [
     ("--clips=CLIPS --run=CLIPS/dataset.json", "--run must be a folder that can be made"),
     ("--clips=CLIPS --device=gpu", "With device=gpu there must be a GPU"),
     ("--epochs=-1", "epochs"),
+    ("--clips=CLIPS --init=nowhere", "Weights must be a readable safetensors file. Received: nowhere"),
+    ("--clips=CLIPS --freeze=Mixed_9z", "freeze must be one of Conv3d_1a_7x7"),
+    ("--clips=CLIPS --crop=0", "crop must be in (0, 1]"),
+    ("--clips=CLIPS --flip=something_something_v2", "names of two classes of the clips"),
+    ("--clips=CLIPS --head_learning_rate=-1", "head_learning_rate must be positive. Received: -1.0"),
     ("positional", "Arguments must be --flags. Received: positional"),
 ]
 
@@ -95,6 +101,22 @@ class TrainingContract:
             array.dtype for array in canonical_weights.load_arrays(tmp_path / "run/checkpoint.safetensors")[0].values()
         }
         assert np.dtype("float64" if precision == "float64" else "float32") in held_in
+
+    def test_fine_tuning_as_a_user_types_it(self, clips, tmp_path):
+        subprocess.run(
+            self.start("conv_lstm", clips, tmp_path / "first", "--epochs=1"), check=True, capture_output=True
+        )
+        flags = [f"--init={tmp_path / 'first'}", "--freeze=BatchNorm_1", "--head_learning_rate=0.01", "--epochs=1"]
+        done = subprocess.run(
+            self.start("conv_lstm", clips, tmp_path / "second", *flags), check=True, capture_output=True, text=True
+        )
+        assert "kept: 14 arrays: ConvLSTM_1, BatchNorm_1, ConvLSTM_2, BatchNorm_2, Logits\n" in done.stderr
+        (first, _), (second, config) = (canonical_weights.load(tmp_path / run / "weights.safetensors") for run in RUNS)
+        changed = {name.split("/")[0] for name in first if (first[name] != second[name]).any()}
+        assert changed == {"ConvLSTM_2", "BatchNorm_2", "Logits"}  # Gamma and beta are those of the frozen BatchNorm_1.
+        stored = RunDirectory(tmp_path / "second").read_config().train
+        assert (stored.model, stored.freeze, stored.head_learning_rate) == (config, "BatchNorm_1", 0.01)
+        assert len(stored.init) == 64
 
     def test_training_then_evaluation_as_a_user_types_them(self, clips, tmp_path):
         subprocess.run(self.start("conv_lstm", clips, tmp_path / "run", "--epochs=1"), check=True, capture_output=True)

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
+from common import errors
 from common.models import configs, padding
 
 BATCH_NORM_EPSILON = 1e-3
@@ -152,6 +153,27 @@ def layers(config: configs.ModelConfig) -> list[Layer]:
 def weights(config: configs.ModelConfig) -> dict[str, Weight]:
     """Returns every canonical weight of a model by name, in the order of the layers."""
     return {name: weight for layer in layers(config) for name, weight in layer.weights.items()}
+
+
+def frozen_layers(config: configs.TrainConfig) -> list[Layer]:
+    """Returns the endpoints that keep their weights in training: all up to the one that `config.freeze` names.
+
+    A batch norm that several layers share is frozen with the first of them.
+
+    Raises:
+      errors.UserError: for a name that is no endpoint, or that leaves nothing to train.
+    """
+    if not config.freeze:
+        return []
+    rows = layers(config.model)
+    names = [row.name for row in rows[:-1]]
+    errors.check_choice("freeze", config.freeze, names)
+    return rows[: names.index(config.freeze) + 1]
+
+
+def head(config: configs.ModelConfig) -> Layer:
+    """Returns the last layer, whose weights depend on the classes."""
+    return layers(config)[-1]
 
 
 def num_parameters(config: configs.ModelConfig) -> int:

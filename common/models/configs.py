@@ -5,10 +5,12 @@ A config is a frozen dataclass that is passed in; nothing below an entry script 
 """
 
 import dataclasses
+import math
 import typing
 from typing import Any
 
 from common import errors, files
+from common.clips.augmentation import Augmentation
 
 NORMALIZATIONS = ("minus_one_to_one", "raw")
 PRECISIONS = ("float32", "bfloat16", "float64")
@@ -121,6 +123,13 @@ class TrainConfig:
       plateau_factor: see `plateau_patience`; 1 keeps the rate.
       seed: of initial weights, batch order and dropout.
       precision: of the computation: "float32", "bfloat16" (weights, loss and optimiser stay float32) or "float64".
+      init: SHA-256 of the weights that training starts from, where they fit; empty: all are drawn. The training loop
+        fills it in.
+      freeze: endpoint; it and all before it keep their weights, and compute as in inference. Empty: none does.
+      head_learning_rate: at the start, of the last layer (`Logits`); it falls with `learning_rate`. None: the same.
+      crop: as in `augmentation.Augmentation`, of the training clips; 1: no crop.
+      mirror: as there; empty: no mirror images.
+      time_jitter: as there, frames; 0: none.
     """
 
     model: ModelConfig
@@ -134,6 +143,22 @@ class TrainConfig:
     plateau_factor: float = 0.5
     seed: int = 0
     precision: str = "float32"
+    init: str = ""
+    freeze: str = ""
+    head_learning_rate: float | None = None
+    crop: float = 1.0
+    mirror: tuple[int, ...] = ()
+    time_jitter: int = 0
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is done to the training clips."""
+        return Augmentation(self.crop, self.mirror, self.time_jitter)
+
+    @property
+    def head_rate_factor(self) -> float:
+        """What the learning rate is multiplied by for the last layer."""
+        return 1.0 if self.head_learning_rate is None else self.head_learning_rate / self.learning_rate
 
     def __post_init__(self) -> None:
         errors.check_choice("optimizer", self.optimizer, ("adam", "sgd"))
@@ -143,6 +168,12 @@ class TrainConfig:
             raise errors.UserError(
                 "learning_rate must be positive and weight_decay not negative. "
                 f"Received: learning_rate={self.learning_rate}, weight_decay={self.weight_decay}"
+            )
+        if self.head_learning_rate is not None and not 0 < self.head_learning_rate < math.inf:
+            raise errors.UserError(f"head_learning_rate must be positive. Received: {self.head_learning_rate}")
+        if self.augmentation.mirror and len(self.mirror) != self.model.num_classes:
+            raise errors.UserError(
+                f"mirror must have an entry for each of {self.model.num_classes} classes. Received: {len(self.mirror)}"
             )
         if not 0 <= self.momentum < 1 or not 0 < self.plateau_factor <= 1:
             raise errors.UserError(
@@ -202,7 +233,10 @@ _TRAINING = dataclasses.make_dataclass(
     "Training", [(field.name, field.type) for field in dataclasses.fields(TrainConfig) if field.name != "model"]
 )
 # Fields that files of earlier versions lack, and what they meant.
-_ADDED: dict[type, dict[str, Any]] = {I3DConfig: {"head": "mean"}}
+_ADDED: dict[type, dict[str, Any]] = {
+    I3DConfig: {"head": "mean"},
+    _TRAINING: {"init": "", "freeze": "", "head_learning_rate": None, "crop": 1.0, "mirror": (), "time_jitter": 0},
+}
 
 
 def _from_dict(cls: type, values: dict[str, Any], origin: object, at: str) -> Any:

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from common import errors
+from common.clips.augmentation import Augmentation
 from common.models import architectures, configs
 
 I3D = configs.I3DConfig(num_classes=3)
@@ -80,6 +81,12 @@ def test_a_model_that_cannot_be_is_refused(config, change, message):
         ({"weight_decay": -1.0}, "weight_decay not negative"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
         ({"plateau_factor": 0.0}, r"plateau_factor in \(0, 1\]"),
+        ({"crop": 0.0}, r"crop must be in \(0, 1\] and time_jitter not negative. Received: crop=0.0"),
+        ({"time_jitter": -1}, "Received: crop=1.0, time_jitter=-1"),
+        ({"mirror": (0, 1)}, "an entry for each of 6 classes. Received: 2"),
+        ({"mirror": (1, 2, 0, 3, 4, 5)}, "mirror must name, for each class, the class whose mirror image it is"),
+        ({"head_learning_rate": 0.0}, "head_learning_rate must be positive. Received: 0.0"),
+        ({"head_learning_rate": float("inf")}, "head_learning_rate must be positive. Received: inf"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(change, message):
@@ -92,6 +99,21 @@ def test_a_model_of_an_earlier_version_has_the_head_that_there_was():
     del values["head"]
     assert configs.model_config_from_dict(values) == I3D
     assert I3D.head == "mean"
+
+
+def test_a_training_with_mirror_images_comes_back_from_json():
+    config = dataclasses.replace(configs.PRESETS["i3d_kth"], mirror=(0, 2, 1, 3, 4, 5), crop=0.8, time_jitter=1)
+    assert configs.train_config_from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
+
+
+def test_a_training_of_an_earlier_version_drew_and_trained_everything_and_changed_no_clip():
+    preset = configs.PRESETS["i3d_kth"]
+    values = configs.to_dict(preset)
+    for name in ("init", "freeze", "head_learning_rate", "crop", "mirror", "time_jitter"):
+        del values[name]
+    assert configs.train_config_from_dict(values) == preset
+    assert (preset.init, preset.freeze, preset.head_learning_rate, preset.head_rate_factor) == ("", "", None, 1)
+    assert preset.augmentation == Augmentation()
 
 
 def test_deepminds_head_fits_the_least_clips_that_it_takes():

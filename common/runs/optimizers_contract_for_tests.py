@@ -27,9 +27,9 @@ class OptimizersContract:
     step: Callable
     value: Callable
 
-    def run(self, config, steps=range(4), state=None, start=START):
+    def run(self, config, steps=range(4), state=None, start=START, name="Logits/bias"):
         """Returns where steps lead from a start, and the optimiser's state."""
-        parameter, optimizer = self.optimizer("Logits/bias", start, config)
+        parameter, optimizer = self.optimizer(name, start, config)
         if state:
             optimizer.set_state(state)
         for step in steps:
@@ -58,6 +58,16 @@ class OptimizersContract:
         result, state = self.run(config)
         np.testing.assert_allclose(result, w, rtol=1e-12)
         np.testing.assert_allclose(state["velocity/Logits/bias"], u, rtol=1e-12)
+
+    @pytest.mark.parametrize(("name", "factor"), [("Logits/bias", 5), ("ConvLSTM_2/bias", 1)])
+    def test_the_heads_rate_is_its_own_and_falls_with_the_others(self, name, factor):
+        rates = {"learning_rate": CONFIG.learning_rate, "head_learning_rate": 5 * CONFIG.learning_rate}
+        config = dataclasses.replace(CONFIG, optimizer="sgd", **rates)
+        expected = START - factor * sum(rate * gradient for rate, gradient in zip(RATES, GRADIENTS, strict=True))
+        np.testing.assert_allclose(self.run(config, name=name)[0], expected, rtol=1e-12)
+        adam = dataclasses.replace(CONFIG, optimizer="adam", **rates)
+        first, _ = self.run(adam, steps=range(1), name=name)  # Adam's first step is the rate, whatever the gradient.
+        np.testing.assert_allclose(first[:2], START[:2] - factor * 0.1 * np.sign(GRADIENTS[0, :2]), rtol=1e-7)
 
     @pytest.mark.parametrize(
         "change", [{"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.2}, {"optimizer": "sgd"}]

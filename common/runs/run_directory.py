@@ -64,7 +64,7 @@ class RunConfig:
     Attributes:
       train: model and training.
       data: what the model expects of clips (see `data_record`).
-      clips: folder of the clip store it was trained on (see `files.stored_path`).
+      clips: folder of the clip store it was trained on (see `files.stored_path`); empty where weights were imported.
       framework: "torch" or "tf".
       versions: name -> version of what ran.
     """
@@ -114,7 +114,11 @@ class RunDirectory:
         return RunConfig(train, values["data"], values["clips"], values["framework"], values["versions"])
 
     def clips(self, config: RunConfig) -> pathlib.Path:
-        """Returns the folder of the clip store that the run was trained on."""
+        """Returns the folder of the clip store that the run was trained on; refuses a run that has none."""
+        if not config.clips:
+            raise errors.UserError(
+                f"--clips must name a clip store for a run that was not trained here. Received: none for {self.path}"
+            )
         return files.found_path(config.clips, self.path)
 
     def append_log(self, line: dict[str, Any]) -> None:

@@ -20,10 +20,10 @@ from absl import logging
 
 from common import errors, files
 from common import progress as progress_bar
-from common.clips import batches
+from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
-from common.models import canonical_weights, configs
-from common.runs import metrics, prediction, tensorboard
+from common.models import architectures, canonical_weights, configs
+from common.runs import metrics, prediction, starting_weights, tensorboard
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
@@ -70,6 +70,8 @@ class TrainSettings:
       clips: folder of the clip store.
       run: run directory.
       resume: go on from the checkpoint in `run`, if there is one.
+      init: run directory or file of weights to start from (see `starting_weights`); None: all weights are drawn. Only
+        its place: the weights' digest is in the config. A run that is resumed does not need it.
       num_threads: threads that read clips.
       checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
       max_steps: stop with a checkpoint after this many steps in all; 0 for no limit.
@@ -78,6 +80,7 @@ class TrainSettings:
     clips: pathlib.Path
     run: pathlib.Path
     resume: bool = False
+    init: pathlib.Path | None = None
     num_threads: int = 2
     checkpoint_minutes: float = 10.0
     max_steps: int = 0
@@ -119,16 +122,30 @@ def train(
       make_trainer: builds the framework's trainer, with initial weights drawn from the config.
 
     Raises:
-      errors.UserError: for clips without labels, a run that exists without `resume`, or a loss that is not finite.
+      errors.UserError: for clips without labels, a run that exists without `resume`, weights to start from that do
+        not fit, or a loss that is not finite.
     """
     run = RunDirectory(settings.run)
+    resumed = settings.resume and run.checkpoint.exists()
     stores = {split: _labelled_store(settings.clips, split) for split in ("train", "validation")}
+    source = starting_weights.read(settings.init) if settings.init else None
+    if source:
+        config = dataclasses.replace(config, init=source.digest)
+    elif resumed:
+        config = dataclasses.replace(config, init=run.read_config().train.init)
+    elif config.init:
+        raise errors.UserError(f"The weights to start from must be given. Received: only their digest, {config.init}")
+    architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
     trainer = make_trainer(config)
     loop = _Loop(config, settings, run, stores, trainer)
-    if settings.resume and run.checkpoint.exists():
+    if resumed:
         loop.restore()
     else:
+        if source:
+            fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
+            trainer.load(fitted.weights, trainer.optimizer_state())
+            logging.info("%s", starting_weights.report(source, config, fitted))
         record = data_record(stores["train"].info)
         clips = files.stored_path(settings.clips, run.path)
         run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
@@ -288,7 +305,9 @@ class _Loop:
         bar.set_description(f"epoch {progress.epoch + 1}/{self._config.epochs}")
         order = self._order(progress.epoch)[progress.step_in_epoch :]
         started = time.monotonic()
-        for batch in batches.batches(self._stores["train"], order, num_threads=self._settings.num_threads):
+        change = augmentation.augmenter(self._config.augmentation, self._config.seed, progress.epoch)
+        threads = self._settings.num_threads
+        for batch in batches.batches(self._stores["train"], order, num_threads=threads, change=change):
             seed = step_seed(self._config.seed, progress.step)
             loss, correct = self._trainer.train_step(batch.frames, batch.labels, rate, seed)
             progress.step += 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common import errors, files
-from common.clips import tiny_store_for_tests
+from common.clips import shards, tiny_store_for_tests
 from common.models import architectures, canonical_weights, configs
 from common.runs import metrics, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
@@ -107,6 +107,16 @@ def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(clips, tmp_pat
     run = train(clips, tmp_path / "run", resume=True)
     assert state_of(run) == state_of(whole)
     assert run.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def test_augmented_clips_are_those_of_the_epoch_in_a_resumed_run_too(clips, tmp_path):
+    config = dataclasses.replace(CONFIG, crop=0.7, mirror=(0, 2, 1), time_jitter=1)
+    whole = train(clips, tmp_path / "whole", config)
+    train(clips, tmp_path / "run", config, max_steps=4)
+    assert state_of(train(clips, tmp_path / "run", config, resume=True)) == state_of(whole)
+    assert state_of(train(clips, tmp_path / "plain"))[0] != state_of(whole)[0]
+    with pytest.raises(errors.UserError, match=r"'crop': \(0.7, 0.8\)"):
+        train(clips, tmp_path / "run", dataclasses.replace(config, crop=0.8), resume=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -278,3 +288,45 @@ def test_a_model_that_does_not_fit_the_clips_and_clips_without_labels_are_refuse
 def test_seeds_of_steps_differ_and_fit_both_frameworks():
     seeds = {training_loop.step_seed(seed, step) for seed in range(3) for step in range(100)}
     assert len(seeds) == 300 and min(seeds) >= 0 and max(seeds) < 2**63
+
+
+@pytest.fixture
+def source(tmp_path):
+    arrays = {name: np.full(weight.shape, 0.5, np.float32) for name, weight in architectures.weights(MODEL).items()}
+    canonical_weights.save(tmp_path / "source.safetensors", arrays, MODEL)
+    return tmp_path / "source.safetensors"
+
+
+def test_a_training_starts_from_given_weights_and_says_which(clips, tmp_path, source, caplog):
+    with caplog.at_level("INFO"):
+        run = train(clips, tmp_path / "run", init=source, max_steps=1)
+    assert "kept: 9 arrays: ConvLSTM_1, BatchNorm_1, Logits" in caplog.text
+    arrays, _ = canonical_weights.load_arrays(run.checkpoint)
+    np.testing.assert_array_equal(arrays["weights/ConvLSTM_1/kernel"], 0.5)
+    assert run.read_config().train == dataclasses.replace(CONFIG, init=shards.sha256(source))
+
+
+def test_a_run_that_began_with_given_weights_is_resumed_with_or_without_them(clips, tmp_path, source):
+    whole = train(clips, tmp_path / "whole", init=source)
+    for name, init in (("with", source), ("without", None)):
+        train(clips, tmp_path / name, init=source, max_steps=4)
+        run = train(clips, tmp_path / name, init=init, resume=True)
+        assert state_of(run) == state_of(whole)
+        assert run.read_config().train == whole.read_config().train
+
+
+def test_a_run_is_not_resumed_with_other_weights_to_start_from(clips, tmp_path, source):
+    train(clips, tmp_path / "run", max_steps=1)
+    with pytest.raises(errors.UserError, match="With --resume the config must be the run's own.*'init'"):
+        train(clips, tmp_path / "run", init=source, resume=True)
+
+
+def test_weights_that_do_not_fit_and_unknown_endpoints_leave_nothing(clips, tmp_path, source):
+    config = dataclasses.replace(CONFIG, model=configs.I3DConfig(3, (8, 32, 32), width=0.06))
+    with pytest.raises(errors.UserError, match="--init must have weights that fit the i3d"):
+        train(clips, tmp_path / "run", config, init=source)
+    with pytest.raises(errors.UserError, match="freeze must be one of ConvLSTM_1, BatchNorm_1, MaxPool_1. Received"):
+        train(clips, tmp_path / "run", dataclasses.replace(CONFIG, freeze="Logits"))
+    with pytest.raises(errors.UserError, match="must be given. Received: only their digest, abc"):
+        train(clips, tmp_path / "run", dataclasses.replace(CONFIG, init="abc"))
+    assert not (tmp_path / "run").exists()
