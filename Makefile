@@ -2,7 +2,9 @@
 # make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one);
 #   COVERAGE=1 prints how much of the code they run.
 # make kill: every command killed at random moments, and called again (KILLS=20 of each command, of two kinds).
-# Both set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
+# make when: every method's answer to "which frames?" on every suite in data/planted-* by every run in runs/ that fits it, in
+#   both frameworks, and the leaderboard of them, docs/leaderboard.md; goes on where it was stopped. WHEN="--limit=20" for flags.
+# All set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
@@ -17,7 +19,7 @@ DEMO_CAM := --cam_endpoint=Mixed_3c
 COMMA := ,
 SPACE := $(subst ,, )
 
-.PHONY: demo test test-one-framework test-torch test-tf test-slow fuzz kill browser lint docs format clean
+.PHONY: demo when test test-one-framework test-torch test-tf test-slow fuzz kill browser lint docs format clean
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
@@ -38,6 +40,13 @@ demo: .venv/installed
 		--explanations=$(subst $(SPACE),$(COMMA),$(foreach file,explanations.h5 explanations_tf.h5,$(DEMO_MODELS:%=runs/%_synthetic/$(file)))) \
 		--evaluations=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evaluation.json)) \
 		--evidence=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evidence.json))
+
+WHEN :=
+
+when: .venv/installed
+	$(RUN) benchmarks/when.py --framework=torch $(WHEN)
+	$(RUN) benchmarks/when.py --framework=tf $(WHEN)
+	$(RUN) benchmarks/when.py --page=docs/leaderboard.md
 
 test: .venv/installed
 	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)

@@ -37,7 +37,8 @@ from common import errors, hdf5, progress, tables
 from common.clips import clip_store, tiny_store_for_tests
 from common.clips.clip_store import ClipStore
 from common.command_line import commands
-from common.explaining import evidence_file, explanation_loop, explanations
+from common.explaining import attribution_file, evidence_file, explanation_loop, explanations
+from common.explaining.attribution_file import Attributions
 from common.models import canonical_weights, configs, initial_weights
 from common.reporting import evidence_tables, paper_tables, report_for_tests
 from common.runs import evaluation_file, run_directory, training_loop
@@ -191,6 +192,24 @@ def damage_arrays(stream: random.Random, path: pathlib.Path) -> None:
     canonical_weights.save_arrays(path, arrays, header)
 
 
+def damage_npz(stream: random.Random, path: pathlib.Path) -> None:
+    """Gives an array of an .npz file another shape, dtype, name or values; pickled objects are among them."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    name = stream.choice(sorted(arrays))
+    array = arrays.pop(name)
+    changed = (
+        array[:1],
+        array[None],
+        array.astype("S3"),
+        np.full(array.shape, np.nan),
+        array.astype(object),
+        array[:0],
+    )
+    arrays[stream.choice((name, name, name, "x"))] = stream.choice(changed)
+    np.savez(path, **arrays)
+
+
 def damage_hdf5_header(stream: random.Random, path: pathlib.Path) -> None:
     """Damages the JSON header of an explanations file."""
     with h5py.File(path, "r+") as file:
@@ -293,6 +312,14 @@ def _make_plan(folder: pathlib.Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
 
 
+def _make_attributions(folder: pathlib.Path) -> None:
+    values = np.arange(12.0).reshape(3, 4)
+    areas = {f"{area}{suffix}": values[:, 0] for area in attribution_file.AREAS for suffix in ("", "_random")}
+    attribution_file.write(
+        folder / "answer.npz", Attributions(("a", "b", "c"), values, values > 5, values[:, 1], areas)
+    )
+
+
 def _write_json(name: str, values: dict[str, Any]) -> Callable[[pathlib.Path], object]:
     return lambda folder: (folder / name).write_text(json.dumps(values), encoding="utf-8")
 
@@ -352,6 +379,12 @@ FORMATS: dict[str, Format] = {
         "evidence.json",
         _read_evidence,
         (damage_bytes, damage_json, damage_json),
+    ),
+    "attributions": Format(
+        _make_attributions,
+        "answer.npz",
+        lambda folder: attribution_file.read(folder / "answer.npz"),
+        (damage_bytes, damage_bytes, damage_npz),
     ),
     # Its text is read by a child process first, which takes a while; a hang takes its time limit.
     "version 1 shard": Format(

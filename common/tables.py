@@ -1,4 +1,4 @@
-"""Tables as values, and their text, CSV and LaTeX.
+"""Tables as values, and their text, CSV, Markdown and LaTeX.
 
 A table is made once, of numbers; each writer decides how they look. Text for a terminal is ASCII, the page's is set as
 in print: see `Signs`.
@@ -143,6 +143,14 @@ def write_csv(table: Table) -> str:
         [csv_cell(value) for cells in row for value in cells] for row in (titles, *rows)
     )
     return out.getvalue()
+
+
+def write_markdown(table: Table) -> str:
+    """Returns a table as Markdown; columns of numbers are aligned right."""
+    titles = [column.title for column in table.columns]
+    rule = ["--:" if table.is_number(place) else "---" for place in range(len(titles))]
+    rows = [titles, rule, *table.text_rows()]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows) + "\n"
 
 
 def csv_cell(value: Any) -> Any:

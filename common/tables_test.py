@@ -126,3 +126,9 @@ def test_text_with_the_signs_of_the_page_and_other_columns_left():
         " 5e−05  s",
         "     –  t",
     ]
+
+
+def test_markdown():
+    rows = [("a|b", 0.5, Estimate(-0.25, -0.5, 0.125, 4)), ("c", None, None)]
+    found = tables.write_markdown(Table((Column("name"), Column("x", ".1f"), Column("y", ".2f")), rows))
+    assert found == ("| name | x | y |\n| --- | --: | --: |\n| a\\|b | 0.5 | −0.25 [−0.50, 0.12] |\n| c | – | – |\n")

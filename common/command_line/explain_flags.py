@@ -5,8 +5,9 @@ import pathlib
 from absl import flags
 
 from common import errors
-from common.explaining import gradcam_maps, masks, perturbations
+from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
+from common.explaining.methods import MethodConfig
 from common.models import configs
 
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
@@ -70,6 +71,10 @@ _CAM_WEIGHTS = flags.DEFINE_enum(
 )
 _CAM_SCORE = flags.DEFINE_enum("cam_score", _CAM.score, list(gradcam_maps.SCORES), "What Grad-CAM differentiates.")
 _CAM_TIME = flags.DEFINE_enum("cam_time", _CAM.time, list(gradcam_maps.TIMES), "How coarse maps become T frames.")
+_METHODS = flags.DEFINE_list("methods", [], f"Other methods to ask, separated by commas: {', '.join(methods.METHODS)}.")
+_EVALUATIONS = flags.DEFINE_integer(
+    "evaluations", MethodConfig.evaluations, "Masks that shapley and rise score for a clip at most.", lower_bound=2
+)
 _PRECISION = flags.DEFINE_enum(
     "precision",
     "float32",
@@ -111,6 +116,8 @@ def settings() -> ExplainSettings:
         gradcam=gradcam_maps.GradCamConfig(
             endpoint=_CAM_ENDPOINT.value, weights=_CAM_WEIGHTS.value, score=_CAM_SCORE.value, time=_CAM_TIME.value
         ),
+        methods=tuple(_METHODS.value),
+        evaluations=_EVALUATIONS.value,
         precision=_PRECISION.value,
         batch_size=_BATCH.value,
         out=pathlib.Path(_OUT.value) if _OUT.value else None,

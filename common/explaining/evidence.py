@@ -1,9 +1,7 @@
 """Evidence on explanations, beyond the paper: do the masked frames matter, and does the model?
 
-- Deletion and insertion curves over frames (Petsiuk et al. 2018, arXiv:1806.07421, there over pixels): frames are
-  perturbed from the most masked to the least, and the target's score should fall early; or all are, and they are
-  restored in the same order, and it should rise early. Beside it the same number of frames from the middle outwards,
-  and in random order. The area under a curve is its mean.
+- Deletion and insertion curves over frames (see `frame_curves`), in the order of the mask; beside them the same from
+  the middle outwards, and in random order.
 - Randomisation (Adebayo et al. 2018, arXiv:1810.03292): the explanations of the same clips and classes when the
   model's layers are drawn anew, from the last to the first. What stays the same did not come from what was learnt.
 - Restarts: the masks that the search finds from other starts.
@@ -20,7 +18,14 @@ import numpy as np
 
 from common import errors, progress, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import explanation_loop, explanations, mask_search, masks
+from common.explaining import (
+    explanation_loop,
+    explanations,
+    frame_curves,
+    mask_search,
+    masks,
+    methods_baselines,
+)
 from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
@@ -93,7 +98,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
     weights, model = canonical_weights.load(run.weights)
     explanation_loop.check_weights(run, explained.header)
     store = ClipStore(settings.clips or explanations.clips_folder(path, explained), explained.header["split"])
-    chosen = _spread(len(explained), settings.limit)
+    chosen = spread(len(explained), settings.limit)
     some = explained.take(chosen)
     frames = store.read(store.places(some["video_id"]))
     mask_config = MaskConfig(**explained.header["mask"])
@@ -104,7 +109,7 @@ def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExpl
         return make_explainer(model, arrays, mask_config, cam_config, precision, lambda clips: None)
 
     explainer = make(weights)
-    few = _spread(len(some), settings.mask_limit)[: settings.mask_limit]
+    few = spread(len(some), settings.mask_limit)[: settings.mask_limit]
     return {
         "run": explained.header["run"],
         "model": model.model,
@@ -155,7 +160,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _spread(total: int, limit: int) -> np.ndarray:
+def spread(total: int, limit: int) -> np.ndarray:
     """Returns `limit` places evenly over 0…total - 1, or all."""
     return np.arange(total) if not limit or limit >= total else np.arange(limit) * total // limit
 
@@ -169,9 +174,9 @@ def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.n
     """
     time = len(mask)
     stream = np.random.default_rng(seed)
-    outwards = np.argsort(np.abs(np.arange(time) - (time - 1) / 2), kind="stable")
+    outwards = frame_curves.order(methods_baselines.closeness_to_middle(time))
     return {
-        "mask": [np.argsort(-mask, kind="stable")],
+        "mask": [frame_curves.order(mask)],
         "centred": [outwards],
         "random": [stream.permutation(time) for _ in range(_RANDOM_ORDERS)],
     }
@@ -185,18 +190,12 @@ def _curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, seed: int) -> di
       soft_masks: their learnt masks, float [N, T].
       seed: of the random orders.
     """
-    num_clips, time = soft_masks.shape
-    orders = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(soft_masks)]
-    names = np.array([name for name, variants in orders[0].items() for _ in variants])  # [O], one an order
-    # A frame's rank in each order, [N, O, T]. Step k of deletion, k = 0…T, perturbs the frames of rank 0…k - 1;
-    # insertion begins with all frames perturbed and restores them in this order, so its masks are the complements.
-    ranks = np.array([[np.argsort(order) for several in each.values() for order in several] for each in orders])
-    deletion = ranks[:, :, None, :] < np.arange(time + 1)[:, None]  # [N, O, T + 1, T]
-    tried = np.stack([deletion, ~deletion], axis=2).astype(np.float64)  # [N, O, 2, T + 1, T]
-    clip_indices = np.repeat(np.arange(num_clips), tried[0].size // time)
+    by_clip_and_name = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(soft_masks)]
+    names = np.array([name for name, variants in by_clip_and_name[0].items() for _ in variants])  # [O], one an order
+    orders = np.array([[order for several in each.values() for order in several] for each in by_clip_and_name])
     curves: dict[str, Any] = {name: {kind: {} for kind in KINDS} for name in ("deletion", "insertion")}
     for kind in progress.bar(KINDS, desc="curves", unit="kind"):
-        scores = scorer.scores(clip_indices, tried.reshape(-1, time), kind).reshape(tried.shape[:-1])
+        scores = frame_curves.curves(scorer, orders, kind)
         for name in ORDERS:
             by_clip = scores[:, names == name].mean(axis=1)  # [N, 2, T + 1]: several random orders count as one.
             for what, curve in zip(curves, by_clip.swapaxes(0, 1), strict=True):

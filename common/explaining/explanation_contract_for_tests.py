@@ -181,11 +181,15 @@ class ExplanationContract:
             f"--run={runs / name}",
             "--iterations=3",
             "--device=cpu",
+            "--methods=occlusion,integrated_gradients,gradcam",
         ]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found = explanations.read(runs / name / "explanations.h5")
         assert_explanations_of_five_clips(found, name)
+        for method in ("occlusion", "integrated_gradients", "gradcam"):
+            answers = found[explanations.attribution(method)]
+            assert answers.shape == (5, 8) and np.isfinite(answers).all() and np.ptp(answers, axis=1).all(), method
         assert (found.header["run"], found.header["framework"], found.header["split"]) == (
             name,
             self.framework,

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -17,11 +17,12 @@ from absl import logging
 
 from common import errors, files, locks, progress
 from common.clips.clip_store import ClipStore
-from common.explaining import binary_masks, explanations, mask_search, masks
+from common.explaining import binary_masks, explanations, mask_search, masks, methods
 from common.explaining import scorer as scoring
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
+from common.explaining.methods import MethodConfig
 from common.models import architectures, configs
 from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
@@ -80,6 +81,8 @@ class ExplainSettings:
       target: class whose score is explained: "guess" (the model's, on the clean clip) or "label".
       mask: how masks are learnt.
       gradcam: how Grad-CAM is computed.
+      methods: names of `methods.METHODS` whose answers are wanted too.
+      evaluations: see `methods.MethodConfig`.
       precision: of the model's computation; mask, Adam and Eq. 1 stay float32 in bfloat16.
       batch_size: clips at a time, 0 for what fits the memory.
       out: file to write, or None for explanations.h5 in the run directory.
@@ -95,9 +98,16 @@ class ExplainSettings:
     target: str = "guess"
     mask: MaskConfig = MaskConfig()
     gradcam: GradCamConfig = GradCamConfig()
+    methods: tuple[str, ...] = ()
+    evaluations: int = MethodConfig.evaluations
     precision: str = "float32"
     batch_size: int = 0
     out: pathlib.Path | None = None
+
+    @property
+    def method_config(self) -> MethodConfig:
+        """How methods answer."""
+        return MethodConfig(self.mask, self.evaluations, cam_time=self.gradcam.time)
 
     @property
     def path(self) -> pathlib.Path:
@@ -106,6 +116,8 @@ class ExplainSettings:
 
     def __post_init__(self) -> None:
         errors.check_choice("target", self.target, TARGETS)
+        for name in self.methods:
+            errors.check_choice("methods", name, methods.METHODS)
         if min(self.limit, self.limit_per_class, self.batch_size) < 0:
             raise errors.UserError(
                 "limit, limit_per_class and batch_size must be at least 0. "
@@ -155,7 +167,7 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
                 parts.plan(header, store, chosen, settings.batch_size or _batch_size(model, explainer))
                 for number, indices in enumerate(parts.indices):
                     if not parts.path(number).exists():
-                        columns = _explain_part(explainer, store, indices, settings)
+                        columns = _explain_part(explainer, store, indices, settings, parts.header)
                         explanations.write(parts.path(number), Explanations(parts.header, columns))
                     bar.n = min((number + 1) * parts.batch_size, len(chosen))
                     bar.refresh()
@@ -198,7 +210,11 @@ def _class_index(name: str, class_names: tuple[str, ...]) -> int:
 
 
 def _explain_part(
-    explainer: Explainer, store: ClipStore, indices: np.ndarray, settings: ExplainSettings
+    explainer: Explainer,
+    store: ClipStore,
+    indices: np.ndarray,
+    settings: ExplainSettings,
+    header: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
     """Returns the columns of the clips at `indices`."""
     frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
@@ -214,6 +230,8 @@ def _explain_part(
             *(exact.sum(), len(exact), tried.mean(), oracle.scores.shape[1]),
         )
     learnt = mask_search.learn_masks(scorer, settings.mask, oracle)
+    maps = explainer.gradcam(frames, targets)
+    subject = methods.Subject(scorer, frames, lambda: maps)
     rows = np.arange(len(indices))
     wrong = (labels >= 0) & (labels != predictions)
     columns: dict[str, Any] = {
@@ -230,9 +248,12 @@ def _explain_part(
         "CS": np.where(wrong, probabilities[rows, labels], np.nan),
         "oracle_interval": oracle.intervals,
         "oracle_loss": oracle.losses,
-        "gradcam": explainer.gradcam(frames, targets),
+        "gradcam": maps,
     }
-    return {name: np.asarray(columns[name], column.dtype) for name, column in explanations.COLUMNS.items()}
+    for name in explanations.methods_of(header):
+        columns[explanations.attribution(name)] = methods.METHODS[name](subject, settings.method_config)
+    table = explanations.columns_of(header)
+    return {name: np.asarray(columns[name], column.dtype) for name, column in table.items()}
 
 
 def check_weights(run: RunDirectory, header: dict[str, Any]) -> None:
@@ -252,7 +273,7 @@ def _header(
     settings: ExplainSettings, run: RunDirectory, model: configs.ModelConfig, store: ClipStore, explainer: Explainer
 ) -> dict[str, Any]:
     """Returns what decides every number in the file, and what a report needs to know."""
-    return {
+    header = {
         "schema_version": explanations.SCHEMA_VERSION,
         "run": run.name,
         "weights_sha256": _weights_sha256(run),
@@ -270,6 +291,11 @@ def _header(
         "framework": explainer.framework,
         "versions": explainer.versions(),
     }
+    if settings.methods:
+        config = settings.method_config
+        numbers = {"evaluations": config.evaluations, "steps": config.steps, "seed": config.seed}
+        header["methods"] = {"names": sorted(set(settings.methods)), **numbers}
+    return header
 
 
 def _finished(out: pathlib.Path, header: dict[str, Any], store: ClipStore, chosen: np.ndarray) -> Explanations:

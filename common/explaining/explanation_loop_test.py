@@ -207,6 +207,29 @@ def test_the_file_holds_every_column_and_the_whole_header(run):
     }
 
 
+def test_methods_that_are_asked_for_answer_for_each_clip(run):
+    found, _ = explain(run, batch_size=3, methods=("shapley", "centred", "occlusion"), evaluations=256)
+    names = ["centred", "occlusion", "shapley"]
+    assert found.header["methods"] == {"names": names, "evaluations": 256, "steps": 32, "seed": 0}
+    assert set(explanations.read(run.path / "explanations.h5").columns) == {
+        *explanations.COLUMNS,
+        *(f"attribution_{name}" for name in names),
+    }
+    # What a frame weighs, by its brightness; its eighth of the clip.
+    store = clip_store.ClipStore(run.path.parent / "clips", "validation")
+    weights = store.read(range(7)).mean((2, 3, 4)) / 255 / 8
+    weights[:, 0] = 0  # Frame 0 cannot freeze.
+    for name in ("occlusion", "shapley"):
+        assert found[f"attribution_{name}"].dtype == np.float32
+        np.testing.assert_allclose(found[f"attribution_{name}"], weights, atol=1e-6)
+    assert found["attribution_centred"][0].tolist() == [-3.5, -2.5, -1.5, -0.5, -0.5, -1.5, -2.5, -3.5]
+
+
+def test_unknown_methods_are_refused(run):
+    with pytest.raises(errors.UserError, match="methods must be one of occlusion, .* Received: 'lime'"):
+        explain(run, methods=("lime",))
+
+
 def test_each_row_is_what_the_explainer_says_of_its_clip(run):
     found, explainer = explain(run, batch_size=3)
     assert explainer.calls == [3, 3, 1]
@@ -364,6 +387,7 @@ _OTHER = [
     ({"mask": dataclasses.replace(MASK, kind="reverse", lambda_1=0.5)}, "differs in mask;"),
     ({"gradcam": GradCamConfig(time="linear"), "precision": "float64"}, "differs in gradcam, precision;"),
     ({"target": "label", "limit": 4}, "differs in target"),
+    ({"methods": ("centred",)}, "differs in methods"),
     ({"split": "train"}, "differs in split"),
 ]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from common import errors, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import gradcam_maps, masks
+from common.explaining import gradcam_maps, masks, when_metrics
 from common.explaining.explanations import Explanations
 from common.tables import Cell, Column, Table
 
@@ -139,9 +139,8 @@ def _temporal_statistics(mask: np.ndarray, snapped: np.ndarray, salient: np.ndar
         return dict.fromkeys(_TEMPORAL, float("nan"))
     time, on = len(salient), snapped != 0
     length, positives = int(on.sum()), int(salient.sum())
-    by_place = _interval_ious(salient, length)
+    by_place = when_metrics.interval_ious(salient, length)
     spare, middle = time - length, (time - 1) / 2
-    ranks = np.arange(1, time + 1)
     # Two frames are equally close to the middle. Moved by a quarter, it puts the one first, then the other; the mean of
     # both is the expectation over all orders of equals, for what comes before a pair is the same in each.
     outwards = [np.argsort(np.abs(np.arange(time) - middle + shift)) for shift in (-0.25, 0.25)]
@@ -150,22 +149,11 @@ def _temporal_statistics(mask: np.ndarray, snapped: np.ndarray, salient: np.ndar
         "temporal_iou_random": float(by_place.mean()),
         "temporal_iou_centered": float(by_place[[spare // 2, (spare + 1) // 2]].mean()),
         "average_precision": float(sklearn.metrics.average_precision_score(salient, mask)),
-        # At rank k one frame is the positive that counts; each of the k - 1 before it is positive by chance.
-        "average_precision_random": float(np.mean((1 + (ranks - 1) * (positives - 1) / max(time - 1, 1)) / ranks)),
-        "average_precision_centered": float(np.mean([_precision_of_order(salient[order]) for order in outwards])),
+        "average_precision_random": when_metrics.random_average_precision(positives, time),
+        "average_precision_centered": float(
+            np.mean([when_metrics.precision_of_order(salient[order]) for order in outwards])
+        ),
     }
-
-
-def _interval_ious(salient: np.ndarray, length: int) -> np.ndarray:
-    """Returns the IoU with the salient frames, bool [T], of one interval at each of its T - length + 1 places."""
-    before = np.concatenate([[0], np.cumsum(salient)])
-    shared = before[length:] - before[: len(before) - length]
-    return shared / (length + before[-1] - shared)
-
-
-def _precision_of_order(salient: np.ndarray) -> float:
-    """Returns the average precision of frames in order, bool [T], no two of them equal."""
-    return float((np.cumsum(salient) / np.arange(1, len(salient) + 1))[salient].mean())
 
 
 def _pointing_game(maps: np.ndarray, salient: np.ndarray, object_mask: np.ndarray) -> dict[str, float]:

@@ -12,6 +12,7 @@
 | `CS` | float32 [N] | score of the true class where the guess is another, else NaN |
 | `oracle_interval`, `oracle_loss` | int32 [N, 2], float32 [N] | best single interval (start, stop) and its Eq. 1 |
 | `gradcam` | float32 [N, T', H', W'] | coarse Grad-CAM map of the target, at least 0, not normalised |
+| `attribution_…` | float32 [N, T], optional | the answer of each method that was asked for, larger: more important |
 
 The dataset `header`, one text, is JSON: schema version, run, model, dataset, clips, split, class names, clip shape,
 settings, framework and versions. What needs the clips too (ground truth, statistics of blobs) is computed when it is
@@ -21,9 +22,10 @@ asked for.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
+import msgspec
 import numpy as np
 
 from common import errors, files, hdf5
@@ -58,6 +60,13 @@ COLUMNS: dict[str, Column] = {
 }
 
 
+class _Methods(TypedDict):
+    names: list[Annotated[str, msgspec.Meta(pattern="^[a-z_]+$")]]
+    evaluations: files.Positive
+    steps: files.Positive
+    seed: files.Count
+
+
 class _HeaderOfFirstVersions(TypedDict):
     schema_version: int
     run: files.Text
@@ -78,6 +87,22 @@ class _HeaderOfFirstVersions(TypedDict):
 
 class _Header(_HeaderOfFirstVersions, total=False):
     clips_digest: files.Text
+    methods: _Methods
+
+
+def attribution(method: str) -> str:
+    """Returns the name of the column that holds a method's answers."""
+    return f"attribution_{method}"
+
+
+def methods_of(header: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the methods whose answers a file with this header holds."""
+    return header["methods"]["names"] if "methods" in header else []
+
+
+def columns_of(header: Mapping[str, Any]) -> dict[str, Column]:
+    """Returns the table of the columns of a file with this header: `COLUMNS`, and one for each method's answers."""
+    return COLUMNS | {attribution(name): Column(np.float32, "NT") for name in methods_of(header)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +113,9 @@ class Explanations:
       header: schema_version, run (name of its folder), weights_sha256, model ("i3d" or "conv_lstm"), dataset, clips
         (folder, see `clips_folder`), clips_digest (of the store; files of earlier versions lack it), split,
         class_names, clip_shape (T, H, W), mask (fields of `masks.MaskConfig`), gradcam (fields of
-        `gradcam_maps.GradCamConfig`), target ("guess" or "label"), precision, framework ("torch" or "tf"), versions.
+        `gradcam_maps.GradCamConfig`), target ("guess" or "label"), precision, framework ("torch" or "tf"), versions,
+        and, where methods were asked for, methods (their names, and evaluations, steps and seed of
+        `methods.MethodConfig`).
       columns: name -> array, as in the table above; `video_id` is an array of str.
     """
 
@@ -119,11 +146,12 @@ def write(path: pathlib.Path, explanations: Explanations, durable: bool = False)
       explanations: all columns, of matching shapes.
       durable: whether it is whole after a power cut, too.
     """
-    _check_shapes(explanations.columns, str(path))
+    table = columns_of(explanations.header)
+    _check_shapes(explanations.columns, table, str(path))
     header = {**explanations.header, "schema_version": SCHEMA_VERSION}
     with hdf5.written_whole(path, durable) as file:
         hdf5.write_text(file, "header", json.dumps(header, sort_keys=True))
-        for name, column in COLUMNS.items():
+        for name, column in table.items():
             if column.is_text:
                 hdf5.write_text(file, name, explanations[name].tolist())
             else:
@@ -144,8 +172,9 @@ def read(path: pathlib.Path) -> Explanations:
             text = hdf5.read(file, {"header": Column(hdf5.TEXT, ())}, {})["header"].item()
         header = read_header(files.parse_json(text, "The header of explanations", path), path)
         sizes = {"K": len(header["class_names"]), "T": header["clip_shape"][0]}
-        columns = hdf5.read(file, COLUMNS, sizes)
-    hdf5.check_bounds(columns, COLUMNS, sizes, path)
+        table = columns_of(header)
+        columns = hdf5.read(file, table, sizes)
+    hdf5.check_bounds(columns, table, sizes, path)
     return Explanations(header, columns)
 
 
@@ -172,17 +201,17 @@ def clips_folder(path: pathlib.Path, explanations: Explanations) -> pathlib.Path
 
 def concatenate(parts: list[Explanations]) -> Explanations:
     """Returns one from several that have the same header, in their order."""
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].columns}
     return Explanations(parts[0].header, columns)
 
 
-def _check_shapes(columns: dict[str, np.ndarray], origin: str) -> None:
-    """Refuses columns that are not `COLUMNS`, or whose sizes contradict each other."""
-    if columns.keys() != COLUMNS.keys():
-        different = ", ".join(sorted(columns.keys() ^ COLUMNS.keys()))
+def _check_shapes(columns: Mapping[str, np.ndarray], table: Mapping[str, Column], origin: str) -> None:
+    """Refuses columns that are not those of a table, or whose sizes contradict each other."""
+    if columns.keys() != table.keys():
+        different = ", ".join(sorted(columns.keys() ^ table.keys()))
         raise errors.UserError(f"Explanations must have exactly the known columns. Missing or unexpected: {different}")
     sizes: dict[str | int, int] = {2: 2}
-    for name, column in COLUMNS.items():
+    for name, column in table.items():
         shape = np.shape(columns[name])
         if len(shape) != len(column.shape) or any(
             sizes.setdefault(letter, size) != size for letter, size in zip(column.shape, shape, strict=True)

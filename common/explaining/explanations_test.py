@@ -69,6 +69,42 @@ def test_what_is_written_is_read(path):
     assert [file.name for file in path.parent.iterdir()] == ["explanations.h5"]
 
 
+def with_methods(names):
+    plain = small()
+    header = {**plain.header, "methods": {"names": names, "evaluations": 8, "steps": 4, "seed": 0}}
+    answers = {f"attribution_{name}": np.arange(8, dtype=np.float32).reshape(2, 4) - 3 for name in names}
+    return explanations.Explanations(header, plain.columns | answers)
+
+
+def test_answers_of_methods_are_there_if_the_header_names_them(tmp_path):
+    whole = with_methods(["occlusion", "rise"])
+    explanations.write(tmp_path / "x.h5", whole)
+    found = explanations.read(tmp_path / "x.h5")
+    assert_same(whole, found)
+    assert explanations.methods_of(found.header) == ["occlusion", "rise"]
+    twice = explanations.concatenate([found, found.take([1])])
+    np.testing.assert_array_equal(twice["attribution_rise"][:, 0], [-3, 1, 1])
+    assert explanations.methods_of(small().header) == []
+
+
+def test_answers_without_a_name_and_names_without_answers_are_refused(tmp_path):
+    named, plain = with_methods(["rise"]), small()
+    for header, columns in ((named.header, plain.columns), (plain.header, named.columns)):
+        with pytest.raises(errors.UserError, match="Missing or unexpected: attribution_rise"):
+            explanations.write(tmp_path / "x.h5", explanations.Explanations(header, columns))
+    explanations.write(tmp_path / "x.h5", named)
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        del file["attribution_rise"]
+    with pytest.raises(errors.UserError, match="attribution_rise"):
+        explanations.read(tmp_path / "x.h5")
+
+
+def test_a_method_s_name_is_one_word(tmp_path):
+    explanations.write(tmp_path / "x.h5", with_methods(["../rise"]))
+    with pytest.raises(errors.UserError, match="The header of explanations .*names"):
+        explanations.read(tmp_path / "x.h5")
+
+
 def test_the_file_has_the_types_that_are_documented(path):
     with h5py.File(path) as file:
         assert set(file) == {"header", *explanations.COLUMNS}

@@ -2,9 +2,8 @@
 
 The paper tells from eight sequences that I3D "often focuses on coherent, centered blobs", that its salient frames are
 "often fewer", and that its ratio of reverse to freeze score is "considerably higher". Here each of these is a mean over
-all clips with a 95 % interval, and a difference between two runs paired by clip. Intervals are percentiles of the
-bootstrap over clips (Efron & Tibshirani 1993). RS/FS is the ratio of the two means, for a mean of ratios is decided by
-the clips whose FS is almost 0.
+all clips with a 95 % interval (see `bootstrap`), and a difference between two runs paired by clip. RS/FS is the ratio
+of the two means, for a mean of ratios is decided by the clips whose FS is almost 0.
 """
 
 import dataclasses
@@ -14,13 +13,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from common import bootstrap
 from common.clips.clip_store import ClipStore
 from common.explaining.explanation_statistics import Statistics
 from common.explaining.explanations import Explanations
 from common.tables import Cell, Column, Estimate, Table
-
-RESAMPLES = 2000
-_CHUNK = 1 << 22  # Resampled clips held at a time.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,36 +99,9 @@ def mask_onsets(explanations: Explanations, store: ClipStore) -> np.ndarray:
     return onsets
 
 
-def estimate(
-    values: np.ndarray, of_means: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = RESAMPLES
-) -> Estimate | None:
-    """Returns a function of means over clips, with its bootstrap interval; None where it is defined for no clip.
-
-    Args:
-      values: float64 [n, k], k numbers of each clip; clips with a NaN are left out.
-      of_means: means [..., k] -> [...].
-      seed: of the resampling.
-      resamples: number of bootstrap samples.
-    """
-    values = values[np.isfinite(values).all(axis=1)]
-    clips = len(values)
-    if not clips:
-        return None
-    value = float(of_means(values.mean(axis=0)))
-    if clips == 1 or not np.isfinite(value):
-        return Estimate(value, np.nan, np.nan, clips)
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // clips)
-    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
-    found = np.concatenate([of_means(values[rng.integers(clips, size=(size, clips))].mean(axis=1)) for size in sizes])
-    found = found[np.isfinite(found)]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), clips)
-
-
 def run_estimate(run: Run, quantity: Quantity) -> Estimate | None:
     """Returns the estimate of a quantity over all clips of a run."""
-    return estimate(_values(run, quantity), _one)
+    return bootstrap.estimate(_values(run, quantity), _one)
 
 
 def difference(first: Run, second: Run, quantity: Quantity) -> Estimate | None:
@@ -142,7 +112,7 @@ def difference(first: Run, second: Run, quantity: Quantity) -> Estimate | None:
     here, there = np.array(pairs).T
     both = np.concatenate([_values(first, quantity)[here], _values(second, quantity)[there]], axis=1)
     half = len(quantity.sources)
-    return estimate(both, lambda means: _one(means[..., :half]) - _one(means[..., half:]))
+    return bootstrap.estimate(both, lambda means: _one(means[..., :half]) - _one(means[..., half:]))
 
 
 def _values(run: Run, quantity: Quantity) -> np.ndarray:

@@ -8,40 +8,9 @@ from common.reporting import comparison, report_for_tests
 from common.reporting.comparison import Quantity, Run
 
 
-def mean(means):
-    return means[..., 0]
-
-
 def run_of(label, ids, **statistics):
     columns = {"video_id": np.array(ids, dtype=object)}
     return Run(label, Explanations({}, columns), {name: np.array(values, float) for name, values in statistics.items()})
-
-
-def test_an_estimate_leaves_nan_out():
-    found = comparison.estimate(np.array([[1.0], [np.nan], [3.0]]), mean)
-    assert (found.value, found.clips) == (2.0, 2)
-    assert (found.low, found.high) == (1.0, 3.0)  # Both drawn twice: with probability 1/4 either.
-
-
-def test_no_clip_has_no_estimate_and_one_clip_no_interval():
-    assert comparison.estimate(np.array([[np.nan]]), mean) is None
-    found = comparison.estimate(np.array([[0.5]]), mean)
-    assert found.value == 0.5 and np.isnan(found.low) and np.isnan(found.high)
-
-
-def test_the_interval_is_that_of_the_normal_distribution_for_many_clips():
-    values = np.random.default_rng(1).normal(size=(400, 1))
-    found = comparison.estimate(values, mean, resamples=4000)
-    half = 1.96 * values.std() / 20
-    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-
-
-def test_many_clips_are_resampled_in_parts(monkeypatch):
-    values = np.random.default_rng(1).normal(size=(50, 1))
-    whole = comparison.estimate(values, mean, resamples=100)
-    monkeypatch.setattr(comparison, "_CHUNK", 50 * 7)
-    assert comparison.estimate(values, mean, resamples=100) == whole
 
 
 def test_a_ratio_is_that_of_the_means():

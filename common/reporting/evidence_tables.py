@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from common import bootstrap
 from common.explaining import evidence_file
-from common.reporting import charts, comparison, paper_tables
+from common.reporting import charts, paper_tables
 from common.tables import Column, Estimate, Table
 
 _CURVES = {
@@ -103,4 +104,4 @@ def _restarts(found: Sequence[dict[str, Any]], labels: Sequence[str]) -> Table:
 def _estimate(values: Sequence[float | None]) -> Estimate | None:
     """Returns the mean of what is defined, with its bootstrap interval."""
     known = np.array([value for value in values if value is not None], np.float64)
-    return comparison.estimate(known[:, None], lambda means: means[..., 0])
+    return bootstrap.mean(known)

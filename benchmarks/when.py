@@ -1,0 +1,102 @@
+"""Which method finds the frames? Asks every method about every suite of planted events by every model that fits.
+
+    python benchmarks/when.py --framework=torch  # Once for each framework: answers, to build/when.
+    python benchmarks/when.py --framework=tf
+    python benchmarks/when.py --page=docs/leaderboard.md  # Then the page; needs no framework.
+
+`make when` is these three. Answers that are there already stay, so a killed command goes on where it stopped, and a new
+suite, run or method costs only itself. A run is asked about the suites whose clips and classes are its own.
+"""
+
+import functools
+import pathlib
+import sys
+
+if not __package__:  # Run as a file: import from this checkout, not from this folder.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from absl import flags, logging
+
+from common import errors
+from common.command_line import commands
+from common.explaining import explanation_loop, masks, perturbations, when_benchmark
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import MaskConfig
+from common.explaining.methods import MethodConfig
+from common.explaining.when_benchmark import BenchmarkSettings
+from common.reporting import leaderboard
+
+_METHODS, _MASK, _SETTINGS = MethodConfig(), MaskConfig(), BenchmarkSettings
+_FRAMEWORK = flags.DEFINE_enum("framework", None, ["torch", "tf"], "Which build asks the models.")
+_PAGE = flags.DEFINE_string("page", None, "Markdown file to write from the results.")
+_RUNS = flags.DEFINE_list("run", [], "Run directories, separated by commas. Unset: all in runs/.")
+_SUITES = flags.DEFINE_list("suite", [], "Folders of clip stores, separated by commas. Unset: all data/planted-*.")
+_OUT = flags.DEFINE_string("out", "build/when", "Folder for the results.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Split of the suites.")
+_LIMIT = flags.DEFINE_integer(
+    "limit", _SETTINGS.limit, "Clips of a suite to try, spread over it; 0: all.", lower_bound=0
+)
+_ENTRIES = flags.DEFINE_list("methods", list(when_benchmark.ENTRIES), "Methods, separated by commas.")
+_KIND = flags.DEFINE_enum("kind", _MASK.kind, list(perturbations.KINDS), "Perturbation by which all methods ask.")
+_START = flags.DEFINE_enum("start", _MASK.start, list(masks.STARTS), "Where the search for masks starts.")
+_ITERATIONS = flags.DEFINE_integer("iterations", _MASK.iterations, "Steps of Adam for each mask.", lower_bound=1)
+_EVALUATIONS = flags.DEFINE_integer(
+    "evaluations", _METHODS.evaluations, "Masks that Shapley values and RISE score for a clip.", lower_bound=2
+)
+_CAM_ENDPOINT = flags.DEFINE_string("cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's.")
+_BATCH = flags.DEFINE_integer("batch", _SETTINGS.batch_size, "Clips at a time.", lower_bound=1)
+_DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+
+
+def main(_: list[str]) -> None:
+    """Gathers answers, writes the page, or both."""
+    if not _FRAMEWORK.value and not _PAGE.value:
+        raise errors.UserError("--framework or --page must be given. Received: neither")
+    out = pathlib.Path(_OUT.value)
+    if _FRAMEWORK.value:
+        runs = [pathlib.Path(name) for name in _RUNS.value] or _folders("runs", "*/weights.safetensors")
+        suites = [pathlib.Path(name) for name in _SUITES.value] or _folders("data", "planted-*/dataset.json")
+        pairs = [(run, suite) for suite in suites for run in runs if when_benchmark.fits(run, suite)]
+        if not pairs:
+            raise errors.UserError(
+                "At least one run must fit one suite (train first, prepare the suites). "
+                f"Received: {len(runs)} runs and {len(suites)} suites"
+            )
+        for run, suite in pairs:
+            settings = _settings(suite, out)
+            when_benchmark.gather(settings, when_benchmark.open_run(run, settings, _make_explainer()))
+    if _PAGE.value:
+        leaderboard.write(out, pathlib.Path(_PAGE.value))
+        logging.info("%s is written.", _PAGE.value)
+
+
+def _folders(root: str, pattern: str) -> list[pathlib.Path]:
+    return sorted(path.parent for path in pathlib.Path(root).glob(pattern))
+
+
+def _settings(suite: pathlib.Path, out: pathlib.Path) -> BenchmarkSettings:
+    mask = MaskConfig(kind=_KIND.value, start=_START.value, iterations=_ITERATIONS.value)
+    return BenchmarkSettings(
+        suite,
+        out,
+        _SPLIT.value,
+        _LIMIT.value,
+        tuple(_ENTRIES.value),
+        MethodConfig(mask, evaluations=_EVALUATIONS.value),
+        GradCamConfig(_CAM_ENDPOINT.value),
+        _BATCH.value,
+    )
+
+
+def _make_explainer() -> explanation_loop.MakeExplainer:
+    if _FRAMEWORK.value == "torch":
+        from torch_impl import explanation as torch_explanation
+
+        return functools.partial(torch_explanation.Explainer, device=_DEVICE.value)
+    from tf_impl import explanation as tf_explanation
+
+    return functools.partial(tf_explanation.Explainer, device=_DEVICE.value)
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,276 @@
+"""The benchmark of answers to "which frames?": every method's answer for the clips of a suite, by one model.
+
+For a model and a suite it writes a folder, OUT/SUITE/MODEL-FRAMEWORK: `plan.json`, what decides every number, and one
+attribution file a method (`attribution_file`), with areas of deletion and insertion and forwards spent. A method whose
+file is there is done; so a killed command goes on where it stopped, and a new method costs only itself. The clips are
+those that the model classifies correctly, and their label is what is explained.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any, TypedDict
+
+import numpy as np
+from absl import logging
+
+from common import errors, files, locks, progress
+from common.clips import clip_store
+from common.clips.clip_store import ClipStore
+from common.explaining import (
+    attribution_file,
+    evidence,
+    explanation_loop,
+    frame_curves,
+    mask_search,
+    masks,
+    methods,
+    methods_baselines,
+)
+from common.explaining.attribution_file import Attributions
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.methods import Method, MethodConfig, Subject
+from common.runs import run_directory
+from common.runs.run_directory import RunDirectory
+
+SCHEMA_VERSION = 1
+_RANDOM_ORDERS = 8  # Their mean area is what chance reaches.
+
+
+def mask(subject: Subject, config: MethodConfig) -> np.ndarray:
+    """Returns the learnt masks (section 3.1)."""
+    return mask_search.learn_masks(subject.scorer, config.mask).masks
+
+
+def oracle(subject: Subject, config: MethodConfig) -> np.ndarray:
+    """Returns the best single intervals."""
+    return mask_search.best_intervals(subject.scorer, config.mask).masks(subject.scorer.time)
+
+
+# What is searched for by Eq. 1: these answer with frames, not with numbers alone.
+SEARCHES: dict[str, Method] = {"mask": mask, "oracle": oracle}
+ENTRIES: dict[str, Method] = {**SEARCHES, **methods.METHODS}
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkSettings:
+    """What to ask.
+
+    Attributes:
+      suite: folder of a clip store with ground truth.
+      out: folder for the results of all suites and models.
+      split: of the suite.
+      limit: clips to try, spread over the split; 0 for all. Those that the model gets wrong are left out.
+      entries: names of `ENTRIES`.
+      methods: how they answer.
+      gradcam: how Grad-CAM is computed.
+      batch_size: clips at a time.
+    """
+
+    suite: pathlib.Path
+    out: pathlib.Path
+    split: str = "test"
+    limit: int = 60
+    entries: tuple[str, ...] = tuple(ENTRIES)
+    methods: MethodConfig = MethodConfig()
+    gradcam: GradCamConfig = GradCamConfig()
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        for name in self.entries:
+            errors.check_choice("methods", name, ENTRIES)
+        if self.limit < 0 or self.batch_size < 1:
+            raise errors.UserError(
+                f"limit must be at least 0, batch_size at least 1. Received: {self.limit}, {self.batch_size}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A model that is asked.
+
+    Attributes:
+      name: of its results' folder: a run's.
+      model: what it is: "i3d", "conv_lstm".
+      weights_sha256: of its weights' file; "" where it has none.
+      explainer: made with the settings' masks and Grad-CAM.
+    """
+
+    name: str
+    model: str
+    weights_sha256: str
+    explainer: explanation_loop.Explainer
+
+
+def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
+    """Returns whether a run's model takes the clips of a suite, and has their classes."""
+    try:
+        run_directory.check_data(RunDirectory(run).read_config(), clip_store.read_dataset_json(suite))
+    except errors.UserError as error:
+        logging.info("%s is not asked about %s: %s", run, suite, error)
+        return False
+    return True
+
+
+def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: explanation_loop.MakeExplainer) -> Asked:
+    """Returns the model of a run.
+
+    Args:
+      path: run directory, of either framework.
+      settings: what to ask.
+      make_explainer: builds the framework's explainer.
+
+    Raises:
+      errors.UserError: for a suite that does not fit the run.
+    """
+    run = RunDirectory(path)
+    stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
+    model = stored.train.model
+    explainer = make_explainer(model, weights, settings.methods.mask, settings.gradcam, "float32", lambda clips: None)
+    return Asked(run.name, model.model, hashlib.sha256(run.weights.read_bytes()).hexdigest(), explainer)
+
+
+def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
+    """Writes the answers that are not there yet; returns their folder.
+
+    Args:
+      settings: what to ask.
+      asked: the model.
+
+    Raises:
+      errors.UserError: for a folder of other settings, and a model that gets no clip right.
+    """
+    store = ClipStore(settings.suite, settings.split)
+    folder = settings.out / settings.suite.resolve().name / f"{asked.name}-{asked.explainer.framework}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locks.exclusive(folder):
+        _keep_plan(folder, _plan(settings, asked, store))
+        missing = [name for name in settings.entries if not (folder / f"{name}.npz").exists()]
+        if missing:
+            clips = _correct_clips(asked.explainer, store, settings)
+            for name in progress.bar(missing, desc=f"{asked.name} on {settings.suite.name}", unit="method"):
+                attribution_file.write(folder / f"{name}.npz", clips.attributions(name))
+    return folder
+
+
+def _plan(settings: BenchmarkSettings, asked: Asked, store: ClipStore) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": asked.name,
+        "weights_sha256": asked.weights_sha256,
+        "model": asked.model,
+        "framework": asked.explainer.framework,
+        "suite": str(settings.suite.resolve()),
+        "dataset": store.info.dataset,
+        "clips_digest": store.info.digest,
+        "split": settings.split,
+        "limit": settings.limit,
+        "methods": dataclasses.asdict(settings.methods),
+        "gradcam": dataclasses.asdict(settings.gradcam),
+    }
+
+
+class _Plan(TypedDict):
+    schema_version: int
+    run: files.Text
+    weights_sha256: files.Text
+    model: files.Text
+    framework: files.Text
+    suite: str
+    dataset: files.Text
+    clips_digest: files.Text
+    split: files.Text
+    limit: files.Count
+    methods: MethodConfig
+    gradcam: GradCamConfig
+
+
+def read_plan(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what decided the numbers of a folder: the fields of its `plan.json`."""
+    path, what = folder / "plan.json", "A benchmark's plan"
+    plan = files.read_json(path, what, SCHEMA_VERSION)
+    files.convert(plan, _Plan, what, path)
+    return plan
+
+
+def _keep_plan(folder: pathlib.Path, plan: dict[str, Any]) -> None:
+    """Writes the plan of a new folder; refuses a folder of another."""
+    if not (folder / "plan.json").exists():
+        files.write_json(folder / "plan.json", plan)
+    found = read_plan(folder)
+    different = sorted(name for name in plan if name != "suite" and plan[name] != found.get(name))
+    if different:
+        raise errors.UserError(
+            f"--out must hold results of the same settings, or none. Received: {folder}, which differs in "
+            f"{', '.join(different)}"
+        )
+
+
+def _correct_clips(explainer: explanation_loop.Explainer, store: ClipStore, settings: BenchmarkSettings) -> "_Clips":
+    places = evidence.spread(len(store), settings.limit)
+    parts = [places[start : start + settings.batch_size] for start in range(0, len(places), settings.batch_size)]
+    guesses = np.concatenate([explainer.probabilities(store.read(part)).argmax(axis=1) for part in parts])
+    places = places[guesses == store.labels[places]]
+    if not len(places):
+        raise errors.UserError(
+            f"A model must get at least one clip right. Received: none of {len(guesses)} in {settings.suite}"
+        )
+    return _Clips(explainer, store, places, settings)
+
+
+class _Clips:
+    """The clips that a model is asked about, a batch at a time."""
+
+    def __init__(
+        self,
+        explainer: explanation_loop.Explainer,
+        store: ClipStore,
+        places: np.ndarray,
+        settings: BenchmarkSettings,
+    ) -> None:
+        self._explainer, self._settings = explainer, settings
+        self._video_ids = tuple(store.video_ids[place] for place in places)
+        self._frames, self._targets = store.read(places), store.labels[places].astype(np.int64)
+        size = settings.batch_size
+        self._batches = [slice(start, start + size) for start in range(0, len(places), size)]
+
+    def attributions(self, name: str) -> Attributions:
+        """Returns what a method answers, how its frames delete and insert, and what it cost."""
+        config = self._settings.methods
+        answers = [methods.answer(ENTRIES[name], subject, config) for subject in self._subjects()]
+        values = np.concatenate([answer.values for answer in answers])
+        areas = self._areas(frame_curves.order(values)[:, None])
+        random = self._random_areas
+        return Attributions(
+            self._video_ids,
+            values,
+            masks.snap(values) != 0 if name in SEARCHES else None,
+            np.concatenate([answer.forwards for answer in answers]).astype(np.float64),
+            {
+                **{area: areas[:, place] for place, area in enumerate(attribution_file.AREAS)},
+                **{f"{area}_random": random[:, place] for place, area in enumerate(attribution_file.AREAS)},
+            },
+        )
+
+    @functools.cached_property
+    def _random_areas(self) -> np.ndarray:
+        """Mean areas of random orders, [N, 2]."""
+        # Other seeds than that of the method `random`.
+        seeds = self._settings.methods.seed + 1 + np.arange(_RANDOM_ORDERS)
+        values = [methods_baselines.random_answers(self._frames, int(seed)) for seed in seeds]
+        return self._areas(frame_curves.order(np.stack(values, axis=1)))
+
+    def _areas(self, orders: np.ndarray) -> np.ndarray:
+        """Returns the mean areas of deletion and insertion of orders [N, O, T]: [N, 2]."""
+        kind = self._settings.methods.mask.kind
+        pairs = zip(self._subjects(), self._batches, strict=True)
+        curves = [frame_curves.curves(subject.scorer, orders[batch], kind) for subject, batch in pairs]
+        return np.concatenate(curves).mean(axis=(1, 3))
+
+    def _subjects(self) -> Iterator[Subject]:
+        for batch in self._batches:  # One at a time: a scorer may hold much.
+            frames, targets = self._frames[batch], self._targets[batch]
+            maps = functools.partial(self._explainer.gradcam, frames, targets)
+            yield Subject(self._explainer.scorer(frames, targets), frames, maps)
