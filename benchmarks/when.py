@@ -5,38 +5,45 @@
     python benchmarks/when.py --page=docs/leaderboard.md  # Then the page; needs no framework.
 
 `make when` is these three. Answers that are there already stay, so a killed command goes on where it stopped, and a new
-suite, run or method costs only itself. A run is asked about the suites whose clips and classes are its own.
+suite, run or method costs only itself. A run is asked about the suites whose clips and classes are its own. The
+observer of planted events, right by construction, is asked too: what a method gets wrong there is its own fault.
 """
 
+import dataclasses
 import functools
+import importlib
 import pathlib
 import sys
 
 if not __package__:  # Run as a file: import from this checkout, not from this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+import numpy as np
 from absl import flags, logging
 
 from common import errors
+from common.clips import clip_store, suites
 from common.command_line import commands
-from common.explaining import explanation_loop, masks, perturbations, when_benchmark
+from common.explaining import explanation_loop, masks, observer, perturbations, when_benchmark, when_entries
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
-from common.explaining.when_benchmark import BenchmarkSettings
+from common.explaining.scorer import Scorer
+from common.explaining.when_benchmark import Asked, BenchmarkSettings
 from common.reporting import leaderboard
 
 _METHODS, _MASK, _SETTINGS = MethodConfig(), MaskConfig(), BenchmarkSettings
 _FRAMEWORK = flags.DEFINE_enum("framework", None, ["torch", "tf"], "Which build asks the models.")
 _PAGE = flags.DEFINE_string("page", None, "Markdown file to write from the results.")
 _RUNS = flags.DEFINE_list("run", [], "Run directories, separated by commas. Unset: all in runs/.")
+_OBSERVER = flags.DEFINE_bool("observer", True, "Ask the observer of planted events, too.")
 _SUITES = flags.DEFINE_list("suite", [], "Folders of clip stores, separated by commas. Unset: all data/planted-*.")
 _OUT = flags.DEFINE_string("out", "build/when", "Folder for the results.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Split of the suites.")
 _LIMIT = flags.DEFINE_integer(
     "limit", _SETTINGS.limit, "Clips of a suite to try, spread over it; 0: all.", lower_bound=0
 )
-_ENTRIES = flags.DEFINE_list("methods", list(when_benchmark.ENTRIES), "Methods, separated by commas.")
+_ENTRIES = flags.DEFINE_list("methods", list(when_entries.ENTRIES), "Methods, separated by commas.")
 _KIND = flags.DEFINE_enum("kind", _MASK.kind, list(perturbations.KINDS), "Perturbation by which all methods ask.")
 _START = flags.DEFINE_enum("start", _MASK.start, list(masks.STARTS), "Where the search for masks starts.")
 _ITERATIONS = flags.DEFINE_integer("iterations", _MASK.iterations, "Steps of Adam for each mask.", lower_bound=1)
@@ -55,14 +62,20 @@ def main(_: list[str]) -> None:
     out = pathlib.Path(_OUT.value)
     if _FRAMEWORK.value:
         runs = [pathlib.Path(name) for name in _RUNS.value] or _folders("runs", "*/weights.safetensors")
-        suites = [pathlib.Path(name) for name in _SUITES.value] or _folders("data", "planted-*/dataset.json")
-        pairs = [(run, suite) for suite in suites for run in runs if when_benchmark.fits(run, suite)]
-        if not pairs:
+        folders = [pathlib.Path(name) for name in _SUITES.value] or _folders("data", "planted-*/dataset.json")
+        pairs = [(suite, run) for suite in folders for run in runs if when_benchmark.fits(run, suite)]
+        named = {suite: _suite_name(suite) for suite in folders if _OBSERVER.value}
+        observed = {suite: name for suite, name in named.items() if name}
+        if not pairs and not observed:
             raise errors.UserError(
                 "At least one run must fit one suite (train first, prepare the suites). "
-                f"Received: {len(runs)} runs and {len(suites)} suites"
+                f"Received: {len(runs)} runs and {len(folders)} suites"
             )
-        for run, suite in pairs:
+        for suite, name in observed.items():
+            settings = _settings(suite, out)
+            entries = tuple(entry for entry in settings.entries if entry != "gradcam")  # It has no layers.
+            when_benchmark.gather(dataclasses.replace(settings, entries=entries), _observer(suite, name))
+        for suite, run in pairs:
             settings = _settings(suite, out)
             when_benchmark.gather(settings, when_benchmark.open_run(run, settings, _make_explainer()))
     if _PAGE.value:
@@ -86,6 +99,36 @@ def _settings(suite: pathlib.Path, out: pathlib.Path) -> BenchmarkSettings:
         GradCamConfig(_CAM_ENDPOINT.value),
         _BATCH.value,
     )
+
+
+class _Observer:
+    """The observer of a suite as `when_benchmark.Explainer`."""
+
+    def __init__(self, framework: str, suite: str, clip_shape: tuple[int, int, int, int], mask: MaskConfig) -> None:
+        build, temporal_mask = (
+            importlib.import_module(f"{framework}_impl.{name}") for name in ("observer", "temporal_mask")
+        )
+        self.framework = framework
+        self._search = temporal_mask.MaskSearch(build.Observer(suite, clip_shape), mask)
+        self.probabilities = observer.Observer(suite, clip_shape)  # In NumPy.
+
+    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> Scorer:
+        return self._search.on(frames, targets)
+
+    def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        raise errors.UserError("Grad-CAM must be asked of a model with layers. Received: the observer")
+
+
+def _observer(folder: pathlib.Path, suite: str) -> Asked:
+    shape = clip_store.read_dataset_json(folder).layout.clip_shape
+    return Asked("observer", "observer", "", functools.partial(_Observer, str(_FRAMEWORK.value), suite, shape))
+
+
+def _suite_name(folder: pathlib.Path) -> str | None:
+    """Returns the name of the suite of planted events that a clip store holds; None for any other store."""
+    kind, _, rest = clip_store.read_dataset_json(folder).dataset.partition("-")
+    name = rest.partition("-")[0]
+    return name if kind == "planted" and name in suites.SUITES else None
 
 
 def _make_explainer() -> explanation_loop.MakeExplainer:

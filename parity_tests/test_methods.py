@@ -1,16 +1,22 @@
 """The other methods ask both builds, and get the same answers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-from common.explaining import methods
+from common.clips import tiny_store_for_tests
+from common.clips.clip_store import ClipStore
+from common.explaining import explanations, methods
+from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig, Subject
-from common.models import configs
+from common.models import canonical_weights, configs
+from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from parity_tests import tolerances, twins
 from parity_tests.compare import assert_close
 from tf_impl import explanation as tf_explanation
@@ -80,3 +86,34 @@ def test_the_gradient_is_the_slope_of_the_score():
         step = np.tile(1e-6 * np.eye(8)[t], (3, 1))
         above, below = (subject.scorer.scores(np.arange(3), sign * step, "mean") for sign in (1, -1))
         np.testing.assert_allclose(values[:, t], (below - above) / 2e-6, atol=1e-6)
+
+
+def test_explanations_files_hold_the_same_answers(tmp_path):
+    config = _MODELS["conv_lstm"]
+    info = tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"validation": 3}, shape=config.input_shape)
+    run = RunDirectory(tmp_path / "run")
+    train = configs.TrainConfig(dataclasses.replace(config, num_classes=3), "adam", 1)
+    run.create(RunConfig(train, data_record(info), str(tmp_path / "clips"), "torch", {}))
+    canonical_weights.save(run.weights, twins.trained_weights(train.model), train.model)
+    names = ("occlusion", "integrated_gradients", "gradcam", "frame_difference")
+    # The gradient is of the score, whatever the game of the mask.
+    mask = MaskConfig(iterations=2, game="preserve")
+    ours, theirs = (
+        build.explain(
+            ExplainSettings(run.path, mask=mask, methods=names, precision="float64", out=tmp_path / f"{framework}.h5"),
+            device="cpu",
+        )[0]
+        for framework, build in (("torch", torch_explanation), ("tf", tf_explanation))
+    )
+    for name in names:
+        first, second = (found[explanations.attribution(name)] for found in (ours, theirs))
+        assert first.shape == (3, 8) and np.ptp(first, axis=1).all(), name
+        assert_close(name, first / np.abs(first).max(), second / np.abs(first).max(), 1e-6)  # Stored in float32.
+    # Complete: what all frames are worth together is what freezing all of them costs.
+    store = ClipStore(tmp_path / "clips", "validation")
+    explainer = torch_explanation.Explainer(
+        train.model, twins.trained_weights(train.model), mask, GradCamConfig(), "float64", device="cpu"
+    )
+    scorer = explainer.scorer(store.read(range(3)), ours["target"].astype(np.int64))
+    clean, frozen = (scorer.scores(np.arange(3), np.full((3, 8), m), "freeze") for m in (0.0, 1.0))
+    np.testing.assert_allclose(ours["attribution_integrated_gradients"].sum(axis=1), clean - frozen, atol=5e-3)

@@ -7,7 +7,7 @@ all are, and they are restored in the same order, and it should rise early. The 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from common.explaining.mask_search import Scorer
+from common.explaining.scorer import Scorer
 
 
 def order(values: Float[np.ndarray, "*N T"]) -> Int[np.ndarray, "*N T"]:

@@ -27,8 +27,9 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from common import errors
-from common.explaining import gradcam_maps, mask_search, methods_baselines, perturbations
-from common.explaining.masks import MaskConfig, difference_weights
+from common.explaining import gradcam_maps, methods_baselines
+from common.explaining.masks import MaskConfig, difference_weights, perturbed_part
+from common.explaining.scorer import Scorer, remembering
 
 # What a gradient in the mask costs in forwards: its own, and a backward pass of the same size, for no weight is
 # differentiated.
@@ -73,7 +74,7 @@ class Subject:
       maps: returns their coarse Grad-CAM maps [N, T', H', W'].
     """
 
-    scorer: mask_search.Scorer
+    scorer: Scorer
     frames: np.ndarray
     maps: Callable[[], np.ndarray]
 
@@ -110,14 +111,14 @@ def answer(method: Method, subject: Subject, config: MethodConfig) -> Answer:
         counting.forwards += _GRADIENT_FORWARDS
         return subject.maps()
 
-    values = method(dataclasses.replace(subject, scorer=counting, maps=maps), config)
+    values = method(dataclasses.replace(subject, scorer=remembering(counting), maps=maps), config)
     return Answer(values, counting.forwards)
 
 
 class _Counting:
     """A scorer that counts the forward passes of each clip."""
 
-    def __init__(self, scorer: mask_search.Scorer, iterations: int) -> None:
+    def __init__(self, scorer: Scorer, iterations: int) -> None:
         self._scorer, self._iterations = scorer, iterations
         self.num_clips, self.time = scorer.num_clips, scorer.time
         self.forwards = np.zeros(scorer.num_clips, np.int64)
@@ -248,25 +249,25 @@ def _subsets(time: int) -> Float64[np.ndarray, "subsets {time}"]:
 
 def _scores(subject: Subject, masks: np.ndarray, config: MethodConfig) -> np.ndarray:
     """Returns F, float64 [N, M], of every clip under every mask [M, T]; masks of equal effect are scored once."""
-    kind, num_clips = config.mask.kind, subject.scorer.num_clips
-    matrices = perturbations.matrix(masks, kind).reshape(len(masks), -1)
-    _, different, which = np.unique(matrices, axis=0, return_index=True, return_inverse=True)
-    clip_indices = np.repeat(np.arange(num_clips), len(different))
-    scores = subject.scorer.scores(clip_indices, np.tile(masks[different], (num_clips, 1)), kind)
-    return scores.reshape(num_clips, -1)[:, which.reshape(-1)]
+    num_clips = subject.scorer.num_clips
+    clip_indices = np.repeat(np.arange(num_clips), len(masks))
+    scores = remembering(subject.scorer).scores(clip_indices, np.tile(masks, (num_clips, 1)), config.mask.kind)
+    return scores.reshape(num_clips, -1)
 
 
 def _score_gradients(subject: Subject, masks: np.ndarray, config: MethodConfig) -> np.ndarray:
-    """Returns dF/dm, float64 [N, M, T], of every clip at every mask [M, T]."""
-    num_clips = subject.scorer.num_clips
+    """Returns dF/dm, float64 [N, M, T], of every clip at every mask [M, T], 1 means perturbed."""
+    num_clips, game = subject.scorer.num_clips, config.mask.game
     clip_indices = np.repeat(np.arange(num_clips), len(masks))
-    _, gradients = subject.scorer.gradient(clip_indices, np.tile(masks, (num_clips, 1)))
-    # A scorer's gradient is that of all of Eq. 1.
-    return gradients.reshape(num_clips, *masks.shape) - cost_gradient(masks, config.mask)
+    # A scorer's gradient is that of all of Eq. 1, and in its game. In "preserve" Eq. 1 is cost(m) + 1 - F(1 - m): asked
+    # at 1 - m, its derivative less the cost's is dF/dm at m, as in "delete".
+    asked = perturbed_part(masks, game)
+    _, gradients = subject.scorer.gradient(clip_indices, np.tile(asked, (num_clips, 1)))
+    return gradients.reshape(num_clips, *masks.shape) - cost_gradient(asked, config.mask)
 
 
 def cost_gradient(masks: Float[np.ndarray, "M T"], config: MaskConfig) -> Float64[np.ndarray, "M T"]:
-    """Returns the gradient in m of what a mask costs in Eq. 1, lambda_1 |m|_1 + lambda_2 TV(m); 0 at a kink."""
+    """Returns the gradient in m of what a mask costs in Eq. 1 (`masks.mask_cost`); 0 at a kink."""
     steps = np.diff(masks, axis=1)
     slopes = difference_weights(masks.shape[1], config.compat) * config.beta
     slopes = slopes * np.abs(steps) ** (config.beta - 1) * np.sign(steps)

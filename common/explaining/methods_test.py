@@ -29,9 +29,10 @@ class Model:
     def gradient(self, clip_indices, mask):
         slopes = np.empty(mask.shape)
         for t, step in enumerate(1e-6 * np.eye(self.time)):
-            above, below = (masks.mask_loss(np.zeros(len(mask)), mask + s, self._config) for s in (step, -step))
+            above, below = (masks.mask_cost(mask + s, self._config) for s in (step, -step))
             slopes[:, t] = (above - below) / 2e-6
-        return np.zeros(len(mask)), slopes - (clip_indices[:, None] + 1) * self._derivative(1 - mask)
+        kept = 1 - masks.perturbed_part(mask, self._config.game)
+        return np.zeros(len(mask)), slopes - (clip_indices[:, None] + 1) * self._derivative(kept)
 
 
 _WEIGHTS = np.array([0.5, 0.0, -0.25, 0.125, 1.0])
@@ -131,15 +132,27 @@ def test_the_gradient_is_that_of_the_clean_clip():
     np.testing.assert_allclose(ask("gradient", product).values, np.ones((1, 5)), atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["gradient", "integrated_gradients"])
+def test_the_game_of_the_masks_does_not_matter(name):
+    def product(kept):
+        return kept.prod(axis=1)
+
+    def derivative(kept):
+        return kept.prod(axis=1, keepdims=True) / kept
+
+    found = []
+    for game in masks.GAMES:
+        config = MaskConfig(kind="mean", game=game)
+        found.append(ask(name, Model(product, 5, derivative, config=config), mask=config).values)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-9)
+
+
 @pytest.mark.parametrize("compat", masks.COMPATS)
 def test_the_cost_of_a_mask_has_the_gradient_that_it_has(compat):
     config = MaskConfig(lambda_1=0.3, lambda_2=0.7, beta=1.5, compat=compat)
     mask = np.random.default_rng(0).uniform(0.1, 1, (4, 6))
     steps = 1e-6 * np.eye(6)
-    numeric = [
-        (masks.mask_loss(np.zeros(4), mask + step, config) - masks.mask_loss(np.zeros(4), mask - step, config)) / 2e-6
-        for step in steps
-    ]
+    numeric = [(masks.mask_cost(mask + step, config) - masks.mask_cost(mask - step, config)) / 2e-6 for step in steps]
     np.testing.assert_allclose(methods.cost_gradient(mask, config), np.transpose(numeric), atol=1e-6)
     assert not methods.cost_gradient(np.zeros((1, 6)), MaskConfig(beta=1)).any()  # Kinks.
 

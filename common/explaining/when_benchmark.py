@@ -3,15 +3,16 @@
 For a model and a suite it writes a folder, OUT/SUITE/MODEL-FRAMEWORK: `plan.json`, what decides every number, and one
 attribution file a method (`attribution_file`), with areas of deletion and insertion and forwards spent. A method whose
 file is there is done; so a killed command goes on where it stopped, and a new method costs only itself. The clips are
-those that the model classifies correctly, and their label is what is explained.
+those that the model classifies correctly, and their label is what is explained. Frames that a mask names but that do
+nothing (`when_entries.effective`) count as not named.
 """
 
 import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterator
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from absl import logging
@@ -24,34 +25,21 @@ from common.explaining import (
     evidence,
     explanation_loop,
     frame_curves,
-    mask_search,
     masks,
     methods,
     methods_baselines,
+    when_entries,
 )
 from common.explaining.attribution_file import Attributions
 from common.explaining.gradcam_maps import GradCamConfig
-from common.explaining.methods import Method, MethodConfig, Subject
+from common.explaining.masks import MaskConfig
+from common.explaining.methods import MethodConfig, Subject
+from common.explaining.scorer import Scorer
 from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 
 SCHEMA_VERSION = 1
 _RANDOM_ORDERS = 8  # Their mean area is what chance reaches.
-
-
-def mask(subject: Subject, config: MethodConfig) -> np.ndarray:
-    """Returns the learnt masks (section 3.1)."""
-    return mask_search.learn_masks(subject.scorer, config.mask).masks
-
-
-def oracle(subject: Subject, config: MethodConfig) -> np.ndarray:
-    """Returns the best single intervals."""
-    return mask_search.best_intervals(subject.scorer, config.mask).masks(subject.scorer.time)
-
-
-# What is searched for by Eq. 1: these answer with frames, not with numbers alone.
-SEARCHES: dict[str, Method] = {"mask": mask, "oracle": oracle}
-ENTRIES: dict[str, Method] = {**SEARCHES, **methods.METHODS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +51,7 @@ class BenchmarkSettings:
       out: folder for the results of all suites and models.
       split: of the suite.
       limit: clips to try, spread over the split; 0 for all. Those that the model gets wrong are left out.
-      entries: names of `ENTRIES`.
+      entries: names of `when_entries.ENTRIES`, that is of searches and methods.
       methods: how they answer.
       gradcam: how Grad-CAM is computed.
       batch_size: clips at a time.
@@ -73,18 +61,33 @@ class BenchmarkSettings:
     out: pathlib.Path
     split: str = "test"
     limit: int = 60
-    entries: tuple[str, ...] = tuple(ENTRIES)
+    entries: tuple[str, ...] = tuple(when_entries.ENTRIES)
     methods: MethodConfig = MethodConfig()
     gradcam: GradCamConfig = GradCamConfig()
     batch_size: int = 8
 
     def __post_init__(self) -> None:
         for name in self.entries:
-            errors.check_choice("methods", name, ENTRIES)
+            errors.check_choice("methods", name, when_entries.ENTRIES)
         if self.limit < 0 or self.batch_size < 1:
             raise errors.UserError(
                 f"limit must be at least 0, batch_size at least 1. Received: {self.limit}, {self.batch_size}"
             )
+
+
+class Explainer(Protocol):
+    """What is needed of an `explanation_loop.Explainer`. Frames are uint8 [n, T, H, W, 3]."""
+
+    framework: str
+
+    def probabilities(self, frames: np.ndarray) -> np.ndarray:
+        """Returns the softmax, float64 [n, K]."""
+
+    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> Scorer:
+        """Returns a scorer for clips and their target classes, int [n]."""
+
+    def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Returns coarse maps [n, T', H', W']."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +96,15 @@ class Asked:
 
     Attributes:
       name: of its results' folder: a run's.
-      model: what it is: "i3d", "conv_lstm".
+      model: what it is: "i3d", "conv_lstm" or "observer".
       weights_sha256: of its weights' file; "" where it has none.
-      explainer: made with the settings' masks and Grad-CAM.
+      explainer: makes what explains it, for a way to learn masks.
     """
 
     name: str
     model: str
     weights_sha256: str
-    explainer: explanation_loop.Explainer
+    explainer: Callable[[MaskConfig], Explainer]
 
 
 def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
@@ -128,40 +131,45 @@ def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: ex
     run = RunDirectory(path)
     stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
     model = stored.train.model
-    explainer = make_explainer(model, weights, settings.methods.mask, settings.gradcam, "float32", lambda clips: None)
+
+    def explainer(mask: MaskConfig) -> Explainer:
+        return make_explainer(model, weights, mask, settings.gradcam, "float32", lambda clips: None)
+
     return Asked(run.name, model.model, hashlib.sha256(run.weights.read_bytes()).hexdigest(), explainer)
 
 
 def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
-    """Writes the answers that are not there yet; returns their folder.
+    """Writes the answers that are not there yet; returns their folder. A model that gets no clip right has none.
 
     Args:
       settings: what to ask.
       asked: the model.
 
     Raises:
-      errors.UserError: for a folder of other settings, and a model that gets no clip right.
+      errors.UserError: for a folder of other settings.
     """
     store = ClipStore(settings.suite, settings.split)
-    folder = settings.out / settings.suite.resolve().name / f"{asked.name}-{asked.explainer.framework}"
+    explainer = asked.explainer(settings.methods.mask)
+    folder = settings.out / settings.suite.resolve().name / f"{asked.name}-{explainer.framework}"
     folder.mkdir(parents=True, exist_ok=True)
     with locks.exclusive(folder):
-        _keep_plan(folder, _plan(settings, asked, store))
+        _keep_plan(folder, _plan(settings, asked, explainer.framework, store))
         missing = [name for name in settings.entries if not (folder / f"{name}.npz").exists()]
-        if missing:
-            clips = _correct_clips(asked.explainer, store, settings)
+        places = _correct_clips(explainer, store, settings) if missing else np.array([], int)
+        if len(places):
+            clips = _Clips(asked, explainer, store, places, settings)
             for name in progress.bar(missing, desc=f"{asked.name} on {settings.suite.name}", unit="method"):
                 attribution_file.write(folder / f"{name}.npz", clips.attributions(name))
     return folder
 
 
-def _plan(settings: BenchmarkSettings, asked: Asked, store: ClipStore) -> dict[str, Any]:
+def _plan(settings: BenchmarkSettings, asked: Asked, framework: str, store: ClipStore) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "run": asked.name,
         "weights_sha256": asked.weights_sha256,
         "model": asked.model,
-        "framework": asked.explainer.framework,
+        "framework": framework,
         "suite": str(settings.suite.resolve()),
         "dataset": store.info.dataset,
         "clips_digest": store.info.digest,
@@ -208,16 +216,14 @@ def _keep_plan(folder: pathlib.Path, plan: dict[str, Any]) -> None:
         )
 
 
-def _correct_clips(explainer: explanation_loop.Explainer, store: ClipStore, settings: BenchmarkSettings) -> "_Clips":
+def _correct_clips(explainer: Explainer, store: ClipStore, settings: BenchmarkSettings) -> np.ndarray:
+    """Returns the places of the clips, of those tried, that a model gets right, int [n]."""
     places = evidence.spread(len(store), settings.limit)
     parts = [places[start : start + settings.batch_size] for start in range(0, len(places), settings.batch_size)]
     guesses = np.concatenate([explainer.probabilities(store.read(part)).argmax(axis=1) for part in parts])
-    places = places[guesses == store.labels[places]]
-    if not len(places):
-        raise errors.UserError(
-            f"A model must get at least one clip right. Received: none of {len(guesses)} in {settings.suite}"
-        )
-    return _Clips(explainer, store, places, settings)
+    right = places[guesses == store.labels[places]]
+    logging.info("%d of %d clips of %s are classified correctly.", len(right), len(places), settings.suite)
+    return right
 
 
 class _Clips:
@@ -225,28 +231,38 @@ class _Clips:
 
     def __init__(
         self,
-        explainer: explanation_loop.Explainer,
+        asked: Asked,
+        explainer: Explainer,
         store: ClipStore,
         places: np.ndarray,
         settings: BenchmarkSettings,
     ) -> None:
-        self._explainer, self._settings = explainer, settings
+        self._asked, self._settings = asked, settings
+        # A scorer's gradient knows the game.
+        self._explainers = {settings.methods.mask.game: explainer}
         self._video_ids = tuple(store.video_ids[place] for place in places)
         self._frames, self._targets = store.read(places), store.labels[places].astype(np.int64)
         size = settings.batch_size
         self._batches = [slice(start, start + size) for start in range(0, len(places), size)]
 
     def attributions(self, name: str) -> Attributions:
-        """Returns what a method answers, how its frames delete and insert, and what it cost."""
-        config = self._settings.methods
-        answers = [methods.answer(ENTRIES[name], subject, config) for subject in self._subjects()]
+        """Returns what an entry answers, how its frames delete and insert, and what it cost."""
+        entry = when_entries.ENTRIES[name]
+        config = entry.changed(self._settings.methods)
+        answers = [methods.answer(entry.method, subject, config) for subject in self._subjects(config.mask)]
         values = np.concatenate([answer.values for answer in answers])
+        selected = None
+        if name in when_entries.SEARCHES:
+            selected = masks.snap(values) != 0
+            perturbed = masks.perturbed_part(selected.astype(np.float64), config.mask.game)
+            idle = selected & ~when_entries.effective(self._frames, perturbed, config.mask.kind)
+            values, selected = np.where(idle, 0.0, values), selected & ~idle
         areas = self._areas(frame_curves.order(values)[:, None])
         random = self._random_areas
         return Attributions(
             self._video_ids,
             values,
-            masks.snap(values) != 0 if name in SEARCHES else None,
+            selected,
             np.concatenate([answer.forwards for answer in answers]).astype(np.float64),
             {
                 **{area: areas[:, place] for place, area in enumerate(attribution_file.AREAS)},
@@ -264,13 +280,16 @@ class _Clips:
 
     def _areas(self, orders: np.ndarray) -> np.ndarray:
         """Returns the mean areas of deletion and insertion of orders [N, O, T]: [N, 2]."""
-        kind = self._settings.methods.mask.kind
-        pairs = zip(self._subjects(), self._batches, strict=True)
-        curves = [frame_curves.curves(subject.scorer, orders[batch], kind) for subject, batch in pairs]
+        mask = self._settings.methods.mask
+        pairs = zip(self._subjects(mask), self._batches, strict=True)
+        curves = [frame_curves.curves(subject.scorer, orders[batch], mask.kind) for subject, batch in pairs]
         return np.concatenate(curves).mean(axis=(1, 3))
 
-    def _subjects(self) -> Iterator[Subject]:
+    def _subjects(self, mask: MaskConfig) -> Iterator[Subject]:
+        if mask.game not in self._explainers:
+            self._explainers[mask.game] = self._asked.explainer(mask)
+        explainer = self._explainers[mask.game]
         for batch in self._batches:  # One at a time: a scorer may hold much.
             frames, targets = self._frames[batch], self._targets[batch]
-            maps = functools.partial(self._explainer.gradcam, frames, targets)
-            yield Subject(self._explainer.scorer(frames, targets), frames, maps)
+            maps = functools.partial(explainer.gradcam, frames, targets)
+            yield Subject(explainer.scorer(frames, targets), frames, maps)

@@ -59,9 +59,9 @@ def truth_of(store: ClipStore, video_ids: Sequence[str]) -> Truth:
     """
     places = store.places(video_ids)
     event = store.column("salient")[places] != 0
-    # Not every store says what suffices; the event does.
-    says = getattr(store.info.layout, "sufficient_sets", 0)
-    return Truth(event, store.column("sufficient")[places] != 0 if says else event[:, None])
+    if not store.info.layout.sufficient_sets:  # The store does not say; the event does suffice.
+        return Truth(event, event[:, None])
+    return Truth(event, store.column("sufficient")[places] != 0)
 
 
 def selection(values: Float[np.ndarray, "N T"]) -> Bool[np.ndarray, "N T"]:

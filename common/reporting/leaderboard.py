@@ -8,7 +8,7 @@ from typing import Any
 
 from common import errors, files, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import attribution_file, when_benchmark, when_scores
+from common.explaining import attribution_file, when_benchmark, when_entries, when_scores
 from common.reporting import paper_tables
 from common.tables import Column, Table
 
@@ -55,7 +55,7 @@ def suite_tables(suite: pathlib.Path) -> list[Table]:
     folders = sorted(path.parent for path in suite.glob("*/plan.json"))
     plans = [when_benchmark.read_plan(folder) for folder in folders]
     rows, selections = [], []
-    for name in when_benchmark.ENTRIES:
+    for name in when_entries.ENTRIES:
         for folder, plan, label in zip(folders, plans, paper_tables.labels(plans), strict=True):
             path = folder / f"{name}.npz"
             if path.exists():
