@@ -63,7 +63,7 @@ def browser():
 def page(browser):
     """A page that fails its test if a script fails or anything but a file is asked for."""
     problems = []
-    found = browser.new_page(viewport={"width": 1280, "height": 800})
+    found = browser.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     found.set_default_timeout(TIMEOUT)
     found.on("pageerror", lambda error: problems.append(str(error)))
     found.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or problems.append(asked.url))
