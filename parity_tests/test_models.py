@@ -12,7 +12,7 @@ _SMALL = {
     "i3d odd": (configs.I3DConfig(4, (9, 33, 47), dropout=0, width=0.06, normalization="raw"), 2),
     "i3d original strides": (configs.I3DConfig(3, (16, 38, 35), dropout=0, width=0.06, temporal_strides="original"), 2),
     "i3d DeepMind's head": (
-        configs.I3DConfig(3, (17, 193, 225), dropout=0, width=0.03, temporal_strides="original", head="deepmind"),
+        configs.I3DConfig(3, (17, 193, 193), dropout=0, width=0.03, temporal_strides="original", head="deepmind"),
         1,
     ),
     "conv_lstm even": (configs.ConvLSTMConfig(5, (8, 64, 80), num_layers=3, filters=6), 2),
@@ -45,9 +45,14 @@ def assert_same(config, clips, precision, training):
     compare.assert_all_close("gradient of", ours.gradients, theirs.gradients, limit)
 
 
+# DeepMind's head needs frames of 193 px. Inference differs from training by batch norm alone, which the others test.
+_CASES = [(name, training) for name in _SMALL for training in (False, True) if training or "DeepMind" not in name]
+
+
 @pytest.mark.parametrize("precision", twins.PRECISIONS)
-@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("name", _SMALL)
+@pytest.mark.parametrize(
+    ("name", "training"), _CASES, ids=lambda value: {False: "inference", True: "training"}.get(value, value)
+)
 def test_small_model(name, training, precision):
     assert_same(*_SMALL[name], precision, training)
 

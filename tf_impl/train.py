@@ -11,7 +11,6 @@ from absl import flags
 from common.clips import clip_store
 from common.command_line import commands, train_flags
 from common.models import architectures
-from tf_impl import training
 
 flags.adopt_module_key_flags(train_flags)  # So that --help lists them.
 
@@ -26,6 +25,9 @@ def main(_: list[str]) -> None:
         from data_prep import building  # Loaded only where videos must be made.
 
         building.prepare(building.PrepareConfig("synthetic", settings.clips))
+    # Only now: --help, --describe and wrong flags need no framework.
+    from tf_impl import training
+
     config = train_flags.train_config(clip_store.read_dataset_json(settings.clips))
     training.train(config, settings, train_flags.DEVICE.value)
 

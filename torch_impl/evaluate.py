@@ -8,14 +8,17 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.command_line import commands, evaluate, evaluate_flags
-from torch_impl import evaluation
+from common.command_line import commands, evaluate_flags
 
 flags.adopt_module_key_flags(evaluate_flags)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
     """Evaluates what the flags say and prints Table 1."""
+    # Only now: --help and wrong flags need no framework.
+    from common.command_line import evaluate
+    from torch_impl import evaluation
+
     evaluate.evaluate(
         evaluate_flags.settings(),
         lambda settings: evaluation.evaluate(settings, evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value),

@@ -9,14 +9,16 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 from absl import flags
 
 from common.command_line import commands, evidence_flags
-from common.explaining import evidence
-from torch_impl import explanation
 
 flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
     """Gathers what the flags say and prints it."""
+    # Only now: --help and wrong flags need no framework.
+    from common.explaining import evidence
+    from torch_impl import explanation
+
     gathered = explanation.gather_evidence(evidence_flags.settings(), evidence_flags.DEVICE.value)
     sys.stdout.write(evidence.table(gathered) + "\n")
 

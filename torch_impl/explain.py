@@ -8,14 +8,17 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.command_line import commands, explain, explain_flags
-from torch_impl import explanation
+from common.command_line import commands, explain_flags
 
 flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
     """Explains what the flags say and prints the statistics."""
+    # Only now: --help and wrong flags need no framework.
+    from common.command_line import explain
+    from torch_impl import explanation
+
     explain.explain(
         explain_flags.settings(), lambda settings: explanation.explain(settings, explain_flags.DEVICE.value)
     )

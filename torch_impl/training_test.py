@@ -107,7 +107,9 @@ def answers(clips, tmp_path_factory):
     described = [f"--preset={preset} --describe" for preset, _ in _DESCRIBED]
     flags = [*described, *(flags for flags, _ in _REFUSED)]
     lines = [("train.py", line.replace("CLIPS", str(clips)).split()) for line in flags]
-    given = command_lines_for_tests.answers("torch_impl", lines, tmp_path_factory.mktemp("answers"))
+    given = command_lines_for_tests.answers(
+        "torch_impl", "torch_impl.training", lines, tmp_path_factory.mktemp("answers")
+    )
     return dict(zip(flags, given, strict=True))
 
 

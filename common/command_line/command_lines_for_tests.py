@@ -10,7 +10,7 @@ from typing import NamedTuple
 _ROOT = pathlib.Path(__file__).parents[2]
 _FORKS = """
 import importlib, json, os, runpy, sys
-importlib.import_module(sys.argv[1] + ".training")
+importlib.import_module(sys.argv[1])
 for number, (script, flags) in enumerate(json.loads(sys.argv[2])):
     sys.stdout.flush()
     child = os.fork()
@@ -20,32 +20,38 @@ for number, (script, flags) in enumerate(json.loads(sys.argv[2])):
         os.mkdir(str(number))
         os.chdir(str(number))
         sys.argv = [script, *flags]
-        runpy.run_path(script, run_name="__main__")
+        try:
+            runpy.run_path(script, run_name="__main__")
+        finally:
+            with open(f"../{number}.loaded", "w") as file:
+                file.write(" ".join(sys.modules))
         sys.exit()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
 class Answer(NamedTuple):
-    """The exit status of a command line, what it wrote, and the folder it ran in, which was empty."""
+    """The exit status of a command line, what it wrote, the folder it ran in, which was empty, and modules loaded."""
 
     code: int
     stdout: str
     stderr: str
     folder: pathlib.Path
+    loaded: frozenset[str]
 
 
-def answers(build: str, lines: Sequence[tuple[str, Sequence[str]]], folder: pathlib.Path) -> list[Answer]:
-    """Runs command lines one after another, each in a fork of one process that has loaded the framework of a build.
+def answers(build: str, first: str, lines: Sequence[tuple[str, Sequence[str]]], folder: pathlib.Path) -> list[Answer]:
+    """Runs command lines one after another, each in a fork of one process that has loaded a module.
 
     Args:
       build: "torch_impl" or "tf_impl".
+      first: the module, whose loading they then share.
       lines: file name of a script of the build, and its flags.
       folder: for what they write; must be empty.
     """
     full = [(str(_ROOT / build / script), list(flags)) for script, flags in lines]
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[0] = {str(_ROOT)!r}\n{_FORKS}", build, json.dumps(full)],
+        [sys.executable, "-c", f"import sys; sys.path[0] = {str(_ROOT)!r}\n{_FORKS}", first, json.dumps(full)],
         cwd=folder,
         check=True,
         capture_output=True,
@@ -55,5 +61,6 @@ def answers(build: str, lines: Sequence[tuple[str, Sequence[str]]], folder: path
     given = []
     for number, code in enumerate(done.stdout.split()):
         stdout, stderr = ((folder / f"{number}.{stream}").read_text() for stream in ("stdout", "stderr"))
-        given.append(Answer(int(code), stdout, stderr, folder / str(number)))
+        loaded = frozenset((folder / f"{number}.loaded").read_text().split())
+        given.append(Answer(int(code), stdout, stderr, folder / str(number), loaded))
     return given

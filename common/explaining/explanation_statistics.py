@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import sklearn.metrics
 
 from common import errors, tables
 from common.clips.clip_store import ClipStore
@@ -134,6 +133,8 @@ def _map_statistics(explanations: Explanations, number: int, truth: _GroundTruth
 
 def _temporal_statistics(mask: np.ndarray, snapped: np.ndarray, salient: np.ndarray) -> dict[str, float]:
     """Returns how well a mask [T] finds the salient frames, bool [T]."""
+    import sklearn.metrics  # Only now: it takes longer to load than everything else that --help needs.
+
     if not salient.any():
         return dict.fromkeys(_TEMPORAL, float("nan"))
     time, on = len(salient), snapped != 0

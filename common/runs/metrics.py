@@ -7,7 +7,6 @@ the class it is when that class is among the five most probable, and as the most
 from typing import Any
 
 import numpy as np
-import sklearn.metrics
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -23,6 +22,8 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
       (mean cross entropy, nats); per_class (name -> clips, accuracy, precision, recall, f1); confusion (K x K
       counts, rows are labels). Classes without clips or guesses are left out of the averages.
     """
+    import sklearn.metrics  # Only now: it takes longer to load than everything else that --help needs.
+
     num_classes = len(class_names)
     guesses = logits.argmax(axis=1)
     top_5 = in_top_k(logits, labels, 5)
