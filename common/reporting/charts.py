@@ -115,7 +115,7 @@ def over_time(title: str, masked: np.ndarray, event: np.ndarray | None) -> str:
       masked: share of clips, float [T], 0…1.
       event: share of clips whose event covers each frame, float [T], or None where that is not known.
     """
-    height, base, top, left = 96, 74.0, 6.0, 30
+    height, base, top, left = 96, 74.0, 8.0, 38
     cell = (_WIDTH - left - _RIGHT) / len(masked)
 
     def y(share: float) -> float:

@@ -227,11 +227,11 @@ def _agreement(run: Run, row: int, other: Run, video_id: str) -> str | None:
     if video_id not in other.rows:
         return None
 
-    def apart(name: str) -> float:
-        return float(np.abs(run.explanations[name][row] - other.explanations[name][other.rows[video_id]]).max())
+    def apart(name: str) -> str:
+        most = np.abs(run.explanations[name][row] - other.explanations[name][other.rows[video_id]]).max()
+        return f"{most:.0e}".replace("e-0", "e-") if most else "0"
 
-    scores = max(apart("probabilities"), apart("OS"))
-    return f"scores to {scores:.0e}, mask to {apart('mask'):.0e}"
+    return f"probabilities to {apart('probabilities')}, mask to {apart('mask')}"
 
 
 def _clip_details(run: Run, row: int | None, kinds: Sequence[str]) -> dict[str, Any] | None:

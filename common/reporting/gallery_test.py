@@ -149,4 +149,4 @@ def test_a_twin_is_the_same_weights_in_the_other_framework(store):
     second.explanations.columns["mask"][2, 3] += 0.003
     index = gallery.index([first, other, second], store, [2])
     agrees = [numbers["agrees"] for numbers in index["clips"][0]["runs"]]
-    assert agrees == [None, None, "scores to 0e+00, mask to 3e-03"]
+    assert agrees == [None, None, "probabilities to 0, mask to 3e-3"]
