@@ -123,7 +123,14 @@ def twins(runs: Sequence[Run]) -> list[int | None]:
 
     def same(run: Run) -> tuple[Any, ...]:
         header = run.explanations.header
-        return header["weights_sha256"], header["mask"], header["gradcam"], header["target"], header["precision"]
+        return (
+            header["model"],
+            header["weights_sha256"],
+            header["mask"],
+            header["gradcam"],
+            header["target"],
+            header["precision"],
+        )
 
     found: list[int | None] = []
     for number, run in enumerate(runs):

@@ -139,7 +139,7 @@ def test_runs_step_together_by_key(page, address):
     page.keyboard.press("ArrowDown")
     expect(page.locator("#clip-facts")).to_have_text(re.compile("^validation1 · 2 of 6"))
     page.keyboard.press("4")
-    expect(page.locator(".panel").nth(0).locator("canvas")).to_have_count(2)
+    expect(page.locator(".panel").nth(0).locator(".pictures canvas")).to_have_count(2)
 
 
 def test_playing_goes_on_until_paused(page, address):

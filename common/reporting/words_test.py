@@ -15,7 +15,8 @@ FACTS = ClipFacts("up", 12, "freeze", MASK, original=0.999, perturbed=0.002, rev
     [
         (
             {},
-            "Needs frames 3–5, 7 (4 of 8): frozen, “up” falls from 100 % to 0.2 %. Their order matters: reversed, 12 %.",
+            "Needs frames 3–5, 7 (4 of 8): frozen, “up” falls from 100 % to 0.2 %. "
+            "Their order matters: reversed, 12 %.",
         ),
         (
             {"perturbed": 0.6, "reversed": 0.98},

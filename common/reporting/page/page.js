@@ -594,6 +594,10 @@
     find("gallery").scrollIntoView();
   });
 
+  let pointed = null; // What was clicked or tapped last, unless keys have moved the focus since.
+  document.addEventListener("pointerdown", (event) => { pointed = event.target.closest("button, summary, a"); });
+  document.addEventListener("focusin", (event) => { if (event.target !== pointed) pointed = null; });
+
   // Keys work wherever the gallery can be seen and nothing else that takes keys has the focus.
   document.addEventListener("keydown", (event) => {
     const { target } = event;
@@ -612,8 +616,8 @@
       actions.ArrowUp = () => stepClip(-1);
       actions.ArrowDown = () => stepClip(1);
     }
-    // A button or link that was reached by keys has its own space; one that was clicked lets it play.
-    if (!target.matches("button:focus-visible, summary:focus-visible, a:focus-visible")) actions[" "] = actions.k;
+    // A button or link that was reached by keys has its own space; after a click space plays.
+    if (!target.matches("button, summary, a") || target === pointed) actions[" "] = actions.k;
     if (!(event.key in actions)) return;
     event.preventDefault();
     actions[event.key]();
