@@ -16,7 +16,7 @@ DEMO_CAM := --cam_endpoint=Mixed_3c
 COMMA := ,
 SPACE := $(subst ,, )
 
-.PHONY: demo test test-one-framework test-torch test-tf test-slow browser lint docs format clean
+.PHONY: demo test test-one-framework test-torch test-tf test-slow fuzz browser lint docs format clean
 
 demo: .venv/installed
 	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
@@ -53,6 +53,10 @@ test-torch: .venv-torch/installed
 test-tf: .venv-tf/installed
 	.venv-tf/bin/python -c "import importlib.util as u; assert not u.find_spec('torch')"
 	.venv-tf/bin/python -m pytest -q $(ONE_FRAMEWORK_TESTS:%=tf_impl/%) -k "not learns"
+
+# Files of every format, damaged, some minutes: each is read, or refused in one line (docs/reliability.md).
+fuzz: .venv/installed
+	$(RUN) benchmarks/fuzz.py
 
 test-slow: .venv/installed
 	$(RUN) -m pytest -m slow

@@ -228,7 +228,7 @@ def test_dry_run_of_synthetic_counts_what_would_be_made(tmp_path, capsys):
         ({"resize": "x"}, "resize must be one of stretch, center_crop. Received: 'x'"),
         ({"encoding": "gif"}, "encoding must be one of jpeg, raw"),
         ({"jpeg_quality": 0}, "jpeg_quality in 1…100"),
-        ({"frames": 0}, "at least 1 frame"),
+        ({"frames": 0}, "1…65536 frames"),
         ({"workers": 0}, "workers must be at least 1. Received: 0"),
         ({"clips_per_shard": 0}, "clips_per_shard must be at least 1. Received: 0"),
         ({"max_failures": -1}, "max_failures must be at least 0. Received: -1"),

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from common import hdf5
 from common.clips import clip_store, shards, tiny_store_for_tests
 from data_prep import verification
 
@@ -27,6 +28,20 @@ def test_a_changed_byte_is_found(store):
     data[-1] ^= 1
     path.write_bytes(data)
     assert "train-00001-of-00002.h5: its SHA-256 is not the one in dataset.json" in verification.problems(store)
+
+
+def test_a_damaged_shard_of_version_1_is_not_read(store):
+    path = store / "train-00000-of-00002.h5"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    values = json.loads((store / "dataset.json").read_text())
+    del values["content_sha256"]
+    (store / "dataset.json").write_text(json.dumps({**values, "schema_version": 1}))
+    assert list(verification.problems(store)) == [
+        "train-00000-of-00002.h5: its SHA-256 is not the one in dataset.json",
+        "train: 1 clips of 'a', 2 in dataset.json",
+        "train: 1 clips of 'b', 2 in dataset.json",
+    ]
 
 
 def test_a_truncated_shard_is_found_and_the_others_are_still_checked(store):
@@ -60,15 +75,15 @@ def test_a_frame_that_is_no_image_is_found(store):
 @pytest.mark.parametrize(
     ("name", "row", "value", "problem"),
     [
-        ("label", 0, 2, "clip 'v0': label is outside -1…1"),
-        ("label", 1, -2, "clip 'v1': label is outside -1…1"),
-        ("source_frames", 0, 0, "clip 'v0': source_frames is below 1"),
-        ("source_frame", 0, (3, 2), "clip 'v0': source_frame falls, is negative, or spans more than source_frames"),
-        ("source_frame", 0, (-1, 2), "clip 'v0': source_frame falls, is negative, or spans more than source_frames"),
-        ("source_frame", 1, (0, 5), "clip 'v1': source_frame falls, is negative, or spans more than source_frames"),
-        ("source_time", 0, (0, np.inf), "clip 'v0': source_time is infinite"),
-        ("salient", 0, (0, 2), "clip 'v0': salient is neither 0 nor 1"),
-        ("object_mask", 1, 255, "clip 'v1': object_mask is neither 0 nor 1"),
+        ("label", 0, 2, "clip 'v0': label is not -1…1"),
+        ("label", 1, -2, "clip 'v1': label is not -1…1"),
+        ("source_frames", 0, 0, "clip 'v0': source_frames is not at least 1 and finite"),
+        ("source_frame", 0, (3, 2), "clip 'v0': source_frame falls or spans more than source_frames"),
+        ("source_frame", 0, (-1, 2), "clip 'v0': source_frame is not at least 0 and finite"),
+        ("source_frame", 1, (0, 5), "clip 'v1': source_frame falls or spans more than source_frames"),
+        ("source_time", 0, (0, np.inf), "clip 'v0': source_time is not finite or NaN"),
+        ("salient", 0, (0, 2), "clip 'v0': salient is not 0…1"),
+        ("object_mask", 1, 255, "clip 'v1': object_mask is not 0…1"),
     ],
 )
 def test_values_that_cannot_be_are_found(store, name, row, value, problem):
@@ -80,12 +95,12 @@ def test_values_that_cannot_be_are_found(store, name, row, value, problem):
 
 def test_ids_that_come_twice_or_are_no_names_are_found(store):
     def twice(file):
-        file["video_id"][0] = "v3"
+        _name(file, ["v3", "v1"])
 
     assert any("Received: 'v3' 2 times in train" in problem for problem in _problems_after(store, twice))
 
     def path(file):
-        file["video_id"][0] = "../v"
+        _name(file, ["../v", "v1"])
 
     assert any("Received: '../v' in train" in problem for problem in _problems_after(store, path))
 
@@ -94,6 +109,7 @@ def test_counts_that_differ_are_found(store):
     values = json.loads((store / "dataset.json").read_text())
     values["shards"][0]["clips"] = 5
     values["counts"]["train"]["b"] = 1
+    values["content_sha256"] = clip_store.content_sha256(values)
     (store / "dataset.json").write_text(json.dumps(values))
     assert list(verification.problems(store)) == [
         "train-00000-of-00002.h5: 2 clips, 5 in dataset.json",
@@ -127,6 +143,11 @@ def _clip(number):
         salient=np.array([0, 1], np.uint8),
         object_mask=np.ones((2, 2, 2), np.uint8),
     )
+
+
+def _name(file, video_ids):
+    del file["video_id"]
+    hdf5.write_text(file, "video_id", video_ids)
 
 
 def _problems_after(store, change):

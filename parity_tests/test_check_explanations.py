@@ -13,19 +13,19 @@ from common.explaining import explanations
 from parity_tests import check, check_explanations
 
 _HEADER = {
-    **dict.fromkeys(("run", "weights_sha256", "model", "dataset", "clips", "split", "target"), "x"),
-    **{"schema_version": 1, "class_names": ["a", "b"], "clip_shape": [4, 8, 8]},
+    **dict.fromkeys(("run", "weights_sha256", "model", "dataset", "clips", "split"), "x"),
+    **{"class_names": ["a", "b"], "clip_shape": [4, 8, 8], "target": "guess"},
     **{"mask": {"kind": "freeze"}, "gradcam": {"time": "repeat"}, "precision": "float32", "versions": {}},
 }
 
 
 def write(path, framework, header=(), **changes):
     """Writes explanations of two clips; `changes` replaces columns."""
-    sizes = {"N": 2, "K": 2, "T": 4, "I": 3, "2": 2, "t": 2, "h": 1, "w": 1}
+    sizes = {"N": 2, "K": 2, "T": 4, "I": 3, 2: 2, "t": 2, "h": 1, "w": 1}
     columns = {
-        name: np.zeros([sizes[letter] for letter in letters], dtype)
-        for name, (dtype, letters) in explanations.COLUMNS.items()
-        if name != "video_id"
+        name: np.zeros([sizes[letter] for letter in column.shape], column.dtype)
+        for name, column in explanations.COLUMNS.items()
+        if not column.is_text
     }
     columns |= {"video_id": np.array(["one", "two"], dtype=object), "CS": np.array([np.nan, 0.25], np.float32)}
     columns["gradcam"] += 1e-3  # Raw maps are small: what counts is their difference relative to the largest value.

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
+from common import errors
 from common.clips import tiny_store_for_tests
 from common.models import canonical_weights, configs
 from common.runs import evaluation_loop, training_loop
@@ -153,6 +154,20 @@ def test_a_run_of_one_is_resumed_by_the_other(clips, tmp_path, first, second, op
         np.array([line["validation_loss"] for line in RunDirectory(r).read_log()]) for r in (whole.run, settings.run)
     ]
     compare.assert_close("validation losses", *losses, limit)
+
+
+@pytest.mark.parametrize("framework", _TRAININGS)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd with momentum"])
+def test_a_state_that_would_have_to_be_broadcast_is_refused(clips, tmp_path, framework, optimizer):
+    settings = training_loop.TrainSettings(clips, tmp_path / "run", max_steps=1)
+    _TRAININGS[framework].train(small_run(optimizer, 1), settings, "cpu")
+    arrays, header = last_state(settings.run)
+    name = next(name for name in arrays if name.startswith("optimizer/") and name.endswith("Logits/bias"))
+    arrays[name] = arrays[name][:1]
+    canonical_weights.save_arrays(RunDirectory(settings.run).checkpoint, arrays, header)
+    for training in _TRAININGS.values():
+        with pytest.raises(errors.UserError, match=rf"misshapen: {name} \(1,\) instead of \(3,\)"):
+            training.train(small_run(optimizer, 1), dataclasses.replace(settings, resume=True), "cpu")
 
 
 @pytest.mark.parametrize("framework", _TRAININGS)

@@ -9,11 +9,14 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-from common import errors, files
+from common import errors, files, hdf5
+from common.clips import shards
 from common.clips.shards import SCHEMA_VERSION, Layout, ShardReader
 
 SPLITS = ("train", "validation", "test")
@@ -23,10 +26,15 @@ SPLITS = ("train", "validation", "test")
 class Shard:
     """One line of `dataset.json`: a shard's file name, split, number of clips and SHA-256 (hex)."""
 
-    file: str
+    file: files.Text
     split: str
-    clips: int
-    sha256: str
+    clips: files.Count
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+    def __post_init__(self) -> None:
+        errors.check_choice("split", self.split, SPLITS)
+        if pathlib.PurePath(self.file).name != self.file or "\0" in self.file or len(self.file.encode()) > 255:
+            raise errors.UserError(f"A shard must be a file name without a folder. Received: {self.file!r:.300}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,17 +51,19 @@ class DatasetInfo:
       tool: name and version of what wrote the store.
       decoder: name and version of what decoded the videos.
       shards: all shards.
+      schema_version: of `dataset.json` and its shards.
     """
 
-    dataset: str
-    class_names: tuple[str, ...]
+    dataset: files.Text
+    class_names: tuple[files.Text, ...]
     layout: Layout
-    resize: str
-    subsampling: str
-    counts: dict[str, dict[str, int]]
-    tool: dict[str, str]
-    decoder: dict[str, str]
+    resize: files.Text
+    subsampling: files.Text
+    counts: dict[files.Text, dict[files.Text, files.Count]]
+    tool: dict[files.Text, files.Text]
+    decoder: dict[files.Text, files.Text]
     shards: tuple[Shard, ...]
+    schema_version: int = SCHEMA_VERSION
 
     @property
     def digest(self) -> str:
@@ -73,43 +83,32 @@ def shard_name(split: str, index: int, count: int) -> str:
 
 def write_dataset_json(directory: pathlib.Path, info: DatasetInfo) -> None:
     """Writes `dataset.json` whole or not at all. It is written last: a folder that has it is finished."""
-    values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(info)}
+    values = {"schema_version": info.schema_version, **dataclasses.asdict(info)}
+    if info.schema_version > 1:
+        values["content_sha256"] = content_sha256(values)
     files.write_json(directory / "dataset.json", values, ensure_ascii=False)
 
 
+def content_sha256(values: dict[str, Any]) -> str:
+    """Returns the SHA-256, in hex, of all that `dataset.json` says but this: of JSON with sorted keys, in ASCII."""
+    rest = {name: value for name, value in values.items() if name != "content_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
-    """Returns what `dataset.json` says; refuses another schema version and contradictions."""
-    path = directory / "dataset.json"
-    values = files.read_json(path, "A clip store's dataset.json", SCHEMA_VERSION)
-    del values["schema_version"]
-    try:
-        layout = dict(values.pop("layout"))
-        mask_shape = layout.pop("object_mask_shape")
-        counts = {
-            str(split): {str(name): int(number) for name, number in classes.items()}
-            for split, classes in values.pop("counts").items()
-        }
-        info = DatasetInfo(
-            counts=counts,
-            layout=Layout(**layout, object_mask_shape=tuple(mask_shape) if mask_shape else None),
-            class_names=tuple(values.pop("class_names")),
-            shards=tuple(_shard(**line) for line in values.pop("shards")),
-            **values,
+    """Returns what `dataset.json` says.
+
+    Raises:
+      errors.UserError: for another schema version, fields that are not those of `DatasetInfo`, and, but in files of
+        schema version 1, which lack it, a wrong `content_sha256`.
+    """
+    path, what = directory / "dataset.json", "A clip store's dataset.json"
+    values = files.read_json(path, what, *shards.READABLE_VERSIONS)
+    if values["schema_version"] > 1 and values.pop("content_sha256", None) != content_sha256(values):
+        raise errors.UserError(
+            f"{what} must have the content_sha256 of what it says. Received: another in {path}, which was changed"
         )
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise errors.UserError(f"dataset.json must have the fields of DatasetInfo. Received: {path}: {error}") from None
-    for shard in info.shards:
-        if pathlib.PurePath(str(shard.file)).name != shard.file or shard.split not in SPLITS:
-            raise errors.UserError(
-                f"A shard must be a file name and a split. Received: {shard.file!r}, {shard.split!r}"
-            )
-    return info
-
-
-def _shard(clips: object, sha256: object, **line: str) -> Shard:
-    if not isinstance(clips, int) or not isinstance(sha256, str):
-        raise errors.UserError(f"A shard must have a number of clips and a SHA-256. Received: {clips!r}, {sha256!r}")
-    return Shard(**line, clips=clips, sha256=sha256)
+    return files.convert(values, DatasetInfo, what, path)
 
 
 class ClipStore:
@@ -133,27 +132,24 @@ class ClipStore:
         """
         self.directory = pathlib.Path(directory)
         self.info = read_dataset_json(self.directory)
-        shards = [shard for shard in self.info.shards if shard.split == split]
-        if not shards:
+        listed = [shard for shard in self.info.shards if shard.split == split]
+        if not listed:
             raise errors.UserError(
                 f"Split must be one of {', '.join(self.info.splits())}. Received: {split!r} for {self.directory}"
             )
         self.split = split
-        self._shards = [ShardReader(self.directory / shard.file, self.info.layout) for shard in shards]
-        for shard, reader in zip(shards, self._shards, strict=True):
-            if len(reader) != shard.clips:
-                raise errors.UserError(
-                    f"dataset.json promises {shard.clips} clips in {shard.file}. Received: {len(reader)}"
-                )
+        paths = [self.directory / shard.file for shard in listed]
+        if self.info.schema_version == 1:
+            hdf5.try_text([path for path in paths if shards.version(path) == 1])
+        self._shards = [
+            ShardReader(path, self.info.layout, shard.clips) for path, shard in zip(paths, listed, strict=True)
+        ]
+        sizes = {"K": len(self.info.class_names)}
+        for path, reader in zip(paths, self._shards, strict=True):
+            hdf5.check_bounds(reader.columns, shards.table(self.info.layout), sizes, path)
         self._starts = np.cumsum([0] + [len(reader) for reader in self._shards])
         self.labels = self.column("label")
         self.video_ids: tuple[str, ...] = tuple(self.column("video_id"))
-        classes = len(self.info.class_names)
-        if len(self) and not (-1 <= self.labels.min() and self.labels.max() < classes):
-            raise errors.UserError(
-                f"Labels must be -1…{classes - 1}. "
-                f"Received: {self.labels.min()}…{self.labels.max()} in {self.directory}"
-            )
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -14,9 +14,11 @@ def store_path(tmp_path):
     return tmp_path / "clips"
 
 
-def change_json(path, change):
+def change_json(path, change, sign=True):
     values = json.loads((path / "dataset.json").read_text())
     change(values)
+    if sign:
+        values["content_sha256"] = clip_store.content_sha256(values)
     (path / "dataset.json").write_text(json.dumps(values))
 
 
@@ -57,28 +59,64 @@ def test_a_store_survives_a_pickle(store_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(schema_version=7), "dataset.json must have schema version 1. Received: 7 in "),
-        (lambda v: v.pop("class_names"), "must have the fields of DatasetInfo"),
-        (lambda v: v.update(counts=[]), "must have the fields of DatasetInfo"),
-        (lambda v: v.update(shards=[1]), "must have the fields of DatasetInfo"),
-        (lambda v: v["shards"][0].update(clips="3"), "must have a number of clips and a SHA-256"),
-        (lambda v: v.update(extra=1), "must have the fields of DatasetInfo"),
-        (lambda v: v["layout"].update(height=40), "Raw frames must be uint8"),
+        (lambda v: v.update(schema_version=7), "dataset.json must have schema version 1 or 2. Received: 7 in "),
+        (lambda v: v.update(schema_version=True), "dataset.json must have schema version 1 or 2. Received: True in "),
+        (lambda v: v.pop("class_names"), "Received: Object missing required field `class_names` in .*dataset.json"),
+        (lambda v: v.update(counts=[]), r"Received: Expected `object`, got `array` at `\$.counts` in"),
+        (lambda v: v.update(counts={"train": {"class 0": -1}}), r"Expected `int` >= 0 at `\$.counts\[...\]\[...\]` in"),
+        (lambda v: v.update(shards=[1]), r"Received: Expected `object`, got `int` at `\$.shards\[0\]` in"),
+        (lambda v: v["shards"][0].update(clips="3"), r"Expected `int`, got `str` at `\$.shards\[0\].clips` in"),
+        (lambda v: v["shards"][0].update(sha256="0"), r"Expected `str` matching regex .* at `\$.shards\[0\].sha256`"),
+        (
+            lambda v: v["shards"][0].update(split="all"),
+            "split must be one of train, .* Received: 'all' in .*dataset.json",
+        ),
+        (lambda v: v["shards"][0].update(size=1), r"Received: unknown field `\$.shards\[0\].size` in"),
+        (lambda v: v.update(extra=1), r"Received: unknown field `\$.extra` in"),
+        (lambda v: v.update(dataset="\ud800"), r"matching regex .* at `\$.dataset` in"),
+        (lambda v: v["layout"].update(height=40), r"Raw frames must be uint8 \[3, 8, 40, 32, 3\]"),
+        (lambda v: v["layout"].update(height=1 << 17), "1…65536 px on each side. Received: .*height=131072"),
         (lambda v: v["layout"].update(encoding="jpeg"), "'frame_offsets' must be a dataset of the file itself"),
-        (lambda v: v["layout"].update(encoding="gif"), "encoding must be one of jpeg, raw"),
-        (lambda v: v["shards"][0].update(clips=4), "promises 4 clips in train-00000-of-00003.h5. Received: 3"),
+        (lambda v: v["layout"].update(encoding="gif"), "encoding must be one of jpeg, raw .* in .*dataset.json"),
+        (lambda v: v["shards"][0].update(clips=4), r"'label' must be int32 \[N=4\]. Received: int32 \[3\]"),
         (
             lambda v: v["shards"][0].update(file="../x.h5"),
-            "A shard must be a file name and a split. Received: '../x.h5'",
+            "A shard must be a file name without a folder. Received: '../x.h5' in .*dataset.json",
+        ),
+        (
+            lambda v: v["shards"][0].update(file="x" * 256),
+            "A shard must be a file name without a folder. Received: 'xxx",
         ),
         (lambda v: v["shards"][0].update(file="gone.h5"), "readable HDF5 file"),
-        (lambda v: v.update(class_names=["a", "b"]), "Labels must be -1…1. Received: 0…2"),
+        (lambda v: v.update(class_names=["a", "b"]), r"label must be -1…1. Received: 2 in row 2 of .*train-00000.*h5"),
     ],
 )
 def test_a_store_that_contradicts_dataset_json_is_refused(store_path, change, message):
     change_json(store_path, change)
     with pytest.raises(errors.UserError, match=message):
         clip_store.ClipStore(store_path, "train")
+
+
+def test_two_class_names_that_changed_places_are_noticed(store_path):
+    change_json(store_path, lambda v: v["class_names"].sort(reverse=True), sign=False)
+    with pytest.raises(errors.UserError, match="must have the content_sha256 of what it says. Received: another in"):
+        clip_store.read_dataset_json(store_path)
+
+
+def test_a_store_of_schema_version_1_is_still_read(store_path):
+    def as_version_1(values):
+        values.update(schema_version=1)
+        del values["content_sha256"]
+
+    now = clip_store.ClipStore(store_path, "train")
+    for shard in now.info.shards:
+        tiny_store_for_tests.make_version_1(store_path / shard.file)
+    change_json(store_path, as_version_1, sign=False)
+    then = clip_store.ClipStore(store_path, "train")
+    assert then.video_ids == now.video_ids and then.info.schema_version == 1
+    np.testing.assert_array_equal(then.read(range(7)), now.read(range(7)))
+    clip_store.write_dataset_json(store_path, then.info)
+    assert clip_store.read_dataset_json(store_path) == then.info
 
 
 def test_an_unknown_split_a_missing_store_and_broken_json_are_refused(store_path, tmp_path):

@@ -9,8 +9,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -19,8 +21,10 @@ import numpy as np
 
 from common import errors, files, hdf5
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # In version 1 text was of variable length (see `hdf5`), and the report an attribute.
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 ENCODINGS = ("jpeg", "raw")
+MOST_PIXELS = 1 << 16  # On a side, and frames of a clip: JPEG's own limit.
 _HASH_BLOCK = 1 << 20  # bytes
 
 
@@ -45,10 +49,12 @@ class Layout:
     object_mask_shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if min(self.frames, self.height, self.width) < 1:
+        sizes = (self.frames, self.height, self.width, *(self.object_mask_shape or ()))
+        if not (1 <= min(sizes) and max(sizes) <= MOST_PIXELS):
             raise errors.UserError(
-                "A clip must have at least 1 frame and 1x1 px. "
-                f"Received: frames={self.frames}, height={self.height}, width={self.width}"
+                f"A clip must have 1…{MOST_PIXELS} frames, and 1…{MOST_PIXELS} px on each side. "
+                f"Received: frames={self.frames}, height={self.height}, width={self.width}, "
+                f"object_mask_shape={self.object_mask_shape}"
             )
         if self.encoding not in ENCODINGS or not 1 <= self.jpeg_quality <= 100:
             raise errors.UserError(
@@ -89,19 +95,20 @@ class Clip:
     object_mask: np.ndarray | None = None
 
 
-def _columns(layout: Layout) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """Returns dtype and per-clip shape of every dataset of a shard but the pixels."""
-    columns: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "label": (np.int32, ()),
-        "video_id": (h5py.string_dtype("utf-8"), ()),
-        "source_frame": (np.int32, (layout.frames,)),
-        "source_time": (np.float64, (layout.frames,)),
-        "source_frames": (np.int32, ()),
-        "source_fps": (np.float32, ()),
+def table(layout: Layout) -> dict[str, hdf5.Column]:
+    """Returns what every dataset of a shard must be but the pixels. N clips, K classes."""
+    frames = layout.frames
+    columns = {
+        "label": hdf5.Column(np.int32, "N", low=-1, high=lambda sizes: sizes["K"] - 1),
+        "video_id": hdf5.Column(hdf5.TEXT, "N"),
+        "source_frame": hdf5.Column(np.int32, ("N", frames), low=0),
+        "source_time": hdf5.Column(np.float64, ("N", frames), nan=True),
+        "source_frames": hdf5.Column(np.int32, "N", low=1),
+        "source_fps": hdf5.Column(np.float32, "N", nan=True),
     }
     if layout.object_mask_shape:
-        columns["salient"] = (np.uint8, (layout.frames,))
-        columns["object_mask"] = (np.uint8, (layout.frames, *layout.object_mask_shape))
+        columns["salient"] = hdf5.Column(np.uint8, ("N", frames), low=0, high=1)
+        columns["object_mask"] = hdf5.Column(np.uint8, ("N", frames, *layout.object_mask_shape), low=0, high=1)
     return columns
 
 
@@ -125,7 +132,7 @@ class ShardWriter:
 
     def __init__(self, path: pathlib.Path, layout: Layout) -> None:
         self._path, self._layout = path, layout
-        self._columns: dict[str, list[Any]] = {name: [] for name in _columns(layout)}
+        self._columns: dict[str, list[Any]] = {name: [] for name in table(layout)}
         self._encoded: list[np.ndarray] = []
         self._finished = False
 
@@ -167,14 +174,14 @@ class ShardWriter:
         """Writes what was held back, and the report of the shard's making (JSON-able); nothing can be added after."""
         if self._layout.encoding == "jpeg":
             _write_jpeg(self._file, self._encoded, self._layout)
-        for name, (dtype, shape) in _columns(self._layout).items():
-            data: Any = self._columns[name]
-            count = len(data)
-            if name != "video_id":
-                data = np.array(data, dtype).reshape(count, *shape)
-            self._file.create_dataset(name, (count, *shape), dtype, data=data if count else None)
+        for name, column in table(self._layout).items():
+            if column.is_text:
+                hdf5.write_text(self._file, name, self._columns[name])
+            else:
+                data = np.array(self._columns[name], column.dtype).reshape(-1, *column.shape[1:])
+                self._file.create_dataset(name, data=data)
         self._file.attrs["schema_version"] = SCHEMA_VERSION
-        self._file.attrs["report"] = json.dumps(report, sort_keys=True)
+        hdf5.write_text(self._file, "report", json.dumps(report, sort_keys=True))
         self._finished = True
 
 
@@ -190,7 +197,9 @@ def _write_jpeg(file: h5py.File, encoded: list[np.ndarray], layout: Layout) -> N
 
 def _check_clip(clip: Clip, layout: Layout) -> None:
     shapes: dict[str, tuple[int, ...]] = {"frames": layout.clip_shape}
-    shapes |= {name: shape for name, (_, shape) in _columns(layout).items() if shape}
+    for name, column in table(layout).items():
+        if len(column.shape) > 1:
+            shapes[name] = tuple(map(int, column.shape[1:]))
     for name, shape in shapes.items():
         value = getattr(clip, name)
         if value is None or np.shape(value) != shape:
@@ -207,10 +216,14 @@ def encode_jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
 
 def read_report(path: pathlib.Path) -> dict[str, Any]:
     """Returns the report that was stored with a shard; refuses a file that is not a whole shard."""
-    with _open(path) as file:
-        if "report" not in file.attrs:
-            raise errors.UserError(f"A shard must hold the report of its making. Received: {path} without one")
-        return json.loads(file.attrs["report"])
+    with _opened(path) as file:
+        if hdf5.integer_attribute(file, "schema_version") == 1:
+            report = hdf5.text_attribute(file, "report")
+        else:
+            report = hdf5.read(file, {"report": hdf5.Column(hdf5.TEXT, ())}, {})["report"].item()
+    if report is None:
+        raise errors.UserError(f"A shard must hold the report of its making. Received: {path} without one")
+    return files.parse_json(report, "The report of a shard", path)
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -222,45 +235,48 @@ def sha256(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def _open(path: pathlib.Path) -> h5py.File:
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise errors.UserError(f"A shard must be a readable HDF5 file. Received: {path}: {error}") from None
-    if file.attrs.get("schema_version") != SCHEMA_VERSION:
-        version = file.attrs.get("schema_version")
-        file.close()
-        raise errors.UserError(f"Schema version {SCHEMA_VERSION} is read. Received: {version} in {path}")
-    return file
+def version(path: pathlib.Path) -> int:
+    """Returns the schema version of a shard; refuses a file without one that is readable."""
+    with _opened(path) as file:
+        return hdf5.integer_attribute(file, "schema_version") or 0
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[h5py.File]:
+    with hdf5.opened(path, "A shard") as file:
+        found = hdf5.integer_attribute(file, "schema_version")
+        if found not in READABLE_VERSIONS:
+            known = " or ".join(map(str, READABLE_VERSIONS))
+            raise errors.UserError(f"A shard must have schema version {known}. Received: {found} in {path}")
+        yield file
 
 
 class ShardReader:
     """One checked shard: its columns in memory, its pixels read when asked for.
+
+    Whether values are in their bounds, `hdf5.check_bounds` says, with the number of classes.
+
+    Args:
+      path: of the file.
+      layout: of the store.
+      clips: N, where it is known.
 
     Attributes:
       path: of the file.
       columns: name -> array [N, ...] of every dataset but the pixels.
     """
 
-    def __init__(self, path: pathlib.Path, layout: Layout) -> None:
+    def __init__(self, path: pathlib.Path, layout: Layout, clips: int | None = None) -> None:
         self.path = path
         self._layout = layout
-        with _open(path) as file:
-            self.columns = {
-                name: hdf5.column(file, name, dtype, ("N", *shape)) for name, (dtype, shape) in _columns(layout).items()
-            }
-            self._ranges = _raw_ranges(file, layout) if layout.encoding == "raw" else _jpeg_ranges(file, layout)
-        lengths = {name: len(column) for name, column in self.columns.items()} | {"frames": len(self._ranges)}
-        if len(set(lengths.values())) > 1:
-            raise errors.UserError(
-                f"All datasets of a shard must have one row for each clip. Received: {lengths} in {path}"
-            )
-        if self._ranges.size and (
-            self._ranges[0, 0] < 0 or np.any(np.diff(self._ranges) < 0) or self._ranges.max() > path.stat().st_size
-        ):
-            raise errors.UserError(
-                f"Frame offsets must rise and stay inside the file. Received: {path}, which breaks this"
-            )
+        sizes = {} if clips is None else {"N": clips}
+        with _opened(path) as file:
+            self.columns = hdf5.read(file, table(layout), sizes)
+            read_ranges = _raw_ranges if layout.encoding == "raw" else _jpeg_ranges
+            self._ranges = read_ranges(file, layout, sizes)
+            beyond = self._ranges.size and self._ranges.max() > path.stat().st_size
+        if beyond:
+            raise errors.UserError(f"Frames must lie inside the file. Received: {path}, where some do not")
 
     def __len__(self) -> int:
         return len(self._ranges)
@@ -289,9 +305,11 @@ class ShardReader:
                 self._decode(target[ends[number] - ends[0] : ends[number + 1] - ends[0]], frame, row)
 
     def _decode(self, data: np.ndarray, frame: np.ndarray, row: int) -> None:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        size = _jpeg_size(data.tobytes())
+        # The size is looked at first: a few bytes may claim to be a picture of gigabytes.
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if size == frame.shape[:2] else None
         if image is None or image.shape != frame.shape:
-            came = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]} px"
+            came = f"{size[1]}x{size[0]} px" if size and size != frame.shape[:2] else "no image"
             raise errors.UserError(
                 f"Frames must be JPEG images of {frame.shape[1]}x{frame.shape[0]} px. "
                 f"Received: {came} in clip {self.columns['video_id'][row]!r} of {self.path}"
@@ -299,18 +317,34 @@ class ShardReader:
         frame[...] = image
 
 
-def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Returns the height and width, in px, that JPEG data says it has; None for what is no JPEG."""
+    place = 2
+    while data[:2] == b"\xff\xd8" and place + 9 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # A frame header, not tables.
+            return int.from_bytes(data[place + 5 : place + 7], "big"), int.from_bytes(
+                data[place + 7 : place + 9], "big"
+            )
+        place += 2 + length
+    return None
+
+
+def _raw_ranges(file: h5py.File, layout: Layout, sizes: dict[str, int]) -> np.ndarray:
     """Returns int64 [N, 2]: where each clip's bytes begin and end in the file."""
+    shape = (sizes["N"], *layout.clip_shape)
     frames = hdf5.dataset(file, "frames")
-    if frames.dtype != np.uint8 or frames.shape[1:] != layout.clip_shape or frames.chunks != (1, *layout.clip_shape):
+    if frames.dtype != np.uint8 or frames.shape != shape or frames.chunks != (1, *layout.clip_shape):
         raise errors.UserError(
-            f"Raw frames must be uint8 [N, {', '.join(map(str, layout.clip_shape))}], one chunk per clip. "
+            f"Raw frames must be uint8 [{', '.join(map(str, shape))}], one chunk per clip. "
             f"Received: {frames.dtype} {list(frames.shape)}, chunks {frames.chunks} in {file.filename}"
         )
-    size = int(np.prod(layout.clip_shape))
+    size = math.prod(layout.clip_shape)
     starts = np.full(len(frames), -1, np.int64)
+    left = iter(range(len(frames)))
 
     def note(chunk: Any) -> None:
+        next(left)  # A damaged index may lead round in a circle: what is raised in here ends it.
         if chunk.filter_mask == 0 and chunk.size == size:
             starts[chunk.chunk_offset[0]] = chunk.byte_offset
 
@@ -321,11 +355,13 @@ def _raw_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
     return np.stack([starts, starts + size], axis=1)
 
 
-def _jpeg_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
+def _jpeg_ranges(file: h5py.File, layout: Layout, sizes: dict[str, int]) -> np.ndarray:
     """Returns int64 [N, T + 1]: where each frame's bytes begin in the file, and where the last one ends."""
     frames = hdf5.dataset(file, "frames")
-    values = hdf5.column(file, "frame_offsets", np.int64, ("N", layout.frames + 1))
-    if frames.dtype != np.uint8 or frames.ndim != 1 or frames.chunks:
+    offsets = hdf5.Column(np.int64, ("N", layout.frames + 1))
+    values = hdf5.read(file, {"frame_offsets": offsets}, sizes)["frame_offsets"]
+    begin = frames.id.get_offset() or 0
+    if frames.dtype != np.uint8 or frames.ndim != 1 or frames.chunks or frames.size and not begin:
         raise errors.UserError(
             "JPEG frames must be one contiguous uint8 [bytes]. "
             f"Received: {frames.dtype} {list(frames.shape)} in {file.filename}"
@@ -335,4 +371,4 @@ def _jpeg_ranges(file: h5py.File, layout: Layout) -> np.ndarray:
             f"frame_offsets must rise from 0 to {frames.shape[0]}, the bytes there are. "
             f"Received: {values.min()}…{values.max()} in {file.filename}"
         )
-    return values + (frames.id.get_offset() or 0)
+    return values + begin

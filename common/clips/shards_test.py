@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import errors
+from common import errors, hdf5
 from common.clips import shards, tiny_store_for_tests
 
 RAW = shards.Layout(frames=2, height=3, width=4, encoding="raw")
@@ -138,8 +138,10 @@ def replace(name: str, value) -> object:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.attrs.__setitem__("schema_version", 2), "Schema version 1 is read. Received: 2"),
-        (lambda f: f.attrs.__delitem__("schema_version"), "Schema version 1 is read. Received: None"),
+        (lambda f: f.attrs.__setitem__("schema_version", 3), "shard must have schema version 1 or 2. Received: 3"),
+        (lambda f: f.attrs.__setitem__("schema_version", [1, 2]), "schema version 1 or 2. Received: None"),
+        (lambda f: f.attrs.__setitem__("schema_version", "1"), "schema version 1 or 2. Received: None"),
+        (lambda f: f.attrs.__delitem__("schema_version"), "schema version 1 or 2. Received: None"),
         (replace("label", None), "'label' must be a dataset of the file itself. Received: nothing"),
         (replace("label", h5py.SoftLink("/source_frames")), "of the file itself. Received: SoftLink"),
         (replace("frames", h5py.ExternalLink("other.h5", "/frames")), "of the file itself. Received: ExternalLink"),
@@ -148,11 +150,11 @@ def replace(name: str, value) -> object:
             r"Dataset 'label' must be int32 \[N\]. Received: int32 \[2, 2\]",
         ),
         (replace("label", np.zeros(2, np.float64)), r"Received: float64 \[2\]"),
-        (replace("label", np.zeros(3, np.int32)), "one row for each clip. Received"),
+        (replace("label", np.zeros(3, np.int32)), r"Dataset 'video_id' must be text \[N=3\]. Received: \|S9 \[2\]"),
         (replace("frames", np.zeros(10, np.float32)), r"contiguous uint8 \[bytes\]. Received: float32"),
         (
             replace("frame_offsets", np.zeros((2, 2), np.int64)),
-            r"Dataset 'frame_offsets' must be int64 \[N, 3\]. Received: int64 \[2, 2\]",
+            r"Dataset 'frame_offsets' must be int64 \[N=2, 3\]. Received: int64 \[2, 2\]",
         ),
         (
             replace("frame_offsets", np.array([[0, 1, 2], [2, 3, 10**9]])),
@@ -170,6 +172,49 @@ def test_a_shard_that_breaks_the_contract_is_refused_in_one_line(tmp_path, chang
     with pytest.raises(errors.UserError, match=message) as caught:
         shards.ShardReader(path, JPEG)
     assert "\n" not in str(caught.value)
+
+
+def test_a_shard_that_promises_more_than_its_file_holds_is_refused_before_anything_is_read(tmp_path):
+    path = tmp_path / "a.h5"
+    tiny_store_for_tests.write_shard(path, [make_clip(RAW)], RAW)
+
+    def promise(file: h5py.File) -> None:
+        del file["label"]
+        file.create_dataset("label", (3 * 10**8,), np.int32, chunks=(1024,))  # No chunk is stored: a small file.
+
+    tamper(path, promise)
+    with pytest.raises(errors.UserError, match=r"'label' must be smaller than its file. Received: int32 \[300000000\]"):
+        shards.ShardReader(path, RAW)
+
+
+def test_a_jpeg_that_claims_to_be_huge_is_not_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    tiny_store_for_tests.write_shard(path, [make_clip(JPEG)], JPEG)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\xff\xc0") + 5
+    assert data[place : place + 4] == bytes([0, 16, 0, 24])  # Height and width in px.
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    monkeypatch.setattr(shards.cv2, "imdecode", None)
+    with pytest.raises(errors.UserError, match="JPEG images of 24x16 px. Received: 65535x65535 px in clip"):
+        read_all(path, JPEG)
+
+
+def test_version_1_with_a_bit_flipped_in_its_text_does_not_hang(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    tiny_store_for_tests.write_shard(path, [make_clip(RAW)], RAW)
+    tiny_store_for_tests.make_version_1(path)
+    assert list(shards.ShardReader(path, RAW).columns["video_id"]) == ["clip 0 é"]
+    data = bytearray(path.read_bytes())
+    place = data.index(b"GCOL") + 16  # Texts: number, 6 bytes, size, text to a multiple of 8; number 0 is what is free.
+    while data[place]:
+        place += 16 + (int.from_bytes(data[place + 8 : place + 16], "little") + 7) // 8 * 8
+    data[place + 9] ^= 1  # The size of what is free.
+    path.write_bytes(data)
+    monkeypatch.setattr(hdf5, "SECONDS", 2)
+    for read in (lambda: shards.ShardReader(path, RAW), lambda: shards.read_report(path)):
+        with pytest.raises(errors.UserError, match="must read the text of a file within 3 seconds. Received: .*a.h5"):
+            read()
 
 
 def test_data_outside_the_shard_is_refused(tmp_path):

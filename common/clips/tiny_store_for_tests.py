@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+import h5py
 import numpy as np
 
 from common.clips import clip_store, shards
@@ -60,6 +61,15 @@ def write_shard(
         for clip in clips:
             writer.add(clip)
         writer.finish(report or {})
+
+
+def make_version_1(path: pathlib.Path) -> None:
+    """Gives a shard the text of variable length, and the attributes, that schema version 1 had."""
+    with h5py.File(path, "r+") as file:
+        video_ids, report = file["video_id"].asstr()[...], file["report"].asstr()[()]
+        del file["video_id"], file["report"]
+        file.create_dataset("video_id", data=video_ids, dtype=h5py.string_dtype("utf-8"))
+        file.attrs.update(schema_version=1, report=report)
 
 
 def _clip(video_id: str, label: int, layout: shards.Layout, seed: tuple[int, ...]) -> shards.Clip:

@@ -7,35 +7,68 @@ row per level: layers, from, gradcam and mask, a value for each clip, null where
 """
 
 import pathlib
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from common import files
 
 SCHEMA_VERSION = 1
-KINDS = ("freeze", "blank", "blur")
-ORDERS = ("mask", "centred", "random")
 
-_LISTS: dict[str, files.Kind] = {
-    **{
-        f"curves/{what}/{kind}/{order}/{name}": "a number"
-        for what in ("deletion", "insertion")
-        for kind in KINDS
-        for order in ORDERS
-        for name in ("mean", "areas")
-    },
-    **dict.fromkeys(("randomization/*/gradcam", "randomization/*/mask"), "a number or null"),
-    **dict.fromkeys(("restarts/mask", "restarts/loss"), "a number"),
-}
-# What tables and charts are made of: its place in the file -> its type.
-_FIELDS: dict[str, files.Kind] = {
-    **dict.fromkeys(("run", "model", "framework"), "a text"),
-    **dict.fromkeys(("video_ids", "randomization"), "a list"),
-    "randomization/*/layers": "a whole number",
-    "randomization/*/from": "a text",
-    "restarts/starts": "a whole number",
-    **dict.fromkeys(_LISTS, "a list"),
-    **{f"{name}/*": kind for name, kind in _LISTS.items()},
-}
+
+class _Curve(TypedDict):
+    mean: Annotated[list[float], msgspec.Meta(min_length=2)]
+    areas: list[float]
+
+
+class _Orders(TypedDict):
+    mask: _Curve
+    centred: _Curve
+    random: _Curve
+
+
+class _Kinds(TypedDict):
+    freeze: _Orders
+    blank: _Orders
+    blur: _Orders
+
+
+class _Curves(TypedDict):
+    deletion: _Kinds
+    insertion: _Kinds
+
+
+_Level = TypedDict(
+    "_Level",
+    {"layers": files.Count, "from": files.Text, "gradcam": list[float | None], "mask": list[float | None]},
+)
+
+
+class _Restarts(TypedDict):
+    starts: files.Count
+    mask: list[float]
+    loss: list[float]
+
+
+class _Shown(TypedDict):
+    """What tables and charts are made of; in `_Evidence` all that is written."""
+
+    schema_version: int
+    run: files.Text
+    model: files.Text
+    framework: files.Text
+    video_ids: list[files.Text]
+    curves: _Curves
+    randomization: list[_Level]
+    restarts: _Restarts
+
+
+class _Evidence(_Shown, total=False):
+    explanations: str
+
+
+KINDS = tuple(_Kinds.__annotations__)
+ORDERS = tuple(_Orders.__annotations__)
 
 
 def write(path: pathlib.Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -57,8 +90,8 @@ def read(path: pathlib.Path) -> dict[str, Any]:
       path: of the file.
 
     Raises:
-      errors.UserError: for another schema version, and a field that is missing or of another type.
+      errors.UserError: for another schema version, and fields that are not those of the format.
     """
     values = files.read_json(path, "Evidence", SCHEMA_VERSION)
-    files.check_fields(values, _FIELDS, "Evidence", path)
+    files.convert(values, _Evidence, "Evidence", path)
     return values

@@ -23,12 +23,12 @@ def test_what_is_written_is_read(tmp_path):
     ("values", "message"),
     [
         ({"schema_version": 9}, "Evidence must have schema version 1. Received: 9"),
-        ({"schema_version": 1, "run": "x"}, "Evidence must have a text as model. Received: nothing in .*evidence.json"),
+        ({"schema_version": 1, "run": "x"}, "Received: Object missing required field `model` in .*evidence.json"),
         ([], "Evidence must be a JSON object. Received: a list"),
-        (without_curve(), "must have a list as curves/insertion/blur/mask/mean. Received: nothing"),
+        (without_curve(), r"Object missing required field `blur` at `\$.curves.insertion` in"),
         (
             report_for_tests.gathered(restarts={"starts": 3, "mask": [1.0, None], "loss": [1.0]}),
-            "must have a number as restarts/mask/1. Received: None",
+            r"Expected `float`, got `null` at `\$.restarts.mask\[1\]` in",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from absl import logging
@@ -216,7 +216,7 @@ def _explain_part(
         "oracle_loss": oracle.losses,
         "gradcam": explainer.gradcam(frames, targets),
     }
-    return {name: np.asarray(columns[name], dtype) for name, (dtype, _) in explanations.COLUMNS.items()}
+    return {name: np.asarray(columns[name], column.dtype) for name, column in explanations.COLUMNS.items()}
 
 
 def check_weights(run: RunDirectory, header: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]
     known = "clips_digest" in header and "clips_digest" in found
     header, found = (
         {
-            **{name: value for name, value in values.items() if name != "clips_digest"},
+            **{name: value for name, value in values.items() if name not in ("clips_digest", "schema_version")},
             "clips": values["clips_digest"] if known else files.found_path(values["clips"], out.parent).resolve(),
         }
         for values in (header, found)
@@ -282,6 +282,22 @@ def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]
             f"--out must be a new file, or one of the same settings. Received: {out}, which differs in "
             f"{', '.join(different)}; give another --out or remove it"
         )
+
+
+class _Plan(TypedDict):
+    """`plan.json`; the fields of `header` are read by `explanations`."""
+
+    header: dict[str, Any]
+    video_ids: list[files.Text]
+    batch_size: files.Positive
+
+
+def read_plan(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what `plan.json` holds: header (see `explanations`), video_ids and batch_size."""
+    what = "The plan of parts"
+    plan = files.read_json(path, what)
+    files.convert(plan, _Plan, what, path)
+    return {**plan, "header": explanations.read_header(plan["header"], path)}
 
 
 class _Parts:
@@ -299,7 +315,7 @@ class _Parts:
         }
         record = self.folder / "plan.json"
         if record.exists():
-            found = files.read_json(record, "The plan of parts")
+            found = read_plan(record)
             _check_same(
                 self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
             )

@@ -182,13 +182,13 @@ def test_the_file_holds_every_column_and_the_whole_header(run):
     stored = explanations.read(run.path / "explanations.h5")
     assert stored.header == found.header
     assert set(stored.columns) == set(explanations.COLUMNS)
-    for name, (dtype, _) in explanations.COLUMNS.items():
+    for name, column in explanations.COLUMNS.items():
         np.testing.assert_array_equal(stored[name], found[name], err_msg=name)
-        assert stored[name].dtype == (object if name == "video_id" else dtype), name
+        assert stored[name].dtype == column.dtype, name
     assert list(stored["video_id"]) == [f"validation{i}" for i in range(6)]
     assert len(stored.header.pop("weights_sha256")) == 64
     assert stored.header == {
-        "schema_version": 1,
+        "schema_version": 2,
         "run": "run",
         "model": "conv_lstm",
         "dataset": "tiny",

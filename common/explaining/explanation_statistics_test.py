@@ -19,11 +19,11 @@ SALIENT = st.lists(st.booleans(), min_size=1, max_size=7).filter(any)
 
 def explained(clips=1, *, clip_shape=(4, 4, 4), time="repeat", **columns):
     """Explanations of clips "0", "1", … of class 0, with masks and maps of zeros but for the columns given."""
-    sizes = {"N": clips, "K": 3, "T": clip_shape[0], "I": 1, "2": 2, "t": clip_shape[0], "h": 1, "w": 1}
-    values = {name: np.zeros([sizes[letter] for letter in letters]) for name, (_, letters) in COLUMNS.items()}
+    sizes = {"N": clips, "K": 3, "T": clip_shape[0], "I": 1, 2: 2, "t": clip_shape[0], "h": 1, "w": 1}
+    values = {name: np.zeros([sizes[letter] for letter in column.shape]) for name, column in COLUMNS.items()}
     values |= {"video_id": np.array([str(i) for i in range(clips)], dtype=object), "CS": np.full(clips, np.nan)}
     values |= {name: np.array(column) for name, column in columns.items()}
-    typed = {name: np.asarray(values[name], object if name == "video_id" else COLUMNS[name][0]) for name in COLUMNS}
+    typed = {name: np.asarray(values[name], column.dtype) for name, column in COLUMNS.items()}
     header = {"class_names": ["up", "down", "still"], "clip_shape": list(clip_shape), "gradcam": {"time": time}}
     return Explanations(header, typed)
 

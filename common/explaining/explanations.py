@@ -13,50 +13,72 @@
 | `oracle_interval`, `oracle_loss` | int32 [N, 2], float32 [N] | best single interval (start, stop) and its Eq. 1 |
 | `gradcam` | float32 [N, T', H', W'] | coarse Grad-CAM map of the target, at least 0, not normalised |
 
-The attribute `header` is JSON: schema version, run, model, dataset, clips, split, class names, clip shape, settings,
-framework and versions. What needs the clips too (ground truth, statistics of blobs) is computed when it is asked for.
+The dataset `header`, one text, is JSON: schema version, run, model, dataset, clips, split, class names, clip shape,
+settings, framework and versions. What needs the clips too (ground truth, statistics of blobs) is computed when it is
+asked for.
 """
 
 import dataclasses
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import h5py
 import numpy as np
 
 from common import errors, files, hdf5
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import MaskConfig
+from common.hdf5 import Column
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # In version 1 text was of variable length (see `hdf5`), and the header an attribute.
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 
-# Name -> dtype and the letters of its shape; a letter stands for one size in the whole file.
-COLUMNS: dict[str, tuple[Any, str]] = {
-    "video_id": (h5py.string_dtype("utf-8"), "N"),
-    "label": (np.int32, "N"),
-    "prediction": (np.int32, "N"),
-    "target": (np.int32, "N"),
-    "probabilities": (np.float32, "NK"),
-    "mask": (np.float32, "NT"),
-    "mask_snapped": (np.uint8, "NT"),
-    "loss": (np.float32, "NI"),
-    "final_loss": (np.float32, "N"),
-    **{name: (np.float32, "N") for name in ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S", "CS")},
-    "oracle_interval": (np.int32, "N2"),
-    "oracle_loss": (np.float32, "N"),
-    "gradcam": (np.float32, "Nthw"),
+
+def _last_class(sizes: Any) -> int:
+    return sizes["K"] - 1
+
+
+# A letter of a shape stands for one size in the whole file.
+COLUMNS: dict[str, Column] = {
+    "video_id": Column(hdf5.TEXT, "N"),
+    "label": Column(np.int32, "N", low=-1, high=_last_class),
+    "prediction": Column(np.int32, "N", low=0, high=_last_class),
+    "target": Column(np.int32, "N", low=0, high=_last_class),
+    "probabilities": Column(np.float32, "NK"),
+    "mask": Column(np.float32, "NT", low=0, high=1),
+    "mask_snapped": Column(np.uint8, "NT", low=0, high=1),
+    "loss": Column(np.float32, "NI"),
+    "final_loss": Column(np.float32, "N"),
+    **{name: Column(np.float32, "N") for name in ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")},
+    "CS": Column(np.float32, "N", nan=True),
+    "oracle_interval": Column(np.int32, ("N", 2), low=0, high=lambda sizes: sizes["T"]),
+    "oracle_loss": Column(np.float32, "N"),
+    "gradcam": Column(np.float32, "Nthw", low=0),
 }
 
-# What the header must hold: its place -> its type.
-_HEADER: dict[str, files.Kind] = {
-    **dict.fromkeys(("run", "weights_sha256", "model", "dataset", "clips", "split"), "a text"),
-    "class_names": "a list",
-    "class_names/*": "a text",
-    "clip_shape": "a list",
-    "clip_shape/*": "a whole number",
-    **dict.fromkeys(("target", "mask/kind", "gradcam/time", "precision", "framework"), "a text"),
-    "versions": "an object",
-}
+
+class _HeaderOfFirstVersions(TypedDict):
+    schema_version: int
+    run: files.Text
+    weights_sha256: files.Text
+    model: files.Text
+    dataset: files.Text
+    clips: str
+    split: files.Text
+    class_names: list[files.Text]
+    clip_shape: tuple[files.Positive, files.Positive, files.Positive]
+    target: Literal["guess", "label"]
+    mask: MaskConfig
+    gradcam: GradCamConfig
+    precision: Literal["float32", "bfloat16", "float64"]
+    framework: files.Text
+    versions: dict[files.Text, files.Text]
+
+
+class _Header(_HeaderOfFirstVersions, total=False):
+    clips_digest: files.Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,31 +119,50 @@ def write(path: pathlib.Path, explanations: Explanations) -> None:
       path: of the file; replaced if it exists.
       explanations: all columns, of matching shapes.
     """
-    _check(explanations.columns, str(path))
+    _check_shapes(explanations.columns, str(path))
+    header = {**explanations.header, "schema_version": SCHEMA_VERSION}
     with files.written_whole(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["header"] = json.dumps(explanations.header, ensure_ascii=False, sort_keys=True)
-        for name, (dtype, _) in COLUMNS.items():
-            file.create_dataset(name, data=np.asarray(explanations[name], dtype=dtype), dtype=dtype)
+        hdf5.write_text(file, "header", json.dumps(header, sort_keys=True))
+        for name, column in COLUMNS.items():
+            if column.is_text:
+                hdf5.write_text(file, name, explanations[name].tolist())
+            else:
+                file.create_dataset(name, data=np.asarray(explanations[name], dtype=column.dtype))
 
 
 def read(path: pathlib.Path) -> Explanations:
-    """Returns an explanations file; refuses another schema version, missing columns, links, and shapes that clash."""
-    try:
-        with h5py.File(path, "r") as file:
-            header = json.loads(file.attrs.get("header", "{}"))
-            version = header.get("schema_version") if isinstance(header, dict) else None
-            if version != SCHEMA_VERSION:
-                raise errors.UserError(
-                    f"Explanations must have schema version {SCHEMA_VERSION}. Received: {version} in {path}"
-                )
-            columns = {name: hdf5.column(file, name, dtype, letters) for name, (dtype, letters) in COLUMNS.items()}
-    except (OSError, ValueError, TypeError, MemoryError) as error:
-        raise errors.UserError(
-            f"Explanations must be an HDF5 file that explain.py wrote. Received: {path}: {error}"
-        ) from None
-    _check(columns, str(path))
-    _check_header(header, columns, path)
+    """Returns an explanations file.
+
+    Raises:
+      errors.UserError: for another schema version, a header that is not as the format says, missing columns, links,
+        shapes that clash, and values out of their bounds.
+    """
+    sizes: dict[str, int] = {}
+    with hdf5.opened(path, "Explanations") as file:
+        text = hdf5.text_attribute(file, "header")
+        if text is None:
+            text = hdf5.read(file, {"header": Column(hdf5.TEXT, ())}, {})["header"].item()
+        header = read_header(files.parse_json(text, "The header of explanations", path), path)
+        sizes = {"K": len(header["class_names"]), "T": header["clip_shape"][0]}
+        columns = hdf5.read(file, COLUMNS, sizes)
+    hdf5.check_bounds(columns, COLUMNS, sizes, path)
     return Explanations(header, columns)
+
+
+def read_header(values: dict[str, Any], origin: object) -> dict[str, Any]:
+    """Returns what the header holds, with all settings of masks and Grad-CAM: those that it lacks are the defaults.
+
+    Args:
+      values: of JSON.
+      origin: where they come from, to end a message with.
+
+    Raises:
+      errors.UserError: for another schema version, and fields that are not those of the format.
+    """
+    what = "The header of explanations"
+    files.check_schema_version(values, what, origin, *READABLE_VERSIONS)
+    header = files.convert(values, _Header, what, origin)
+    return {**values, **{name: dataclasses.asdict(header[name]) for name in ("mask", "gradcam")}}
 
 
 def clips_folder(path: pathlib.Path, explanations: Explanations) -> pathlib.Path:
@@ -135,33 +176,17 @@ def concatenate(parts: list[Explanations]) -> Explanations:
     return Explanations(parts[0].header, columns)
 
 
-def _check_header(header: dict[str, Any], columns: dict[str, np.ndarray], path: pathlib.Path) -> None:
-    files.check_fields(header, _HEADER, "The header of explanations", path)
-    num_classes, frames = columns["probabilities"].shape[1], columns["mask"].shape[1]
-    if len(header["class_names"]) != num_classes or header["clip_shape"][:1] != [frames]:
-        raise errors.UserError(
-            f"class_names and clip_shape must be of {num_classes} classes and {frames} frames. Received: "
-            f"{len(header['class_names'])} and {header['clip_shape']} in {path}"
-        )
-    for name, lowest in (("label", -1), ("prediction", 0), ("target", 0)):
-        values = columns[name]
-        if len(values) and not (lowest <= values.min() and values.max() < num_classes):
-            raise errors.UserError(
-                f"{name} must be {lowest}…{num_classes - 1}. Received: {values.min()}…{values.max()} in {path}"
-            )
-
-
-def _check(columns: dict[str, np.ndarray], origin: str) -> None:
+def _check_shapes(columns: dict[str, np.ndarray], origin: str) -> None:
     """Refuses columns that are not `COLUMNS`, or whose sizes contradict each other."""
     if columns.keys() != COLUMNS.keys():
         different = ", ".join(sorted(columns.keys() ^ COLUMNS.keys()))
         raise errors.UserError(f"Explanations must have exactly the known columns. Missing or unexpected: {different}")
-    sizes = {"2": 2}
-    for name, (_, letters) in COLUMNS.items():
+    sizes: dict[str | int, int] = {2: 2}
+    for name, column in COLUMNS.items():
         shape = np.shape(columns[name])
-        if len(shape) != len(letters) or any(
-            sizes.setdefault(letter, size) != size for letter, size in zip(letters, shape, strict=True)
+        if len(shape) != len(column.shape) or any(
+            sizes.setdefault(letter, size) != size for letter, size in zip(column.shape, shape, strict=True)
         ):
             raise errors.UserError(
-                f"{name} must have the shape {tuple(letters)}. Received: {shape} in {origin} ({sizes})"
+                f"{name} must have the shape {tuple(column.shape)}. Received: {shape} in {origin} ({sizes})"
             )

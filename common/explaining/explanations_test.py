@@ -1,12 +1,17 @@
+import dataclasses
+import json
+
 import h5py
 import numpy as np
 import pytest
 
 from common import errors
 from common.explaining import explanations
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import MaskConfig
 
 HEADER = {
-    "schema_version": 1,
+    "schema_version": 2,
     "run": "mine",
     "weights_sha256": "00",
     "model": "i3d",
@@ -16,8 +21,8 @@ HEADER = {
     "class_names": ["öffnen", "b", "c"],
     "clip_shape": [4, 8, 8],
     "target": "guess",
-    "mask": {"kind": "freeze"},
-    "gradcam": {"time": "repeat"},
+    "mask": dataclasses.asdict(MaskConfig()),
+    "gradcam": dataclasses.asdict(GradCamConfig()),
     "precision": "float32",
     "framework": "torch",
     "versions": {},
@@ -25,19 +30,21 @@ HEADER = {
 
 
 def small(clips=2, first=0):
-    """Explanations of clips whose every value differs: T=4, K=3, 5 iterations, maps of 2 x 3 x 3."""
-    sizes = {"N": clips, "K": 3, "T": 4, "I": 5, "2": 2, "t": 2, "h": 3, "w": 3}
+    """Explanations of clips whose values differ: T=4, K=3, 5 iterations, maps of 2 x 3 x 3."""
+    sizes = {"N": clips, "K": 3, "T": 4, "I": 5, 2: 2, "t": 2, "h": 3, "w": 3}
     columns = {}
-    for number, (name, (dtype, letters)) in enumerate(explanations.COLUMNS.items()):
-        shape = tuple(sizes[letter] for letter in letters)
+    for number, (name, column) in enumerate(explanations.COLUMNS.items()):
+        shape = tuple(sizes[letter] for letter in column.shape)
         if name == "video_id":
             columns[name] = np.array([f"clip é {first + i}" for i in range(clips)], dtype=object)
         else:
             values = np.arange(np.prod(shape)).reshape(shape) + 100 * first + number
-            columns[name] = values.astype(dtype)
+            columns[name] = values.astype(column.dtype)
     columns["CS"][0] = np.nan
-    for name in ("label", "prediction", "target"):
+    for name in ("label", "prediction", "target", "oracle_interval"):
         columns[name] %= 3
+    columns["mask"] /= columns["mask"].max(initial=1)
+    columns["mask_snapped"] %= 2
     return explanations.Explanations(dict(HEADER), columns)
 
 
@@ -64,9 +71,11 @@ def test_what_is_written_is_read(path):
 
 def test_the_file_has_the_types_that_are_documented(path):
     with h5py.File(path) as file:
-        assert set(file) == set(explanations.COLUMNS)
+        assert set(file) == {"header", *explanations.COLUMNS}
         assert file["mask_snapped"].dtype == np.uint8 and file["gradcam"].dtype == np.float32
-        assert h5py.check_string_dtype(file["video_id"].dtype).encoding == "utf-8"
+        for name in ("header", "video_id"):
+            text = h5py.check_string_dtype(file[name].dtype)
+            assert text.encoding == "utf-8" and text.length is not None, name
 
 
 def test_wider_numbers_are_stored_as_the_file_has_them(tmp_path):
@@ -99,33 +108,40 @@ def _no_rows():
 def test_what_is_no_hdf5_file_is_refused(tmp_path):
     (tmp_path / "text.h5").write_text("OS, FS, RS\n")
     for name in ("text.h5", "missing.h5"):
-        with pytest.raises(errors.UserError, match=f"HDF5 file that explain.py wrote. Received: .*{name}"):
+        with pytest.raises(errors.UserError, match=f"Explanations must be a readable HDF5 file. Received: .*{name}"):
             explanations.read(tmp_path / name)
 
 
 def test_half_a_file_is_refused(path):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(errors.UserError, match="HDF5 file that explain.py wrote. Received: .*explanations.h5"):
+    with pytest.raises(
+        errors.UserError, match="Explanations must be a readable HDF5 file. Received: .*explanations.h5"
+    ):
         explanations.read(path)
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ('{"schema_version": 2}', "must have schema version 1. Received: 2"),
-        ("{}", "must have schema version 1. Received: None"),
-        ("[1]", "must have schema version 1. Received: None"),
-        ("{", "HDF5 file that explain.py wrote"),
-        (7, "HDF5 file that explain.py wrote"),
-        (None, "must have schema version 1. Received: None"),
+        ('{"schema_version": 3}', "must have schema version 1 or 2. Received: 3"),
+        ("{}", "must have schema version 1 or 2. Received: None"),
+        ("[1]", "The header of explanations must be a JSON object. Received: a list"),
+        ("{", "The header of explanations must be a readable JSON file. Received: .*explanations.h5: "),
+        (7, r"Dataset 'header' must be text \[\]. Received: int64 \[\]"),
+        (None, "'header' must be a dataset of the file itself. Received: nothing"),
     ],
 )
-def test_another_header_is_refused(path, header, message):
+@pytest.mark.parametrize("version", [1, 2])
+def test_another_header_is_refused(path, header, message, version):
+    if version == 1 and not isinstance(header, str):
+        return
     with h5py.File(path, "r+") as file:
-        del file.attrs["header"]
-        if header is not None:
+        del file["header"]
+        if version == 1:
             file.attrs["header"] = header
+        elif header is not None:
+            file["header"] = np.bytes_(header) if isinstance(header, str) else header
     with pytest.raises(errors.UserError, match=message):
         explanations.read(path)
 
@@ -163,19 +179,19 @@ def _virtual(file):
         (_virtual, "Dataset 'mask' must lie in the file itself. Received: data elsewhere, .*explanations.h5"),
         (
             lambda file: file.create_dataset("mask", (2, 4), np.float64),
-            r"Dataset 'mask' must be float32 \[N, T\]. Received: float64",
+            r"Dataset 'mask' must be float32 \[N=2, T=4\]. Received: float64",
         ),
         (
             lambda file: file.create_dataset("mask", (2, 5), np.float32),
-            "mask_snapped must have the shape .*'T'.* Received",
+            r"'mask' must be float32 \[N=2, T=4\]. Received: float32 \[2, 5\]",
         ),
         (
             lambda file: file.create_dataset("mask", (3, 4), np.float32),
-            r"mask must have the shape \('N', 'T'\). Received: \(3",
+            r"'mask' must be float32 \[N=2, T=4\]. Received: float32 \[3, 4\]",
         ),
         (
             lambda file: file.create_dataset("mask", (8,), np.float32),
-            r"'mask' must be float32 \[N, T\]. Received: .* \[8\]",
+            r"'mask' must be float32 \[N=2, T=4\]. Received: .* \[8\]",
         ),
     ],
 )
@@ -193,7 +209,7 @@ def test_video_ids_that_are_no_text_are_refused(path, dtype):
         del file["video_id"]
         file.create_dataset("video_id", (2,), dtype)
     with pytest.raises(
-        errors.UserError, match=r"Dataset 'video_id' must be text \[N\]. Received: (int64|object) \[2\]"
+        errors.UserError, match=r"Dataset 'video_id' must be text \[N=2\]. Received: (int64|object) \[2\]"
     ):
         explanations.read(path)
 
@@ -204,7 +220,7 @@ def test_video_ids_that_are_no_text_are_refused(path, dtype):
         ({"OS": np.zeros(3)}, r"OS must have the shape \('N',\). Received: \(3,\)"),
         (
             {"oracle_interval": np.zeros((2, 3))},
-            r"oracle_interval must have the shape \('N', '2'\). Received: \(2, 3\)",
+            r"oracle_interval must have the shape \('N', 2\). Received: \(2, 3\)",
         ),
         ({"blur": np.zeros(2)}, "exactly the known columns. Missing or unexpected: blur"),
     ],
@@ -244,10 +260,11 @@ def test_a_file_is_replaced_whole(path):
 @pytest.mark.parametrize(
     ("header", "columns", "message"),
     [
-        ({"class_names": ["a"]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
-        ({"clip_shape": [5, 8, 8]}, {}, "class_names and clip_shape must be of 3 classes and 4 frames"),
-        ({}, {"label": [-2, 0]}, "label must be -1…2. Received: -2…0"),
-        ({}, {"target": [0, 3]}, "target must be 0…2. Received: 0…3"),
+        ({"class_names": ["a"]}, {}, r"'probabilities' must be float32 \[N=2, K=1\]. Received: float32 \[2, 3\]"),
+        ({"clip_shape": [5, 8, 8]}, {}, r"'mask' must be float32 \[N=2, T=5\]. Received: float32 \[2, 4\]"),
+        ({}, {"label": [-2, 0]}, "label must be -1…2. Received: -2 in row 0 of .*explanations.h5"),
+        ({}, {"target": [0, 3]}, "target must be 0…2. Received: 3 in row 1"),
+        ({}, {"oracle_interval": [[0, 1], [2, 5]]}, "oracle_interval must be 0…4. Received: 5 in row 1"),
     ],
 )
 def test_what_contradicts_itself_is_refused(tmp_path, header, columns, message):
@@ -265,18 +282,24 @@ def test_a_header_that_lacks_a_field_is_refused(tmp_path, name):
     path = tmp_path / "explanations.h5"
     header = {other: value for other, value in fine.header.items() if other != name}
     explanations.write(path, explanations.Explanations(header, fine.columns))
-    with pytest.raises(errors.UserError, match=f"must have an? .* as {name}.*. Received: nothing in .*explanations.h5"):
+    with pytest.raises(errors.UserError, match=f"Object missing required field `{name}` in .*explanations.h5"):
         explanations.read(path)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("mask", "freeze", "must have a text as mask/kind. Received: nothing"),
-        ("clip_shape", {"0": 8}, "must have a list as clip_shape. Received: {'0': 8}"),
-        ("clip_shape", [], "class_names and clip_shape must be of 3 classes and 4 frames"),
-        ("split", 3, "must have a text as split. Received: 3"),
-        ("class_names", ["a", 1, "c"], "must have a text as class_names/1. Received: 1"),
+        ("mask", "freeze", r"Expected `object`, got `str` at `\$.mask` in"),
+        (
+            "mask",
+            {"kind": "freeze", "iterations": 0},
+            "iterations must be at least 1. Received: 0 in .*explanations.h5",
+        ),
+        ("mask", {"knd": "freeze"}, r"unknown field `\$.mask.knd` in"),
+        ("clip_shape", {"0": 8}, r"Expected `array`, got `object` at `\$.clip_shape` in"),
+        ("clip_shape", [], r"Expected `array` of length 3, got 0 at `\$.clip_shape` in"),
+        ("split", 3, r"Expected `str`, got `int` at `\$.split` in"),
+        ("class_names", ["a", 1, "c"], r"Expected `str`, got `int` at `\$.class_names\[1\]` in"),
     ],
 )
 def test_a_header_of_other_types_is_refused(tmp_path, name, value, message):
@@ -285,3 +308,32 @@ def test_a_header_of_other_types_is_refused(tmp_path, name, value, message):
     explanations.write(path, explanations.Explanations({**fine.header, name: value}, fine.columns))
     with pytest.raises(errors.UserError, match=message):
         explanations.read(path)
+
+
+def make_version_1(path):
+    """Gives a file the text of variable length, and the attribute, that schema version 1 had."""
+    with h5py.File(path, "r+") as file:
+        header, video_ids = json.loads(file["header"].asstr()[()]), file["video_id"].asstr()[...]
+        del file["header"], file["video_id"]
+        file.attrs["header"] = json.dumps({**header, "schema_version": 1}, ensure_ascii=False, sort_keys=True)
+        file.create_dataset("video_id", data=video_ids, dtype=h5py.string_dtype("utf-8"))
+
+
+def test_version_1_is_still_read(path):
+    make_version_1(path)
+    found = explanations.read(path)
+    assert_same(explanations.Explanations({**HEADER, "schema_version": 1}, small().columns), found)
+    explanations.write(path, found)
+    assert_same(small(), explanations.read(path))
+
+
+def test_settings_that_an_earlier_version_lacks_are_the_defaults(path):
+    header = {**HEADER, "mask": {"kind": "reverse"}}
+    explanations.write(path, explanations.Explanations(header, small().columns))
+    assert explanations.read(path).header["mask"] == dataclasses.asdict(MaskConfig(kind="reverse"))
+
+
+def test_a_folder_of_any_name_is_kept(path):
+    header = {**HEADER, "clips": "\udcff"}  # A byte that is no UTF-8, as Python names it.
+    explanations.write(path, explanations.Explanations(header, small().columns))
+    assert explanations.read(path).header["clips"] == "\udcff"

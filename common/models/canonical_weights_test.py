@@ -48,6 +48,56 @@ def test_of_many_faults_the_first_are_named(arrays):
         canonical_weights.check(other, CONFIG, "here")
 
 
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "DeepMind's"),
+        ("Flow/inception_i3d/Mixed_3b/Branch_1/Conv3d_0b_3x3/batch_norm/beta", "DeepMind's"),
+        ("Mixed_3b.b1a.conv3d.weight", "piergiaj's"),
+        ("module.Conv3d_1a_7x7.bn.weight", None),
+        ("module.Conv3d_1a_7x7.conv3d.weight", "piergiaj's"),
+        ("logits.conv3d.bias", "piergiaj's"),
+        ("mixed_3b.branch_1.0.conv3d.weight", "hassony2's"),
+        ("conv3d_0c_1x1.conv3d.bias", "hassony2's"),
+        ("conv1.weight", None),
+    ],
+)
+def test_weights_of_other_releases_are_known_by_their_names(tmp_path, arrays, name, whose):
+    others = {f"{name}{number}" if number else name: np.zeros(1, np.float32) for number in range(300)}
+    canonical_weights.save_arrays(tmp_path / "w.safetensors", others, {})
+    for refuse in (
+        lambda: canonical_weights.load(tmp_path / "w.safetensors"),
+        lambda: canonical_weights.check(others, CONFIG, "here"),
+    ):
+        with pytest.raises(errors.UserError) as caught:
+            refuse()
+        hint = f" (these are {whose} names: import_weights.py reads them)"
+        assert str(caught.value).endswith(hint) if whose else "import_weights" not in str(caught.value)
+        assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"config": 3}, r"The header of weights .* Expected `object`, got `int` at `\$.config` in .*w.safetensors"),
+        ({}, "The header of weights .* Object missing required field `config` in"),
+        (
+            {"config": {**configs.to_dict(CONFIG), "filters": "2"}},
+            r"got `str` at `\$.config.filters` in .*w.safetensors",
+        ),
+        (
+            {"config": {**configs.to_dict(CONFIG), "num_layers": 2**40}},
+            "num_layers must be 1…8. Received: 1099511627776",
+        ),
+    ],
+)
+def test_a_header_that_is_not_as_the_format_says_is_refused(tmp_path, arrays, header, message):
+    path = tmp_path / "w.safetensors"
+    canonical_weights.save_arrays(path, arrays, {"format": canonical_weights.FORMAT, **header})
+    with pytest.raises(errors.UserError, match=message):
+        canonical_weights.load(path)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_refused(tmp_path, arrays, bad):
     arrays["Logits/kernel"][1, 2] = bad

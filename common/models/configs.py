@@ -8,10 +8,22 @@ import dataclasses
 import typing
 from typing import Any
 
-from common import errors
+from common import errors, files
 
 NORMALIZATIONS = ("minus_one_to_one", "raw")
 PRECISIONS = ("float32", "bfloat16", "float64")
+# Least and greatest value of whole numbers. Far beyond what anybody trains, but a file may say anything, and shapes and
+# names are computed from these before the weights show that they are others.
+_BOUNDS = {
+    "num_classes": (1, 10**6),
+    "num_layers": (1, 8),
+    "filters": (1, 2**14),
+    "epochs": (0, 10**6),
+    "batch_size": (1, 10**6),
+    "plateau_patience": (1, 10**6),
+    "seed": (0, 2**63 - 1),
+}
+_MOST_SIZE, _MOST_KERNEL = 2**16, 2**8  # Of a clip in each direction, and of a kernel.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +53,7 @@ class I3DConfig:
     normalization: str = "minus_one_to_one"
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         errors.check_choice("temporal_strides", self.temporal_strides, ("paper", "original"))
         errors.check_choice("head", self.head, ("mean", "deepmind"))
         whole = (
@@ -80,14 +93,12 @@ class ConvLSTMConfig:
     normalization: str = "minus_one_to_one"
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         # Each layer halves the frame twice (stride 2, then the pool), so this is the least size that leaves one pixel.
         _check_model(self, min_frames=1, min_size=4**self.num_layers - 1)
         errors.check_choice("head", self.head, ("all_frames", "last_frame"))
-        for name in ("num_layers", "filters"):
-            if getattr(self, name) < 1:
-                raise errors.UserError(f"{name} must be at least 1. Received: {getattr(self, name)}")
-        if len(self.kernel_size) != 2 or min(self.kernel_size) < 1:
-            raise errors.UserError(f"kernel_size must be two positive numbers. Received: {self.kernel_size}")
+        if len(self.kernel_size) != 2 or min(self.kernel_size) < 1 or max(self.kernel_size) > _MOST_KERNEL:
+            raise errors.UserError(f"kernel_size must be two numbers of 1…{_MOST_KERNEL}. Received: {self.kernel_size}")
 
 
 ModelConfig = I3DConfig | ConvLSTMConfig
@@ -127,9 +138,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         errors.check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         errors.check_choice("precision", self.precision, PRECISIONS)
-        for name, least in (("epochs", 0), ("batch_size", 1), ("plateau_patience", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise errors.UserError(f"{name} must be at least {least}. Received: {getattr(self, name)}")
+        _check_bounds(self)
         if not self.learning_rate > 0 or not self.weight_decay >= 0:
             raise errors.UserError(
                 "learning_rate must be positive and weight_decay not negative. "
@@ -153,45 +162,76 @@ def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
     return values
 
 
-def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """Returns the model config of its JSON form; refuses unknown models and unknown or missing fields."""
-    if not isinstance(values, dict) or values.get("model") not in MODELS:
-        raise errors.UserError(f"A model config must name one of {sorted(MODELS)} as `model`. Received: {values}")
-    return _from_dict(MODELS[values["model"]], {k: v for k, v in values.items() if k != "model"})
+def model_config_from_dict(values: dict[str, Any], origin: object = "the config", at: str = "$") -> ModelConfig:
+    """Returns the model config of its JSON form.
+
+    Args:
+      values: what `to_dict` returned.
+      origin: where it comes from, to end a message with.
+      at: path of the values there.
+
+    Raises:
+      errors.UserError: for an unknown model, and unknown, missing or wrong fields.
+    """
+    name = values.get("model")
+    if not isinstance(name, str) or name not in MODELS:
+        raise errors.UserError(
+            f"A model config must name one of {sorted(MODELS)} as `model`. Received: {name!r:.100} in {origin}"
+        )
+    return _from_dict(MODELS[name], {key: value for key, value in values.items() if key != "model"}, origin, at)
 
 
-def train_config_from_dict(values: dict[str, Any]) -> TrainConfig:
-    """Returns the training config of its JSON form; refuses unknown or missing fields."""
-    model = model_config_from_dict(values.get("model", {}))
-    return _from_dict(TrainConfig, {**values, "model": model})
+def train_config_from_dict(values: dict[str, Any], origin: object = "the config", at: str = "$") -> TrainConfig:
+    """Returns the training config of its JSON form; arguments and errors as of `model_config_from_dict`."""
+    model = values.get("model")
+    if not isinstance(model, dict):
+        raise errors.UserError(
+            f"A training config must have a model config as `model`. Received: {model!r:.100} in {origin}"
+        )
+    rest = {key: value for key, value in values.items() if key != "model"}
+    training = vars(_from_dict(_TRAINING, rest, origin, at))
+    model_config = model_config_from_dict(model, origin, f"{at}.model")
+    try:
+        return TrainConfig(model_config, **training)
+    except errors.UserError as error:
+        raise errors.UserError(f"{error} in {origin}") from None
 
 
+# All of `TrainConfig` but the model, of which JSON has one of two types.
+_TRAINING = dataclasses.make_dataclass(
+    "Training", [(field.name, field.type) for field in dataclasses.fields(TrainConfig) if field.name != "model"]
+)
 # Fields that files of earlier versions lack, and what they meant.
 _ADDED: dict[type, dict[str, Any]] = {I3DConfig: {"head": "mean"}}
 
 
-def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+def _from_dict(cls: type, values: dict[str, Any], origin: object, at: str) -> Any:
     values = {**_ADDED.get(cls, {}), **values}
     fields = {field.name for field in dataclasses.fields(cls)}
     if set(values) != fields:
         raise errors.UserError(
             f"{cls.__name__} must have exactly the fields {sorted(fields)}. "
-            f"Missing: {sorted(fields - set(values))}, unexpected: {sorted(set(values) - fields)}"
+            f"Missing: {sorted(fields - set(values))}, unexpected: {sorted(set(values) - fields)!s:.200} in {origin}"
         )
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return files.convert(values, cls, cls.__name__, origin, at)
+
+
+def _check_bounds(config: ModelConfig | TrainConfig) -> None:
+    for name, (low, high) in _BOUNDS.items():
+        value = getattr(config, name, low)
+        if not low <= value <= high:
+            raise errors.UserError(f"{name} must be {low}…{high}. Received: {value}")
 
 
 def _check_model(config: ModelConfig, *, min_frames: int, min_size: int) -> None:
     errors.check_choice("normalization", config.normalization, NORMALIZATIONS)
-    if config.num_classes < 1:
-        raise errors.UserError(f"num_classes must be at least 1. Received: {config.num_classes}")
     if not 0 <= config.dropout < 1:
         raise errors.UserError(f"dropout must be a probability of dropping, in [0, 1). Received: {config.dropout}")
     shape = config.input_shape
-    if len(shape) != 3 or shape[0] < min_frames or min(shape[1:]) < min_size:
+    if len(shape) != 3 or shape[0] < min_frames or min(shape[1:]) < min_size or max(shape) > _MOST_SIZE:
         raise errors.UserError(
-            f"input_shape must be (frames >= {min_frames}, height >= {min_size}, width >= {min_size}). "
-            f"Received: {tuple(shape)}"
+            f"input_shape must be (frames >= {min_frames}, height >= {min_size}, width >= {min_size}), "
+            f"each at most {_MOST_SIZE}. Received: {tuple(shape)}"
         )
 
 

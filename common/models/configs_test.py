@@ -36,9 +36,13 @@ def test_json_round_trip(name):
 @pytest.mark.parametrize(
     ("config", "change", "message"),
     [
-        (I3D, {"num_classes": 0}, "num_classes must be at least 1. Received: 0"),
+        (I3D, {"num_classes": 0}, "num_classes must be 1…1000000. Received: 0"),
         (I3D, {"dropout": 1.0}, r"in \[0, 1\). Received: 1.0"),
-        (I3D, {"input_shape": (7, 224, 224)}, r"frames >= 8, height >= 32, width >= 32\). Received: \(7, 224, 224\)"),
+        (
+            I3D,
+            {"input_shape": (7, 224, 224)},
+            r"frames >= 8, height >= 32, width >= 32\), each at most 65536. Received: \(7, 224, 224\)",
+        ),
         (I3D, {"input_shape": (8, 31, 32)}, r"Received: \(8, 31, 32\)"),
         (I3D, {"head": "last_frame"}, "head must be one of mean, deepmind. Received: 'last_frame'"),
         (I3D, {"head": "deepmind", "input_shape": (16, 192, 224)}, "193"),
@@ -46,10 +50,18 @@ def test_json_round_trip(name):
         (I3D, {"temporal_strides": "mine"}, "temporal_strides must be one of paper, original. Received: 'mine'"),
         (I3D, {"width": 0.0}, r"width must be in \(0, 8\]. Received: 0.0"),
         (I3D, {"normalization": "zscore"}, "normalization must be one of minus_one_to_one, raw"),
-        (CONV_LSTM, {"input_shape": (1, 62, 63)}, r"height >= 63, width >= 63\). Received: \(1, 62, 63\)"),
+        (
+            CONV_LSTM,
+            {"input_shape": (1, 62, 63)},
+            r"height >= 63, width >= 63\), each at most 65536. Received: \(1, 62, 63\)",
+        ),
         (CONV_LSTM, {"head": "mean"}, "head must be one of all_frames, last_frame. Received: 'mean'"),
-        (CONV_LSTM, {"num_layers": 0}, "num_layers must be at least 1. Received: 0"),
-        (CONV_LSTM, {"kernel_size": (5,)}, "kernel_size must be two positive numbers"),
+        (CONV_LSTM, {"num_layers": 0}, "num_layers must be 1…8. Received: 0"),
+        (CONV_LSTM, {"num_layers": 2**40}, "num_layers must be 1…8. Received: 1099511627776"),
+        (CONV_LSTM, {"filters": 2**40}, "filters must be 1…16384. Received: 1099511627776"),
+        (CONV_LSTM, {"input_shape": (2**40, 63, 63)}, r"each at most 65536. Received: \(1099511627776, 63, 63\)"),
+        (CONV_LSTM, {"kernel_size": (3, 2**40)}, r"two numbers of 1…256. Received: \(3, 1099511627776\)"),
+        (CONV_LSTM, {"kernel_size": (5,)}, "kernel_size must be two numbers of 1…256. Received: .5,."),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(config, change, message):
@@ -62,7 +74,7 @@ def test_a_model_that_cannot_be_is_refused(config, change, message):
     [
         ({"optimizer": "lamb"}, "optimizer must be one of adam, sgd. Received: 'lamb'"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16, float64"),
-        ({"batch_size": 0}, "batch_size must be at least 1. Received: 0"),
+        ({"batch_size": 0}, "batch_size must be 1…1000000. Received: 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"weight_decay": -1.0}, "weight_decay not negative"),
@@ -94,8 +106,33 @@ def test_unknown_and_missing_fields_are_all_listed():
     del values["dropout"]
     with pytest.raises(errors.UserError, match=r"Missing: \['dropout'\], unexpected: \['drop'\]"):
         configs.model_config_from_dict({**values, "drop": 0.5})
-    with pytest.raises(errors.UserError, match=r"one of \['conv_lstm', 'i3d'\] as `model`"):
-        configs.model_config_from_dict({"model": "c3d"})
+    for model in ("c3d", None, ["i3d"], {}):
+        with pytest.raises(errors.UserError, match=r"one of \['conv_lstm', 'i3d'\] as `model`. Received: .* in here"):
+            configs.model_config_from_dict({"model": model}, "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"epochs": "13"},
+            r"TrainConfig|Training must have .* Received: Expected `int`, got `str` at `\$.train.epochs` in f",
+        ),
+        ({"learning_rate": None}, r"Expected `float`, got `null` at `\$.train.learning_rate` in f"),
+        ({"epochs": -1}, "epochs must be 0…1000000. Received: -1"),
+        ({"model": "i3d"}, "must have a model config as `model`. Received: 'i3d' in f"),
+        ({"model": {**configs.to_dict(I3D), "dropout": True}}, r"got `bool` at `\$.train.model.dropout` in f"),
+        ({"model": {**configs.to_dict(I3D), "dropout": 2.0}}, r"in \[0, 1\). Received: 2.0 in f"),
+        (
+            {"model": {**configs.to_dict(I3D), "input_shape": [16, 224]}},
+            r"length 3, got 2 at `\$.train.model.input_shape`",
+        ),
+    ],
+)
+def test_fields_of_other_types_are_named(change, message):
+    values = {**configs.to_dict(configs.PRESETS["i3d_kth"]), **change}
+    with pytest.raises(errors.UserError, match=message):
+        configs.train_config_from_dict(values, "f", "$.train")
 
 
 def test_the_least_conv_lstm_frame_leaves_one_pixel():

@@ -176,7 +176,7 @@ def test_values_out_of_range_are_refused(inputs, name, value):
     found[name][3] = value
     explanations.write(inputs / "a.h5", found)
     with pytest.raises(
-        errors.UserError, match=rf"{name} must be finite, 0…(1|inf|8)\. Received: other values in .*a\.h5"
+        errors.UserError, match=rf"{name} must be (0…1|0…8|at least 0 and finite)\. .* in row 3 of .*a\.h5"
     ):
         building.build(settings(inputs))
 

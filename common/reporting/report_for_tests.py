@@ -79,9 +79,8 @@ def explain(
         "CS": np.where(prediction == store.labels, np.nan, 0.01),
         "gradcam": heat,
     }
-    for name, (dtype, _) in explanations.COLUMNS.items():
-        if name != "video_id":
-            columns[name] = columns[name].astype(dtype)
+    for name, column in explanations.COLUMNS.items():
+        columns[name] = columns[name].astype(column.dtype)
     header = {
         "schema_version": explanations.SCHEMA_VERSION,
         "run": run,

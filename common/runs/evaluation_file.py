@@ -6,7 +6,7 @@ where the forward score is 0, and per_class only of classes that have clips.
 """
 
 import pathlib
-from typing import Any
+from typing import Any, TypedDict
 
 from common import errors, files
 
@@ -14,24 +14,65 @@ SCHEMA_VERSION = 1
 
 _PASSES = ("forward", "reversed")
 _SCORES = ("f1_weighted", "f1_top_5_weighted", "top_1", "top_5")
-# What tables are made of: its place in the file -> its type.
-_PASS_FIELDS: dict[str, files.Kind] = {
-    **dict.fromkeys(_SCORES, "a number"),
-    "per_class": "an object",
-    "per_class/*/clips": "a whole number",
-    "per_class/*/f1": "a number",
-    "per_class/*/accuracy": "a number",
-    "confusion": "a list",
-    "confusion/*": "a list",
-    "confusion/*/*": "a whole number",
-}
-_FIELDS: dict[str, files.Kind] = {
-    **dict.fromkeys(("run", "model", "dataset", "framework"), "a text"),
-    **{f"{shown}/{field}": kind for shown in _PASSES for field, kind in _PASS_FIELDS.items()},
-    **{f"drop/{name}": "a number or null" for name in _SCORES},
-    "drop/per_class": "an object",
-    "drop/per_class/*": "a number or null",
-}
+
+
+class _ShownOfClass(TypedDict):
+    """What tables show of a class; in `_OfClass` all that is written. The same with the others."""
+
+    clips: files.Count
+    f1: float
+    accuracy: float
+
+
+class _OfClass(_ShownOfClass, total=False):
+    precision: float
+    recall: float
+
+
+class _ShownOfPass(TypedDict):
+    f1_weighted: float
+    f1_top_5_weighted: float
+    top_1: float
+    top_5: float
+    per_class: dict[files.Text, _OfClass]
+    confusion: list[list[files.Count]]
+
+
+class _Pass(_ShownOfPass, total=False):
+    clips: files.Count
+    f1_macro: float
+    f1_top_5_macro: float
+    loss: float
+
+
+class _ShownOfDrop(TypedDict):
+    f1_weighted: float | None
+    f1_top_5_weighted: float | None
+    top_1: float | None
+    top_5: float | None
+    per_class: dict[files.Text, float | None]
+
+
+class _Drop(_ShownOfDrop, total=False):
+    f1_macro: float | None
+    f1_top_5_macro: float | None
+
+
+class _ShownOfEvaluation(TypedDict):
+    schema_version: int
+    run: files.Text
+    model: files.Text
+    dataset: files.Text
+    framework: files.Text
+    forward: _Pass
+    reversed: _Pass
+    drop: _Drop
+
+
+class _Evaluation(_ShownOfEvaluation, total=False):
+    trained_with: files.Text
+    clips: str
+    split: files.Text
 
 
 def write(path: pathlib.Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -53,11 +94,11 @@ def read(path: pathlib.Path) -> dict[str, Any]:
       path: of the file.
 
     Raises:
-      errors.UserError: for another schema version, a field that is missing or of another type, and classes or counts
-        of confusion that differ between the passes.
+      errors.UserError: for another schema version, fields that are not those of the format, and classes or counts of
+        confusion that differ between the passes.
     """
     values = files.read_json(path, "An evaluation", SCHEMA_VERSION)
-    files.check_fields(values, _FIELDS, "An evaluation", path)
+    files.convert(values, _Evaluation, "An evaluation", path)
     names = list(values["forward"]["per_class"])
     if not names or list(values["reversed"]["per_class"]) != names:
         raise errors.UserError(

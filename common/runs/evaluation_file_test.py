@@ -45,19 +45,26 @@ def change_confusion(values):
     ("change", "message"),
     [
         (lambda values: values.update(schema_version=2), "An evaluation must have schema version 1. Received: 2"),
-        (lambda values: values.pop("drop"), "must have a number or null as drop/f1_weighted. Received: nothing in"),
-        (lambda values: values.update(dataset=3), "must have a text as dataset. Received: 3 in"),
+        (lambda values: values.pop("drop"), "Received: Object missing required field `drop` in"),
+        (lambda values: values.update(dataset=3), r"Received: Expected `str`, got `int` at `\$.dataset` in"),
         (lambda values: values["forward"].update(top_1=float("nan")), "readable JSON file. Received: .*NaN is no JSON"),
-        (lambda values: values["forward"].update(per_class=[]), r"an object as forward/per_class. Received: \[\] in"),
-        (change_clips, "a whole number as forward/per_class/wave/clips. Received: 1.5 in"),
+        (
+            lambda values: values["forward"].update(per_class=[]),
+            r"Expected `object`, got `array` at `\$.forward.per_class` in",
+        ),
+        (change_clips, r"Expected `int`, got `float` at `\$.forward.per_class\[...\].clips` in"),
         (change_confusion, r"3 rows of 3 counts as reversed/confusion. Received: 2 rows of \[3\] in"),
         (
             lambda values: values["forward"]["confusion"][1].pop(),
             r"as forward/confusion. Received: 3 rows of \[2, 3\] in",
         ),
         (lambda values: values["reversed"]["per_class"].pop("left"), "must have classes, the same .* right, wave in"),
-        (lambda values: values["drop"]["per_class"].update(left="all"), "as drop/per_class/left. Received: 'all' in"),
-        (lambda values: values["forward"].update(top_5=True), "must have a number as forward/top_5. Received: True in"),
+        (
+            lambda values: values["drop"]["per_class"].update(left="all"),
+            r"Expected `float \| null`, got `str` at `\$.drop.per_class\[...\]` in",
+        ),
+        (lambda values: values["forward"].update(top_5=True), r"Expected `float`, got `bool` at `\$.forward.top_5` in"),
+        (lambda values: values["forward"].update(top_6=0.5), r"Received: unknown field `\$.forward.top_6` in"),
     ],
 )
 def test_an_evaluation_that_is_none_is_refused(tmp_path, change, message):

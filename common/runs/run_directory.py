@@ -7,16 +7,54 @@
 
 import dataclasses
 import json
+import os
 import pathlib
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+from absl import logging
 
 from common import errors, files
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import canonical_weights, configs
 
 SCHEMA_VERSION = 1
+
+
+class _DataOfFirstVersions(TypedDict):
+    dataset: files.Text
+    class_names: list[files.Text]
+    input_shape: tuple[files.Positive, files.Positive, files.Positive]
+    resize: files.Text
+    subsampling: files.Text
+
+
+class _Data(_DataOfFirstVersions, total=False):
+    digest: files.Text
+
+
+class _Config(TypedDict):
+    """`config.json`; the fields of `train` are read by `configs`."""
+
+    schema_version: int
+    train: dict[str, Any]
+    data: _Data
+    clips: str
+    framework: files.Text
+    versions: dict[files.Text, files.Text]
+
+
+class _Epoch(TypedDict):
+    """A line of `log.jsonl`."""
+
+    epoch: files.Positive
+    step: files.Count
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_top_1: float
+    learning_rate: float
+    clips_per_second: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +89,8 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
-        """Of the folder, however it is spelled ("." has one too)."""
-        return self.path.resolve().name
+        """Of the folder, however it is spelled ("." has one too); bytes that are no UTF-8 as escapes."""
+        return os.fsencode(self.path.resolve().name).decode("utf-8", "backslashreplace")
 
     def exists(self) -> bool:
         """Returns whether a run was begun here."""
@@ -68,15 +106,12 @@ class RunDirectory:
         files.write_json(self._config, {**values, "train": configs.to_dict(config.train)})
 
     def read_config(self) -> RunConfig:
-        """Returns what `config.json` says; refuses a folder without it, or with another schema version."""
-        values = files.read_json(self._config, "A run's config.json", SCHEMA_VERSION)
-        del values["schema_version"]
-        try:
-            return RunConfig(**{**values, "train": configs.train_config_from_dict(values["train"])})
-        except (TypeError, KeyError) as error:
-            raise errors.UserError(
-                f"config.json must have the fields of RunConfig. Received: {self._config}: {error}"
-            ) from None
+        """Returns what `config.json` says; refuses a folder without it, and what is not as the format says."""
+        what = "A run's config.json"
+        values = files.read_json(self._config, what, SCHEMA_VERSION)
+        files.convert(values, _Config, what, self._config)
+        train = configs.train_config_from_dict(values["train"], self._config, "$.train")
+        return RunConfig(train, values["data"], values["clips"], values["framework"], values["versions"])
 
     def clips(self, config: RunConfig) -> pathlib.Path:
         """Returns the folder of the clip store that the run was trained on."""
@@ -88,16 +123,29 @@ class RunDirectory:
             file.write(json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Returns the lines of `log.jsonl`; a last line that a kill cut short is left out."""
+        """Returns the lines of `log.jsonl`; a last line that a kill cut short is left out, another is refused."""
         if not self.log.exists():
             return []
-        lines = self.log.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        try:
+            lines = self.log.read_text(encoding="utf-8").split("\n")[:-1]
+        except (OSError, ValueError) as error:
+            raise errors.UserError(f"log.jsonl must be a readable text file. Received: {self.log}: {error}") from None
+        log = []
+        for number, line in enumerate(lines, start=1):
+            what = f"Line {number} of a run's log.jsonl"
+            log.append(files.convert(files.parse_json(line, what, self.log), _Epoch, what, self.log))
+        return log
 
     def trim_log(self, epochs: int) -> None:
-        """Keeps the first `epochs` lines of `log.jsonl`: what came after the checkpoint happens again."""
-        kept = "".join(json.dumps(line) + "\n" for line in self.read_log()[:epochs])
-        files.write_text(self.log, kept)
+        """Keeps the lines of the first `epochs` epochs: what came after the checkpoint happens again.
+
+        A line that is not there is only missed: training needs none.
+        """
+        log = {line["epoch"]: line for line in self.read_log()}
+        kept = [log[epoch] for epoch in range(1, epochs + 1) if epoch in log]
+        if len(kept) < epochs:
+            logging.warning("%s lacks the lines of %d of %d epochs.", self.log, epochs - len(kept), epochs)
+        files.write_text(self.log, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def open_trained(

@@ -48,14 +48,86 @@ def test_clips_prepared_in_another_way_are_refused(run, info, change, message):
         run_directory.check_data(run.read_config(), dataclasses.replace(info, **change))
 
 
+def test_a_config_of_an_earlier_version_is_read(run, info):
+    path = run.path / "config.json"
+    values = json.loads(path.read_text())
+    del values["data"]["digest"], values["train"]["model"]["head"]
+    path.write_text(json.dumps(values))
+    stored = run.read_config()
+    assert stored.train == configs.PRESETS["i3d_kth"]
+    run_directory.check_data(stored, info)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["data"].pop("resize"), r"Object missing required field `resize` at `\$.data` in .*config.json"),
+        (lambda v: v["data"].update(input_shape=[8, 32]), r"length 3, got 2 at `\$.data.input_shape` in"),
+        (lambda v: v.update(clips=3), r"Expected `str`, got `int` at `\$.clips` in"),
+        (lambda v: v.update(more=3), r"unknown field `\$.more` in"),
+        (lambda v: v["train"].update(seed=-1), "seed must be 0…9223372036854775807. Received: -1 in .*config.json"),
+        (lambda v: v["train"]["model"].update(width="1"), r"got `str` at `\$.train.model.width` in .*config.json"),
+    ],
+)
+def test_a_config_that_is_not_as_the_format_says_is_refused(run, change, message):
+    path = run.path / "config.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(errors.UserError, match=message):
+        run.read_config()
+
+
+def test_a_folder_whose_name_is_no_unicode_has_a_name(tmp_path):
+    assert run_directory.RunDirectory(tmp_path / "a\udcff").name == r"a\xff"
+
+
+def line(epoch):
+    scores = (
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_top_1",
+        "learning_rate",
+        "clips_per_second",
+    )
+    return {"epoch": epoch, "step": 3 * epoch, **dict.fromkeys(scores, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Line 2 of a run's log.jsonl must be a readable JSON file. Received: .*log.jsonl: "),
+        ("[]", "Line 2 of a run's log.jsonl must be a JSON object. Received: a list"),
+        (json.dumps({**line(2), "epoch": "2"}), r"Line 2 .* Expected `int`, got `str` at `\$.epoch` in .*log.jsonl"),
+        (json.dumps({**line(2), "train_loss": float("nan")}), "Line 2 .*: NaN is no JSON"),
+    ],
+)
+def test_a_log_line_that_is_none_is_refused(run, text, message):
+    run.append_log(line(1))
+    with run.log.open("a") as file:
+        file.write(text + "\n")
+    with pytest.raises(errors.UserError, match=message):
+        run.read_log()
+
+
+def test_log_lines_that_are_not_there_are_missed(run, caplog):
+    for epoch in (1, 3, 4):
+        run.append_log(line(epoch))
+    with caplog.at_level("WARNING"):
+        run.trim_log(4)
+    assert "log.jsonl lacks the lines of 1 of 4 epochs." in caplog.text
+    assert [line["epoch"] for line in run.read_log()] == [1, 3, 4]
+
+
 def test_a_log_line_that_a_kill_cut_short_is_dropped_and_the_log_is_trimmed(run):
     for epoch in (1, 2, 3):
-        run.append_log({"epoch": epoch})
+        run.append_log(line(epoch))
     with run.log.open("a") as file:
         file.write('{"epoch": 4, "lo')
     assert [line["epoch"] for line in run.read_log()] == [1, 2, 3]
     run.trim_log(2)
-    run.append_log({"epoch": 3})
+    run.append_log(line(3))
     assert [line["epoch"] for line in run.read_log()] == [1, 2, 3]
 
 
@@ -70,9 +142,9 @@ def test_no_run_another_version_and_missing_fields_are_refused(run, tmp_path):
     with pytest.raises(errors.UserError, match="config.json must have schema version 1. Received: 9 in .*config.json"):
         run.read_config()
     path.write_text(json.dumps({**values, "train": {}}))
-    with pytest.raises(errors.UserError, match="A model config must name one of"):
+    with pytest.raises(errors.UserError, match="A training config must have a model config as `model`. Received: None"):
         run.read_config()
     del values["framework"]
     path.write_text(json.dumps(values))
-    with pytest.raises(errors.UserError, match="config.json must have the fields of RunConfig"):
+    with pytest.raises(errors.UserError, match="Object missing required field `framework` in .*config.json"):
         run.read_config()

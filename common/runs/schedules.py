@@ -1,6 +1,11 @@
 """The learning rate: multiplied by a factor when the validation loss stops improving (released code: halved)."""
 
 import dataclasses
+from typing import Annotated
+
+import msgspec
+
+from common import files
 
 
 @dataclasses.dataclass
@@ -15,11 +20,11 @@ class PlateauSchedule:
       epochs_without_gain: epochs since it was reached, or since the rate last fell.
     """
 
-    learning_rate: float
-    patience: int
-    factor: float
+    learning_rate: Annotated[float, msgspec.Meta(ge=0)]
+    patience: files.Positive
+    factor: Annotated[float, msgspec.Meta(gt=0, le=1)]
     best_loss: float = float("inf")
-    epochs_without_gain: int = 0
+    epochs_without_gain: files.Count = 0
 
     def update(self, loss: float) -> bool:
         """Takes an epoch's validation loss; returns whether it is the best so far."""

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import tqdm
@@ -87,17 +87,25 @@ class TrainSettings:
 class _Progress:
     """Where a run is. `loss_sum` and `correct` run over the clips of the present epoch."""
 
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
+    epoch: files.Count = 0
+    step_in_epoch: files.Count = 0
+    step: files.Count = 0
     loss_sum: float = 0.0
-    correct: int = 0
-    clips: int = 0
+    correct: files.Count = 0
+    clips: files.Count = 0
     seconds: float = 0.0
 
     def start_epoch(self) -> None:
         self.step_in_epoch = self.correct = self.clips = 0
         self.loss_sum = self.seconds = 0.0
+
+
+class _Header(TypedDict):
+    """Of a checkpoint."""
+
+    format: files.Text
+    progress: _Progress
+    schedule: PlateauSchedule
 
 
 def train(
@@ -211,19 +219,65 @@ class _Loop:
         arrays, header = canonical_weights.load_arrays(self._run.checkpoint)
         if header.get("format") != CHECKPOINT_FORMAT:
             raise errors.UserError(
-                f"Checkpoints must have the format {CHECKPOINT_FORMAT}. Received: {header.get('format')}"
+                f"A checkpoint must have the format {CHECKPOINT_FORMAT}. "
+                f"Received: {header.get('format')!r:.100} in {self._run.checkpoint}"
             )
-        weights = _with_prefix(arrays, "weights/")
-        canonical_weights.check(weights, self._config.model, str(self._run.checkpoint))
-        self._trainer.load(weights, _with_prefix(arrays, "optimizer/"))
-        self._progress = _Progress(**header["progress"])
-        self._schedule = PlateauSchedule(**header["schedule"])
+        found = files.convert(header, _Header, "The header of a checkpoint", self._run.checkpoint)
+        self._check_place(found["progress"], found["schedule"])
+        self._check_arrays(arrays, found["progress"].step)
+        self._trainer.load(_with_prefix(arrays, "weights/"), _with_prefix(arrays, "optimizer/"))
+        self._progress, self._schedule = found["progress"], found["schedule"]
         self._run.trim_log(self._progress.epoch)
         stored = self._run.read_config()
         clips = files.stored_path(self._stores["train"].directory, self._run.path)
         now = dataclasses.replace(stored, train=self._config, clips=clips)
         if stored != now:  # More epochs than the run began with, or clips that were moved.
             self._run.create(now)
+
+    def _check_place(self, progress: _Progress, schedule: PlateauSchedule) -> None:
+        """Refuses a place that no run of this config and these clips can be at."""
+        order, config = self._order(progress.epoch), self._config
+        done = sum(map(len, order[: progress.step_in_epoch]))
+        rules = {
+            f"step_in_epoch 0…{len(order)}": progress.step_in_epoch <= len(order),
+            f"step {progress.epoch} * {len(order)} + step_in_epoch": progress.step
+            == progress.epoch * len(order) + progress.step_in_epoch,
+            f"clips {done}, correct at most that": progress.correct <= progress.clips == done,
+            f"patience {config.plateau_patience} and factor {config.plateau_factor}": (
+                schedule.patience,
+                schedule.factor,
+            )
+            == (config.plateau_patience, config.plateau_factor),
+            f"epochs_without_gain below {schedule.patience}": schedule.epochs_without_gain < schedule.patience,
+            f"a learning rate of at most {config.learning_rate}": schedule.learning_rate <= config.learning_rate,
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                raise errors.UserError(
+                    f"A checkpoint must have {rule}. Received: {progress}, {schedule} in {self._run.checkpoint}"
+                )
+
+    def _check_arrays(self, arrays: dict[str, np.ndarray], step: int) -> None:
+        """Refuses a state that is not, by name, shape and dtype, such as the trainer has it."""
+        origin, expected = self._run.checkpoint, self._state()
+        rule = "A checkpoint must have exactly the weights and the optimiser's state of its config"
+        canonical_weights.check_names(arrays, {name: array.shape for name, array in expected.items()}, rule, origin)
+        for name, array in arrays.items():
+            if array.dtype != expected[name].dtype:
+                raise errors.UserError(f"{rule}. Received: {name} of {array.dtype} in {origin}")
+        canonical_weights.check_finite(arrays, origin, "A checkpoint")
+        if arrays["optimizer/steps"] != step:
+            raise errors.UserError(
+                f"A checkpoint must have {step} steps. Received: {arrays['optimizer/steps']} in {origin}"
+            )
+
+    def _state(self) -> dict[str, np.ndarray]:
+        """Returns the arrays of a checkpoint."""
+        weights, optimizer = self._trainer.weights(), self._trainer.optimizer_state()
+        return {
+            **{f"weights/{name}": array for name, array in weights.items()},
+            **{f"optimizer/{name}": array for name, array in optimizer.items()},
+        }
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         store, config = self._stores["train"], self._config
@@ -321,11 +375,10 @@ class _Loop:
         return loss, float(np.mean(logits.argmax(axis=1) == store.labels))
 
     def _save(self) -> None:
-        arrays = {f"weights/{name}": array for name, array in self._trainer.weights().items()}
+        arrays = self._state()
         # The last step's loss says nothing of its own update: look before a good checkpoint is replaced.
         for name, array in arrays.items():
-            self._check_finite(np.abs(array).max(), name, self._progress.step)
-        arrays |= {f"optimizer/{name}": array for name, array in self._trainer.optimizer_state().items()}
+            self._check_finite(np.abs(array).max(), name.removeprefix("weights/"), self._progress.step)
         header = {
             "format": CHECKPOINT_FORMAT,
             "progress": dataclasses.asdict(self._progress),

@@ -170,6 +170,62 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(clips, tmp_path)
     assert header["progress"]["step"] == 4 and np.isfinite(arrays["weights/Logits/bias"]).all()
 
 
+@pytest.fixture(scope="module")
+def stopped(clips, tmp_path_factory):
+    """A run that was stopped in the second step of its second epoch (of three steps)."""
+    return train(clips, tmp_path_factory.mktemp("stopped") / "run", max_steps=5)
+
+
+def change(**values):
+    return lambda arrays, header: header["progress"].update(values)
+
+
+def schedule(**values):
+    return lambda arrays, header: header["schedule"].update(values)
+
+
+def state(name, change):
+    def apply(arrays, header):
+        arrays[name] = change(arrays.pop(name))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change(step_in_epoch=-5), r"Expected `int` >= 0 at `\$.progress.step_in_epoch` in .*checkpoint"),
+        (change(step_in_epoch="2"), r"Expected `int`, got `str` at `\$.progress.step_in_epoch`"),
+        (change(step_in_epoch=4), r"A checkpoint must have step_in_epoch 0…3. Received: .*step_in_epoch=4"),
+        (change(step_in_epoch=1), r"must have step 1 \* 3 \+ step_in_epoch. Received"),
+        (change(epoch=0), r"must have step 0 \* 3 \+ step_in_epoch. Received"),
+        (change(clips=9), "must have clips 8, correct at most that. Received"),
+        (change(correct=9), "must have clips 8, correct at most that. Received"),
+        (change(speed=1), r"unknown field `\$.progress.speed`"),
+        (schedule(patience=3), "must have patience 2 and factor 0.5. Received"),
+        (schedule(epochs_without_gain=2), "must have epochs_without_gain below 2. Received"),
+        (schedule(learning_rate=1.0), "must have a learning rate of at most 0.1. Received"),
+        (lambda arrays, header: header.pop("schedule"), "Object missing required field `schedule`"),
+        (state("optimizer/velocity/Logits/bias", lambda a: a[:1]), r"misshapen: .* \(1,\) instead of \(3,\)"),
+        (state("optimizer/velocity/Logits/bias", lambda a: a.astype(float)), "Received: .*bias of float64 in"),
+        (state("optimizer/velocity/Logits/bias", lambda a: a * np.nan), "must be finite. Received: 3 NaN"),
+        (state("weights/Logits/bias", lambda a: a.astype(np.float16)), "Received: weights/Logits/bias of float16 in"),
+        (state("optimizer/steps", lambda a: np.array(a + 1)), "must have 5 steps. Received: 6 in"),
+        (lambda arrays, header: arrays.pop("optimizer/steps"), "missing: optimizer/steps"),
+        (lambda arrays, header: arrays.update(x=np.zeros(2)), "unexpected: x"),
+    ],
+)
+def test_a_checkpoint_that_no_run_can_have_is_refused(clips, stopped, tmp_path, change, message):
+    run = RunDirectory(shutil.copytree(stopped.path, tmp_path / "run"))
+    arrays, header = canonical_weights.load_arrays(run.checkpoint)
+    change(arrays, header)
+    canonical_weights.save_arrays(run.checkpoint, arrays, header)
+    before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    with pytest.raises(errors.UserError, match=message):
+        train(clips, run.path, resume=True)
+    assert before == {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+
+
 def test_a_run_that_exists_is_not_overwritten(clips, tmp_path):
     train(clips, tmp_path / "run")
     with pytest.raises(errors.UserError, match="--run must be a new folder, or --resume must be given"):
