@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 import markupsafe
+import numpy as np
 
 from common import errors, locks, progress, tables
 from common.clips.clip_store import ClipStore
