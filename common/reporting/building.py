@@ -15,12 +15,13 @@ from typing import Any
 
 import jinja2
 import markupsafe
+import numpy as np
 
 from common import errors, files, locks, progress, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.explanations import Explanations
-from common.reporting import charts, clip_figures, comparison, evidence_tables, gallery, paper_tables
+from common.reporting import charts, clip_figures, comparison, evidence_tables, gallery, paper_tables, words
 from common.reporting.clip_figures import FigureFiles
 from common.reporting.comparison import Run
 from common.runs import evaluation_file
@@ -95,6 +96,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
             shutil.copyfile(PAGE / name, temporary / name)
         html = _template().render(
             facts=_facts(evaluations, runs, store),
+            answers=_answers(runs, store) if store else [],
             runs=runs,
             store=store,
             scores=scores,
@@ -198,6 +200,26 @@ def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: Cl
     if datasets:
         facts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''} on {', '.join(datasets)}")
     return facts
+
+
+def _answers(runs: Sequence[Run], store: ClipStore) -> list[tuple[str, list[str], markupsafe.Markup]]:
+    """Returns of each model its name, what it relies on in words, and where in a clip; a twin says the same."""
+    answers = []
+    for run, twin in zip(runs, gallery.twins(runs), strict=True):
+        if twin is None:
+            masked = (run.explanations["mask_snapped"] != 0).mean(axis=0)
+            drawn = charts.over_time(f"{run.label}: share of clips whose mask is on", masked, _events(run, store))
+            answers.append((run.label, words.model_words(run, store), markupsafe.Markup(drawn)))
+    return answers
+
+
+def _events(run: Run, store: ClipStore) -> np.ndarray | None:
+    """Returns the share of a run's clips whose event covers each frame, float64 [T]; None without ground truth."""
+    if store.info.layout.object_mask_shape is None:
+        return None
+    places = {video_id: place for place, video_id in enumerate(store.video_ids)}
+    salient = store.column("salient")[[places[video_id] for video_id in run.explanations["video_id"]]]
+    return (salient != 0).mean(axis=0)
 
 
 def _charts(runs: Sequence[Run]) -> list[tuple[str, markupsafe.Markup]]:

@@ -107,6 +107,46 @@ def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
     return ET.tostring(svg, encoding="unicode")
 
 
+def over_time(title: str, masked: np.ndarray, event: np.ndarray | None) -> str:
+    """Returns an SVG element: a bar a frame, as high as the share of clips whose mask is on; the events' as steps.
+
+    Args:
+      title: of the picture.
+      masked: share of clips, float [T], 0…1.
+      event: share of clips whose event covers each frame, float [T], or None where that is not known.
+    """
+    height, base, top, left = 96, 74.0, 8.0, 38
+    cell = (_WIDTH - left - _RIGHT) / len(masked)
+
+    def y(share: float) -> float:
+        return base - share * (base - top)
+
+    svg = ET.Element("svg", {"viewBox": f"0 0 {_WIDTH} {height}", "role": "img", "class": "chart"})
+    peak = int(np.argmax(masked))
+    said = f"{title}: at most {number_text(float(masked[peak]), '.0%')}, in frame {peak}"
+    svg.set("aria-label", said if event is None else f"{said}; the event most often in frame {int(np.argmax(event))}")
+    for share in (0, 1):
+        _add(svg, "line", x1=left, x2=_WIDTH - _RIGHT, y1=y(share), y2=y(share), cls="base")
+        _text(svg, left - 4, y(share) + 4, number_text(share, ".0%"), "tick end")
+    for t, share in enumerate(masked):
+        _add(svg, "rect", x=left + t * cell + 0.5, y=y(share), width=cell - 1, height=base - y(share), cls="share")
+    if event is not None:
+        steps = " ".join(
+            f"{left + (t + side) * cell:.1f},{y(share):.1f}" for t, share in enumerate(event) for side in (0, 1)
+        )
+        ET.SubElement(svg, "polyline", {"points": steps, "class": "event"})
+    _text(svg, left, height - 6, "frame 0", "tick start")
+    _text(
+        svg,
+        (left + _WIDTH) / 2,
+        height - 6,
+        "mask on" if event is None else "bars: mask on · line: event",
+        "tick middle",
+    )
+    _text(svg, _WIDTH - _RIGHT, height - 6, f"{len(masked) - 1}", "tick end")
+    return ET.tostring(svg, encoding="unicode")
+
+
 def _axis(values: np.ndarray, logarithmic: bool) -> _Axis:
     if logarithmic:
         positive = values[values > 0]

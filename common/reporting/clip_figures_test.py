@@ -3,9 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.explaining import explanation_statistics
 from common.reporting import clip_figures, report_for_tests
-from common.reporting.comparison import Run
 
 
 @pytest.fixture(scope="module")
@@ -13,13 +11,11 @@ def store(tmp_path_factory):
     return report_for_tests.write_store(tmp_path_factory.mktemp("clips"), ("left", "right"), 3)
 
 
-def make_run(store, label, model, framework="torch"):
-    explained = report_for_tests.explain(store, "mine", model, framework)
-    return Run(label, explained, explanation_statistics.clip_statistics(explained, store))
-
-
 def test_two_models_of_one_framework_stand_side_by_side(tmp_path, store):
-    runs = [make_run(store, "C-LSTM (PyTorch)", "conv_lstm"), make_run(store, "I3D (PyTorch)", "i3d")]
+    runs = [
+        report_for_tests.make_run(store, "C-LSTM (PyTorch)", "conv_lstm"),
+        report_for_tests.make_run(store, "I3D (PyTorch)", "i3d"),
+    ]
     (figure,) = clip_figures.write_figures(tmp_path, runs, store, [1])
     assert figure.film[0] == "000-i3d-pytorch-and-c-lstm-pytorch.gif"
     assert figure.title == f"right ({store.video_ids[1]}): I3D (PyTorch) and C-LSTM (PyTorch)"
@@ -34,7 +30,10 @@ def test_two_models_of_one_framework_stand_side_by_side(tmp_path, store):
 
 
 def test_others_stand_alone(tmp_path, store):
-    runs = [make_run(store, "I3D (PyTorch)", "i3d"), make_run(store, "C-LSTM (TensorFlow)", "conv_lstm", "tf")]
+    runs = [
+        report_for_tests.make_run(store, "I3D (PyTorch)", "i3d"),
+        report_for_tests.make_run(store, "C-LSTM (TensorFlow)", "conv_lstm", "tf"),
+    ]
     written = clip_figures.write_figures(tmp_path, runs, store, [0, 2])
     assert [figure.film[1] for figure in written] == [
         "000-i3d-pytorch.mp4",
@@ -45,7 +44,7 @@ def test_others_stand_alone(tmp_path, store):
 
 
 def test_frames_are_those_under_the_snapped_mask(store):
-    run = make_run(store, "I3D", "i3d")
+    run = report_for_tests.make_run(store, "I3D", "i3d")
     frames = store.read([0])[0]
     clip = clip_figures.clip_figure(run.explanations, 0, frames, store, 0)
     # Frames 1 to 3 are frozen at frame 0.

@@ -21,13 +21,15 @@ from common.clips import shards
 from common.clips.clip_store import ClipStore
 from common.explaining import masks, perturbations
 from common.explaining.masks import MaskConfig
-from common.reporting import drawing, figure_files
+from common.reporting import drawing, figure_files, names, words
 from common.reporting.comparison import Run
 
 VIEWS = ("freeze", "reverse", "shuffle")  # Perturbations that the page shows of every run, besides the learnt one's.
 _EXACT_PIXELS = 64 * 64  # Frames up to this size are kept without loss.
 _LOSS_POINTS = 101  # Of the loss trace, first and last among them.
-_DIGITS = 3
+_DIGITS = 3  # Of masks and weights.
+_LOSS_DIGITS = 4  # Of the trace.
+_SIGNIFICANT = 9  # Digits of other numbers: all of float32, so that they are rounded once, where they are shown.
 _CLIP_NUMBERS = ("OS", "FS", "RS", "RS/FS", "oracle_gap", "CS")
 
 
@@ -63,7 +65,9 @@ def index(
     """
     layout = store.info.layout
     salient = store.column("salient") if layout.object_mask_shape else None
+    pairs = twins(runs)
     return {
+        "start": clearest(runs, store, places),
         "frames": layout.frames,
         "height": layout.height,
         "width": layout.width,
@@ -77,8 +81,10 @@ def index(
                 "label": run.label,
                 "kind": run.explanations.header["mask"]["kind"],
                 "time": run.explanations.header["gradcam"]["time"],
+                "twin": pairs[number],
+                "framework": names.FRAMEWORK_NAMES[run.explanations.header["framework"]],
             }
-            for run in runs
+            for number, run in enumerate(runs)
         ],
         "clips": [
             {
@@ -86,11 +92,59 @@ def index(
                 "label": int(store.labels[place]),
                 "figure": (figures or {}).get(store.video_ids[place]),
                 "event": None if salient is None else "".join("1" if on else "0" for on in salient[place]),
-                "runs": [_clip_numbers(run, run.rows.get(store.video_ids[place])) for run in runs],
+                "runs": [_clip_numbers(runs, number, pairs, store.video_ids[place]) for number in range(len(runs))],
             }
             for place in places
         ],
     }
+
+
+def clearest(runs: Sequence[Run], store: ClipStore, places: Sequence[int]) -> int:
+    """Returns the number, among the clips shown, of the one that shows best what a mask is: the page opens with it.
+
+    Of the clips that all runs which explain them guess right it has the largest drop of the score with the fewest
+    frames masked: the mean over runs of (OS - S) · (1 - share of frames that are on). Where no clip is right it is the
+    first.
+    """
+    best, most = 0, 0.0
+    for number, place in enumerate(places):
+        video_id = store.video_ids[place]
+        rows = [(run, run.rows[video_id]) for run in runs if video_id in run.rows]
+        if any(run.explanations["prediction"][row] != store.labels[place] for run, row in rows):
+            continue
+        facts = [words.clip_facts(run, row) for run, row in rows]
+        clear = float(np.mean([(fact.original - fact.perturbed) * (1 - fact.mask.mean()) for fact in facts]))
+        if clear > most:
+            best, most = number, clear
+    return best
+
+
+def twins(runs: Sequence[Run]) -> list[int | None]:
+    """Returns of each run the number of an earlier one of the same weights and settings in the other framework."""
+
+    def same(run: Run) -> tuple[Any, ...]:
+        header = run.explanations.header
+        return (
+            header["model"],
+            header["weights_sha256"],
+            header["mask"],
+            header["gradcam"],
+            header["target"],
+            header["precision"],
+        )
+
+    found: list[int | None] = []
+    for number, run in enumerate(runs):
+        framework = run.explanations.header["framework"]
+        others = (
+            earlier
+            for earlier in range(number)
+            if found[earlier] is None
+            and same(runs[earlier]) == same(run)
+            and runs[earlier].explanations.header["framework"] != framework
+        )
+        found.append(next(others, None))
+    return found
 
 
 def views(runs: Sequence[Run]) -> list[str]:
@@ -155,7 +209,11 @@ def _picture_type(height: int, width: int) -> str:
     return "png" if height * width <= _EXACT_PIXELS else "jpg"
 
 
-def _clip_numbers(run: Run, row: int | None) -> dict[str, Any] | None:
+def _clip_numbers(
+    runs: Sequence[Run], number: int, pairs: Sequence[int | None], video_id: str
+) -> dict[str, Any] | None:
+    run = runs[number]
+    row = run.rows.get(video_id)
     if row is None:
         return None
     explanations = run.explanations
@@ -167,7 +225,21 @@ def _clip_numbers(run: Run, row: int | None) -> dict[str, Any] | None:
         "prediction": prediction,
         "probability": probability,
         "target": int(explanations["target"][row]),
+        "words": words.clip_words(words.clip_facts(run, row)),
+        "agrees": _agreement(run, row, runs[pair], video_id) if (pair := pairs[number]) is not None else None,
     }
+
+
+def _agreement(run: Run, row: int, other: Run, video_id: str) -> str | None:
+    """Returns how far a run's scores and mask of a clip lie from its twin's; None where that does not explain it."""
+    if video_id not in other.rows:
+        return None
+
+    def apart(name: str) -> str:
+        most = np.abs(run.explanations[name][row] - other.explanations[name][other.rows[video_id]]).max()
+        return f"{most:.0e}".replace("e-0", "e-") if most else "0"
+
+    return f"probabilities to {apart('probabilities')}, mask to {apart('mask')}"
 
 
 def _clip_details(run: Run, row: int | None, kinds: Sequence[str]) -> dict[str, Any] | None:
@@ -183,7 +255,7 @@ def _clip_details(run: Run, row: int | None, kinds: Sequence[str]) -> dict[str, 
         "views": {kind: matrix_rows(perturbations.matrix(perturbed, kind)[0]) for kind in kinds},
         "map": _map(explanations["gradcam"][row]),
         "steps": len(loss),
-        "loss": [[int(point), _number(loss[point])] for point in points],
+        "loss": [[int(point), _number(loss[point], _LOSS_DIGITS)] for point in points],
         "final": _number(explanations["final_loss"][row]),
         "interval": [int(value) for value in explanations["oracle_interval"][row]],
         "best": _number(explanations["oracle_loss"][row]),
@@ -204,9 +276,9 @@ def _map(coarse: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _number(value: Any) -> float | None:
-    """Returns four digits of a number, None where it is not finite."""
-    return float(f"{float(value):.4g}") if math.isfinite(value) else None
+def _number(value: Any, digits: int = _SIGNIFICANT) -> float | None:
+    """Returns a number with some significant digits, by default all of float32's; None where it is not finite."""
+    return float(f"{float(value):.{digits}g}") if math.isfinite(value) else None
 
 
 def _heat_colors() -> str:

@@ -73,11 +73,14 @@ def test_the_index_has_a_line_a_clip_and_an_entry_a_run(store):
     index = gallery.index([first, second], store, [0, 1, 2])
     assert [clip["label"] for clip in index["clips"]] == [0, 1, 2]
     assert index["clips"][2]["runs"][1] is None
-    assert index["clips"][1]["runs"][1]["prediction"] == 2 and index["clips"][1]["runs"][1]["CS"] == 0.01
-    assert index["clips"][0]["runs"][0] == {
-        **{"OS": 0.9, "FS": 0.1, "RS": 0.5, "RS/FS": 5.0, "oracle_gap": 0.25, "CS": None},
-        **{"prediction": 0, "probability": 0.9, "target": 0},
-    }
+    assert index["clips"][1]["runs"][1]["prediction"] == 2 and index["clips"][1]["runs"][1]["CS"] == pytest.approx(0.01)
+    numbers = dict(index["clips"][0]["runs"][0])
+    said = "".join(numbers.pop("words"))
+    assert said.startswith("Needs frames 1–3 (3 of 8): frozen, “left” falls from 90 % to 10 %.")
+    assert numbers == {
+        **{"OS": 0.899999976, "FS": 0.100000001, "RS": 0.5, "CS": None, "RS/FS": pytest.approx(5)},
+        **{"oracle_gap": pytest.approx(0.25), "prediction": 0, "probability": 0.899999976, "target": 0, "agrees": None},
+    }  # All digits of float32.
     assert index["clips"][0]["event"] == "1" * 8
     assert index["views"] == ["freeze", "reverse", "shuffle"] and len(index["colors"]) == 8 * 256
     json.loads(gallery.script_json(index))
@@ -136,3 +139,24 @@ def test_a_clip_that_a_run_does_not_explain_is_null(store, tmp_path):
         run.explanations.columns[name] = values[1:]
     gallery.write_clip(tmp_path, 0, [run, run_of(store)], store, 0)
     assert received(tmp_path / "0000.js")[1]["runs"][0] is None
+
+
+def test_the_page_opens_with_the_largest_drop_of_the_fewest_frames_that_is_right(store):
+    run = run_of(store, wrong=(1,))
+    columns = run.explanations.columns
+    columns["OS"][:], columns["FS_snapped"][:] = 1, [0.5, 0.0, 0.4, 0.1, 0.1, 0.5]
+    columns["mask_snapped"][4, :7] = 1  # As large a drop as clip 3's, with more frames; clip 1 is guessed wrong.
+    assert gallery.clearest([run], store, range(6)) == 3
+    assert gallery.clearest([run], store, [0, 5]) == 0  # Of equals the first.
+    assert gallery.clearest([run_of(store, wrong=tuple(range(6)))], store, range(6)) == 0
+
+
+def test_a_twin_is_the_same_weights_in_the_other_framework(store):
+    first, other, second = run_of(store), run_of(store, "conv_lstm"), run_of(store)
+    other.explanations.header["weights_sha256"] = "1"
+    second.explanations.header["framework"] = "tf"
+    assert gallery.twins([first, other, second, first]) == [None, None, 0, None]
+    second.explanations.columns["mask"][2, 3] += 0.003
+    index = gallery.index([first, other, second], store, [2])
+    agrees = [numbers["agrees"] for numbers in index["clips"][0]["runs"]]
+    assert agrees == [None, None, "probabilities to 0, mask to 3e-3"]

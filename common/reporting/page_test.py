@@ -63,7 +63,7 @@ def browser():
 def page(browser):
     """A page that fails its test if a script fails or anything but a file is asked for."""
     problems = []
-    found = browser.new_page(viewport={"width": 1280, "height": 800})
+    found = browser.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     found.set_default_timeout(TIMEOUT)
     found.on("pageerror", lambda error: problems.append(str(error)))
     found.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or problems.append(asked.url))
@@ -139,7 +139,7 @@ def test_runs_step_together_by_key(page, address):
     page.keyboard.press("ArrowDown")
     expect(page.locator("#clip-facts")).to_have_text(re.compile("^validation1 · 2 of 6"))
     page.keyboard.press("4")
-    expect(page.locator(".panel").nth(0).locator("canvas")).to_have_count(2)
+    expect(page.locator(".panel").nth(0).locator(".pictures canvas")).to_have_count(2)
 
 
 def test_playing_goes_on_until_paused(page, address):
@@ -315,3 +315,59 @@ def test_links_to_files_are_not_printed(page, address):
     show(page, address)
     page.emulate_media(media="print")
     assert page.locator(".files").count() > 8 and not page.locator(".files:visible").count()
+
+
+def test_a_panel_says_what_the_model_used(page, address):
+    show(page, address)
+    words = page.inner_text(".panel .words")
+    assert words.startswith("Needs frames 1–3 (3 of 8): frozen, “left” falls from 90 % to 10 %.")
+    assert page.eval_on_selector_all(".panel .words b", "found => found.slice(0, 3).map((one) => one.innerText)") == [
+        "frames 1–3",
+        "90 %",
+        "10 %",
+    ]
+
+
+def test_all_frames_stand_in_a_strip_over_the_mask(page, address):
+    show(page, address)
+    film, bars = (page.locator(f".panel >> nth=0 >> {part}").bounding_box() for part in (".film", ".mask"))
+    assert film["width"] == pytest.approx(bars["width"], abs=1) and film["x"] == pytest.approx(bars["x"], abs=1)
+    assert page.evaluate("document.querySelector('.film').width") == 8 * 32
+
+
+def test_the_page_plays_unless_less_motion_is_asked_for(browser, address):
+    page = browser.new_page(reduced_motion="no-preference")
+    show(page, address)
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Pause")
+    page.close()
+    page = browser.new_page(reduced_motion="reduce")
+    show(page, address)
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
+    page.close()
+
+
+def test_space_plays_from_the_start_and_after_a_click(page, address):
+    show(page, address)
+    page.keyboard.press(" ")
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Pause")
+    page.click("[data-view=reverse]")
+    page.keyboard.press(" ")
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
+    expect(page.locator("[data-view=reverse]")).to_have_attribute("aria-pressed", "true")
+
+
+def test_filters_that_leave_no_clip_offer_to_show_all(page, address):
+    show(page, address)
+    page.select_option("[name=class]", "0")
+    page.select_option("[name=outcome]", "wrong")
+    expect(page.locator("#empty")).to_be_visible()
+    page.click("#reset")
+    expect(page.locator("#count")).to_have_text("6 of 6 clips")
+    expect(page.locator("#empty")).to_be_hidden()
+
+
+def test_a_tap_in_the_list_shows_the_clip_on_a_phone(page, address):
+    page.set_viewport_size({"width": 390, "height": 844})
+    show(page, address)
+    page.locator("#clips button").nth(2).click()
+    expect(page.locator("#clip-class")).to_be_in_viewport()

@@ -8,8 +8,9 @@ import numpy as np
 
 from common.clips import clip_store, tiny_store_for_tests
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence_file, explanations, masks
+from common.explaining import evidence_file, explanation_statistics, explanations, masks
 from common.explaining.explanations import Explanations
+from common.reporting.comparison import Run
 
 SHAPE = (8, 32, 32)  # T, H, W
 
@@ -98,6 +99,12 @@ def explain(
         "versions": {},
     }
     return Explanations(header, columns)
+
+
+def make_run(store: ClipStore, label: str, model: str, framework: str = "torch") -> Run:
+    """Returns made-up explanations of a store (see `explain`), with their statistics."""
+    explained = explain(store, "mine", model, framework)
+    return Run(label, explained, explanation_statistics.clip_statistics(explained, store))
 
 
 def evaluation(class_names: tuple[str, str, str], **changes: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@
   const views = viewButtons.map((button) => button.dataset.view);
   const state = {
     clip: null, view: ["original", "gradcam", "freeze"], norm: "clip", frame: 0,
-    class: "", run: "", outcome: "", sort: "",
+    class: "", run: "", outcome: "", sort: "", more: false, twins: false,
   };
   let listed = []; // Numbers of the clips that the filters leave, in order.
   let shown = null; // What is drawn: { number, image, panels }.
@@ -120,6 +120,7 @@
     find("clips").replaceChildren(...items);
     items.forEach((item) => seen.observe(item.querySelector(".thumb")));
     find("count").textContent = `${listed.length} of ${report.clips.length} clips`;
+    find("empty").hidden = listed.length > 0;
   }
 
   function markCurrent() {
@@ -272,7 +273,6 @@
         } else {
           drawSource(context, shown.image, t);
           if (view === "gradcam") {
-            panel.heat ||= heatOf(panel.details.map, report.runs[panel.run].time);
             drawHeat(context, panel.heat, t);
             if (!panel.heat.peak) text = "zero everywhere";
             else if (!panel.heat.peaks[t]) text = "zero in this frame";
@@ -287,7 +287,28 @@
 
   // Panels: one a run
 
-  function strip(clip, details) {
+  // All frames at once, with heat: a cell a frame, or a frame of every few where cells would be too narrow.
+
+  const STRIP_FRAMES = 24; // At most.
+  const STRIP_WIDTH = 96; // Most px of a frame.
+
+  function film(image, details, heat) {
+    const every = Math.ceil(report.frames / STRIP_FRAMES);
+    const [width, cells] = [Math.min(report.width, STRIP_WIDTH), Math.ceil(report.frames / every)];
+    const height = Math.round((width * report.height) / report.width);
+    const canvas = make("canvas", { width: width * cells, height, class: "film", "aria-hidden": "true" });
+    const context = canvas.getContext("2d");
+    const cell = make("canvas", { width: report.width, height: report.height });
+    for (let n = 0; n < cells; n++) {
+      drawSource(cell.getContext("2d"), image, n * every);
+      drawHeat(cell.getContext("2d"), heat, n * every);
+      context.drawImage(cell, n * width, 0, width, height);
+    }
+    canvas.style.width = `${(100 * cells * every) / report.frames}%`; // The last one may stand for fewer frames.
+    return make("div", { class: "frames" }, make("span", {}, "heat"), canvas);
+  }
+
+  function strip(clip, image, details, heat) {
     const on = details.mask.map((value) => value > 0.5);
     const best = on.map((_, t) => t >= details.interval[0] && t < details.interval[1]);
     const event = clip.event === null ? null : [...clip.event].map((flag) => flag === "1");
@@ -297,6 +318,7 @@
     if (event) words.push(`event ${ranges(event)}`);
     const node = make("div", { class: "strip", role: "img", "aria-label": words.join("; ") });
     node.style.setProperty("--frames", report.frames);
+    node.append(film(image, details, heat));
     node.append(row("mask", details.mask.map((value, t) => {
       const cell = make("i", on[t] ? { class: "on" } : {});
       cell.style.setProperty("--value", value);
@@ -337,7 +359,7 @@
     for (const name of ["OS", "FS", "RS", "RS/FS", "CS"]) {
       if (name === "CS" && numbers.CS === null) continue;
       const value = digits(numbers[name], name === "RS/FS" ? 2 : 3);
-      list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+      list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value), make("dd", {}, meanings[name])));
     }
     return list;
   }
@@ -352,7 +374,19 @@
     return text;
   }
 
-  function panelOf(clip, run, details) {
+  function sentence(parts) { // Plain and bold in turn.
+    return make("p", { class: "words" }, ...parts.map((part, n) => (n % 2 ? make("b", {}, part) : part)));
+  }
+
+  const meanings = {
+    OS: "original score: probability of the explained class",
+    FS: "freeze score: the same with the masked frames frozen",
+    RS: "reverse score: the same with the masked frames reversed",
+    "RS/FS": "well above 1: the frames matter, their order less",
+    CS: "score of the true class, where the guess is wrong",
+  };
+
+  function panelOf(clip, run, image, details, heat) {
     const numbers = clip.runs[run];
     const pictures = new Map();
     const row = make("div", { class: "pictures" });
@@ -362,22 +396,42 @@
       pictures.set(view, { canvas, note });
       row.append(make("figure", {}, canvas, make("figcaption", {}, titles.get(view), note)));
     }
-    const band = strip(clip, details);
+    const band = strip(clip, image, details, heat);
     const root = make("figure", { class: "panel" }, make("figcaption", {}, report.runs[run].label));
-    root.append(guess(clip, numbers), row, scores(numbers), band, trace(details));
-    return { run, details, pictures, strip: band, root };
+    const more = make("details", { class: "more" }, make("summary", {}, "Scores and search"), scores(numbers), trace(details));
+    more.open = state.more;
+    more.addEventListener("toggle", () => { state.more = more.open; });
+    root.append(guess(clip, numbers), sentence(numbers.words), row, band, more);
+    return { run, details, pictures, strip: band, root, heat };
+  }
+
+  // The same model in the other framework is one line under its twin, until it is opened.
+  function folded(panel, numbers) {
+    const text = `${report.runs[panel.run].framework} agrees: ${numbers.agrees}`;
+    const node = make("details", { class: "twin" }, make("summary", {}, text), panel.root);
+    node.open = state.twins;
+    node.addEventListener("toggle", () => { state.twins = node.open; });
+    return node;
   }
 
   function renderPanels(number, image, details) {
     const clip = report.clips[number];
     const runs = clip.runs.map((_, run) => run)
       .filter((run) => details.runs[run] && (state.run === "" || run === Number(state.run)));
-    const before = shown && shown.number === number ? new Map(shown.panels.map((panel) => [panel.run, panel.heat])) : new Map();
-    shown = { number, image, panels: runs.map((run) => panelOf(clip, run, details.runs[run])) };
-    for (const panel of shown.panels) panel.heat = before.get(panel.run);
+    const heats = shown && shown.number === number ? shown.heats : new Map();
+    for (const run of runs) {
+      if (!heats.has(run)) heats.set(run, heatOf(details.runs[run].map, report.runs[run].time));
+    }
+    const panels = runs.map((run) => panelOf(clip, run, image, details.runs[run], heats.get(run)));
+    shown = { number, image, panels, heats };
     const width = Math.min(27, Math.max(15, 8.6 * state.view.length));
     find("panels").style.setProperty("--panel", `${width}rem`);
-    find("panels").replaceChildren(...shown.panels.map((panel) => panel.root));
+    find("panels").replaceChildren();
+    for (const panel of panels) {
+      const twin = panels.find((other) => other.run === report.runs[panel.run].twin);
+      if (twin) twin.root.append(folded(panel, clip.runs[panel.run]));
+      else find("panels").append(panel.root);
+    }
     const missing = runs.length < (state.run === "" ? report.runs.length : 1);
     if (missing) find("panels").append(make("p", { class: "guess" }, "Not every run explains this clip."));
     drawFrame();
@@ -515,6 +569,11 @@
     for (const name of ["class", "run", "outcome", "sort"]) state[name] = filters.elements[name].value;
     applyFilters(false);
   });
+  find("reset").addEventListener("click", () => {
+    for (const name of ["class", "run", "outcome"]) state[name] = "";
+    showControls();
+    applyFilters(false);
+  });
   viewButtons.forEach((button) => button.addEventListener("click", () => toggleView(button.dataset.view)));
   find("norm").addEventListener("change", (event) => setNorm(event.target.value));
   find("frame").addEventListener("input", (event) => { play(false); goToFrame(Number(event.target.value)); });
@@ -523,7 +582,10 @@
   find("next").addEventListener("click", () => stepClip(1));
   find("clips").addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    if (button) goToClip(Number(button.dataset.number));
+    if (!button) return;
+    goToClip(Number(button.dataset.number));
+    const top = find("viewer").getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight / 2) find("viewer").scrollIntoView(); // On a phone it is above the list.
   });
   window.addEventListener("hashchange", () => {
     if (!readHash()) return; // To another section, or a figure.
@@ -532,17 +594,30 @@
     find("gallery").scrollIntoView();
   });
 
-  find("gallery").addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
-    const onRange = event.target.matches("input");
-    const actions = { ArrowUp: () => stepClip(-1), ArrowDown: () => stepClip(1), k: () => play(!playing) };
+  let pointed = null; // What was clicked or tapped last, unless keys have moved the focus since.
+  document.addEventListener("pointerdown", (event) => { pointed = event.target.closest("button, summary, a"); });
+  document.addEventListener("focusin", (event) => { if (event.target !== pointed) pointed = null; });
+
+  // Keys work wherever the gallery can be seen and nothing else that takes keys has the focus.
+  document.addEventListener("keydown", (event) => {
+    const { target } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("select, video, .scroll")) return;
+    const inGallery = find("gallery").contains(target);
+    if (!inGallery && (target !== document.body || find("gallery").getBoundingClientRect().bottom < 0)) return;
+    const onRange = target.matches("input");
+    const actions = { k: () => play(!playing) };
     actions.n = () => setNorm(state.norm === "clip" ? "frame" : "clip");
     views.forEach((view, place) => { actions[place + 1] = () => toggleView(view); });
-    if (!onRange) { // The slider has arrows of its own, a button its space.
+    if (!onRange) { // The slider has arrows of its own.
       actions.ArrowLeft = () => { play(false); stepFrame(-1); };
       actions.ArrowRight = () => { play(false); stepFrame(1); };
     }
-    if (!event.target.matches("button, summary, a")) actions[" "] = actions.k;
+    if (inGallery) { // Elsewhere these scroll the page.
+      actions.ArrowUp = () => stepClip(-1);
+      actions.ArrowDown = () => stepClip(1);
+    }
+    // A button or link that was reached by keys has its own space; after a click space plays.
+    if (!target.matches("button, summary, a") || target === pointed) actions[" "] = actions.k;
     if (!(event.key in actions)) return;
     event.preventDefault();
     actions[event.key]();
@@ -571,9 +646,10 @@
   find("gallery").classList.toggle("small-pictures", report.width < 160);
   state.frame = report.frames >> 1;
   const linked = readHash();
-  if (!linked && report.clips.length) state.clip = 0;
+  if (!linked && report.clips.length) state.clip = report.start;
   showControls();
   renderList();
   find("viewer").hidden = state.clip === null;
   showClip();
+  if (!linked && !matchMedia("(prefers-reduced-motion: reduce)").matches) play(true);
 })();

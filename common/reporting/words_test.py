@@ -1,0 +1,106 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from common.reporting import report_for_tests, words
+from common.reporting.words import ClipFacts
+
+MASK = np.array([0, 0, 0, 1, 1, 1, 0, 1], bool)
+FACTS = ClipFacts("up", 12, "freeze", "delete", MASK, original=0.999, perturbed=0.002, reversed=0.12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {},
+            "Needs frames 3–5, 7 (4 of 8): frozen, “up” falls from 100 % to 0.2 %. "
+            "Their order matters: reversed, 12 %.",
+        ),
+        (
+            {"perturbed": 0.6, "reversed": 0.98},
+            "Uses frames 3–5, 7 (4 of 8): frozen, “up” falls from 100 % to 60 %. "
+            "Their order matters little: reversed, 98 %.",
+        ),
+        (
+            {"kind": "reverse", "perturbed": 0.1},
+            "Needs frames 3–5, 7 (4 of 8): reversed, “up” falls from 100 % to 10 %.",
+        ),
+        ({"mask": MASK & False}, "Needs no frame in particular: none is worth its cost in the mask. 100 % for “up”."),
+        (
+            {"perturbed": 0.9995},
+            "No effect: the mask covers frames 3–5, 7 (4 of 8), but frozen they leave “up” at 100 %, from 100 %.",
+        ),
+        (
+            {"game": "preserve", "perturbed": 0.96},
+            "Frames 3–5, 7 (4 of 8) alone suffice: all others frozen, “up” has 96 %, from 100 %.",
+        ),
+        (
+            {"game": "preserve", "perturbed": 0.2, "mask": np.arange(8) == 2},
+            "Frame 2 (1 of 8) alone does not suffice: all others frozen, “up” falls from 100 % to 20 %.",
+        ),
+        (
+            {"game": "preserve", "perturbed": 0.97, "mask": MASK & False},
+            "No frame is needed: with all of them frozen, “up” has 97 %, from 100 %.",
+        ),
+        ({"original": 0.1}, "A guess: “up” has 10 %, and chance is 8 %. The mask means little."),
+        ({"mask": np.arange(8) == 2}, "Needs frame 2 (1 of 8): frozen, “up” falls from 100 % to 0.2 %."),
+    ],
+)
+def test_a_clip_in_words(changes, said):
+    assert "".join(words.clip_words(dataclasses.replace(FACTS, **changes))) == said
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0, "0 %"),
+        (1e-5, "under 0.1 %"),
+        (0.0021, "0.2 %"),
+        (0.0094, "0.9 %"),
+        (0.0096, "1 %"),
+        (0.121, "12 %"),
+        (1, "100 %"),
+    ],
+)
+def test_percent(share, said):
+    assert words.percent(share) == said
+
+
+@pytest.mark.parametrize(("flags", "said"), [("0110", "1–2"), ("1011", "0, 2–3"), ("0000", "none"), ("0010", "2")])
+def test_ranges(flags, said):
+    assert words.ranges([flag == "1" for flag in flags]) == said
+
+
+def test_a_model_in_three_sentences(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"))
+    run = report_for_tests.make_run(store, "I3D (PyTorch)", "i3d")
+    # Of 6 clips OS is 0.9 - i / 100, FS 0.1 + i / 100 and RS 0.5, the mask 3 of 8 frames.
+    assert words.model_words(run, store)[:2] == [
+        "Its masks cover 3 of 8 frames (median); frozen, they at least halve the score of 6 of 6 clips.",
+        "The order of those frames matters in 0 of 6 clips: reversed, the score is at least halved.",
+    ]
+    last = words.model_words(run, store)[2]
+    assert last.startswith(
+        "They lie most often in the middle of the clips; their overlap with the true event (IoU) is "
+    )
+
+
+def test_a_model_whose_masks_are_empty(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"))
+    run = report_for_tests.make_run(store, "I3D (PyTorch)", "i3d")
+    run.explanations.columns["mask_snapped"][:] = 0
+    (said,) = words.model_words(run, store)
+    assert said == "No frame was worth its cost in the mask of any of the 6 clips: this model needs none in particular."
+
+
+def test_a_model_whose_masks_preserve(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"))
+    run = report_for_tests.make_run(store, "I3D (PyTorch)", "i3d")
+    run.explanations.header["mask"]["game"] = "preserve"
+    run.explanations.columns["FS"][:2] = 0.8  # Of OS 0.9 and 0.89; the other four keep less than half.
+    assert words.model_words(run, store)[:2] == [
+        "Its masks keep 3 of 8 frames (median); all others frozen, at least half of the score stays in 2 of 6 clips.",
+        "With all others reversed, it does so in 6 of 6 clips.",
+    ]
