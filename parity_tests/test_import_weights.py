@@ -118,9 +118,10 @@ def test_an_imported_run_is_evaluated_on_clips_that_are_named(tmp_path, import_,
     import_("torch", tmp_path / "w.ckpt", input_shape=(8, 64, 64), head="mean", resize="stretch")
     settings = evaluation_loop.EvaluateSettings((tmp_path / "run_torch",), split="test")
     with pytest.raises(errors.UserError, match="--clips must name a clip store"):
-        torch_evaluation.evaluate(settings, "float64", "cpu")
+        list(torch_evaluation.evaluate(settings, "float64", "cpu"))
     named = dataclasses.replace(settings, clips=tmp_path / "clips")
-    results = [module.evaluate(named, "float64", "cpu")[0]["forward"] for module in (torch_evaluation, tf_evaluation)]
+    builds = (torch_evaluation, tf_evaluation)
+    results = [next(iter(module.evaluate(named, "float64", "cpu")))["forward"] for module in builds]
     assert results[0]["clips"] == results[1]["clips"] == 6
     losses = [np.array(result["loss"]) for result in results]
     compare.assert_close("loss", *losses, tolerances.limit("endpoints", "float64"))
