@@ -432,7 +432,8 @@
       if (twin) twin.root.append(folded(panel, clip.runs[panel.run]));
       else find("panels").append(panel.root);
     }
-    const missing = runs.length < (state.run === "" ? report.runs.length : 1);
+    // A twin that explains fewer clips leaves nothing out.
+    const missing = state.run === "" ? report.runs.some(({ twin }, run) => twin === null && !runs.includes(run)) : !runs.length;
     if (missing) find("panels").append(make("p", { class: "guess" }, "Not every run explains this clip."));
     drawFrame();
   }
