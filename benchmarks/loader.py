@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from absl import flags
 
+from common import files
 from common.clips import batches, clip_store, shards
 from common.command_line import commands
 
@@ -57,7 +58,7 @@ def make_store(directory: pathlib.Path, layout: shards.Layout, frames: list[np.n
         for index, pixels in enumerate(frames):
             writer.add(shards.Clip(pixels, 0, str(index), times, times / 25, layout.frames, 25.0))
         writer.finish({})
-    shard = clip_store.Shard(name, "train", len(frames), shards.sha256(directory / name))
+    shard = clip_store.Shard(name, "train", len(frames), files.sha256(directory / name))
     info = clip_store.DatasetInfo(
         "benchmark", ("a",), layout, "stretch", "linspace", {}, {"name": "loader"}, {"name": "none"}, (shard,)
     )

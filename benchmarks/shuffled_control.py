@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import event_data
+from common import files
 from common.clips import clip_store, shards
 from common.command_line import commands
 from common.models import canonical_weights, configs
@@ -50,7 +51,7 @@ def shuffle_store(source: pathlib.Path, target: pathlib.Path) -> None:
             for clip in _shuffled(store, number):
                 writer.add(clip)
             writer.finish({})
-        records.append(clip_store.Shard(name, split, len(store), shards.sha256(target / name)))
+        records.append(clip_store.Shard(name, split, len(store), files.sha256(target / name)))
     clip_store.write_dataset_json(target, dataclasses.replace(info, layout=layout, shards=tuple(records)))
 
 

@@ -6,6 +6,7 @@ that nobody who can write to the same folder can lead them to another file.
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -25,6 +26,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 _MOST_BYTES = 32 << 20  # Of JSON; the largest that is written here, of 200,000 clips, has some 10 MiB.
+_HASH_BLOCK = 1 << 20  # bytes
 _SHOWN = 200  # Letters of what is wrong, in a message.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -292,6 +294,15 @@ def _shown(value: object) -> str:
     """Returns what came, for a message: its first letters, escaped if a terminal could take some for commands."""
     text = str(value)[:_SHOWN]
     return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def stored_path(path: pathlib.Path, folder: pathlib.Path) -> str:

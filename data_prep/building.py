@@ -222,7 +222,7 @@ def _check_claim(
     known = {shard.file: shard.sha256 for shard in info.shards} if info else {}
     listed = [path for path in present if path.name in known and path in by_file]
     with concurrent.futures.ThreadPoolExecutor(_workers(config)) as pool:
-        digests = dict(zip((path.name for path in listed), pool.map(shards.sha256, listed), strict=True))
+        digests = dict(zip((path.name for path in listed), pool.map(files.sha256, listed), strict=True))
     damaged = [path for path in listed if digests[path.name] != known[path.name]]
     for path in present:
         if path in damaged:  # Not opened: what it says of its job may be wrong.

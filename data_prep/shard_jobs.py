@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from common import errors
+from common import errors, files
 from common.clips import clip_store, shards
 from data_prep import ground_truth, plans, sampling, videos
 
@@ -166,7 +166,7 @@ def read_result(job: Job, digest: str | None = None) -> Result:
     with _refusing_damage(job.file):
         report = shards.read_report(job.file)
         labels = {int(label): count for label, count in report["labels"].items()}
-        shard = clip_store.Shard(job.file.name, job.split, sum(labels.values()), digest or shards.sha256(job.file))
+        shard = clip_store.Shard(job.file.name, job.split, sum(labels.values()), digest or files.sha256(job.file))
         failures, notes = (tuple(plans.Remark(*row) for row in report[name]) for name in ("failures", "notes"))
         return Result(shard, labels, failures, notes)
 

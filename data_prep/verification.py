@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from common import errors
+from common import errors, files
 from common.clips import clip_store, shards
 from data_prep import names, plans
 
@@ -67,7 +67,7 @@ def _open(path: pathlib.Path, shard: clip_store.Shard, layout: shards.Layout) ->
     """Returns the reader of a shard that is as `dataset.json` says."""
     if not path.is_file():
         raise errors.UserError("listed in dataset.json but not there")
-    if shards.sha256(path) != shard.sha256:
+    if files.sha256(path) != shard.sha256:
         raise errors.UserError("its SHA-256 is not the one in dataset.json")
     reader = shards.ShardReader(path, layout)
     if len(reader) != shard.clips:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import hdf5
+from common import files, hdf5
 from common.clips import clip_store, shards, tiny_store_for_tests
 from data_prep import verification
 
@@ -184,7 +184,7 @@ def store(tmp_path):
     for index in range(2):
         path = tmp_path / clip_store.shard_name("train", index, 2)
         tiny_store_for_tests.write_shard(path, [_clip(2 * index), _clip(2 * index + 1)], LAYOUT)
-        listed.append(clip_store.Shard(path.name, "train", 2, shards.sha256(path)))
+        listed.append(clip_store.Shard(path.name, "train", 2, files.sha256(path)))
     counts = {"train": {"a": 2, "b": 2}}
     info = clip_store.DatasetInfo("folder", ("a", "b"), LAYOUT, "stretch", "linspace", counts, {}, {}, tuple(listed))
     clip_store.write_dataset_json(tmp_path, info)
@@ -220,5 +220,5 @@ def _problems_after(store, change):
 def _sign(store):
     """Writes into dataset.json the SHA-256 that the shards have now."""
     info = clip_store.read_dataset_json(store)
-    signed = [dataclasses.replace(shard, sha256=shards.sha256(store / shard.file)) for shard in info.shards]
+    signed = [dataclasses.replace(shard, sha256=files.sha256(store / shard.file)) for shard in info.shards]
     clip_store.write_dataset_json(store, dataclasses.replace(info, shards=tuple(signed)))

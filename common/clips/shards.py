@@ -7,7 +7,6 @@ at once, and no handle has to survive a fork or a pickle.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,6 @@ SCHEMA_VERSION = 2  # In version 1 text was of variable length (see `hdf5`), and
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
 ENCODINGS = ("jpeg", "raw")
 MOST_PIXELS = 1 << 16  # On a side, and frames of a clip: JPEG's own limit.
-_HASH_BLOCK = 1 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,15 +239,6 @@ def read_report(path: pathlib.Path) -> dict[str, Any]:
     if report is None:
         raise errors.UserError(f"A shard must hold the report of its making. Received: {path} without one")
     return files.parse_json(report, "The report of a shard", path)
-
-
-def sha256(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def version(path: pathlib.Path) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import errors, hdf5
+from common import errors, files, hdf5
 from common.clips import shards, tiny_store_for_tests
 
 RAW = shards.Layout(frames=2, height=3, width=4, encoding="raw")
@@ -71,7 +71,7 @@ def test_the_same_clips_give_the_same_bytes(tmp_path, layout):
         tiny_store_for_tests.write_shard(
             tmp_path / name, (make_clip(layout, i) for i in range(3)), layout, {"b": 1, "a": 2}
         )
-    assert shards.sha256(tmp_path / "a.h5") == shards.sha256(tmp_path / "b.h5")
+    assert files.sha256(tmp_path / "a.h5") == files.sha256(tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("layout", [RAW, JPEG])

@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from common import files
 from common.clips import clip_store, shards
 
 
@@ -46,7 +47,7 @@ def write_tiny_store(
         for index, part in enumerate(parts):
             path = directory / clip_store.shard_name(split, index, len(parts))
             write_shard(path, part, layout)
-            records.append(clip_store.Shard(path.name, split, len(part), shards.sha256(path)))
+            records.append(clip_store.Shard(path.name, split, len(part), files.sha256(path)))
         counts[split] = {f"class {k}": len(range(k, total, num_classes)) for k in range(num_classes)}
     names = tuple(f"class {k}" for k in range(num_classes))
     tool = {"name": "tiny", "version": "1"}

@@ -6,7 +6,6 @@ that one run would have written. What a framework adds is an `Explainer`.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -258,15 +257,11 @@ def _explain_part(
 
 def check_weights(run: RunDirectory, header: dict[str, Any]) -> None:
     """Refuses explanations of other weights than the run's."""
-    if _weights_sha256(run) != header["weights_sha256"]:
+    if files.sha256(run.weights) != header["weights_sha256"]:
         raise errors.UserError(
             f"Explanations must be of the run's own weights. Received: explanations of {header['run']!r}, "
             f"made with other weights than those in {run.path}"
         )
-
-
-def _weights_sha256(run: RunDirectory) -> str:
-    return hashlib.sha256(run.weights.read_bytes()).hexdigest()
 
 
 def _header(
@@ -276,7 +271,7 @@ def _header(
     header = {
         "schema_version": explanations.SCHEMA_VERSION,
         "run": run.name,
-        "weights_sha256": _weights_sha256(run),
+        "weights_sha256": files.sha256(run.weights),
         "model": model.model,
         "dataset": store.info.dataset,
         "clips": files.stored_path(store.directory, settings.path.parent),

@@ -9,7 +9,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import errors
+from common import errors, files
 from common.clips import clip_store, shards, tiny_store_for_tests
 from common.explaining.explanation_statistics import clip_statistics, summary, table
 from common.explaining.explanations import COLUMNS, Explanations
@@ -50,7 +50,7 @@ def stored(directory, salient, object_masks, video_ids=None):
     directory.mkdir()
     path = directory / clip_store.shard_name("validation", 0, 1)
     tiny_store_for_tests.write_shard(path, clips, layout)
-    record = clip_store.Shard(path.name, "validation", count, shards.sha256(path))
+    record = clip_store.Shard(path.name, "validation", count, files.sha256(path))
     names, tool = ("up", "down", "still"), {"name": "test", "version": "1"}
     counts = {"validation": {"up": count, "down": 0, "still": 0}}
     info = clip_store.DatasetInfo("test", names, layout, "stretch", "linspace", counts, tool, tool, (record,))

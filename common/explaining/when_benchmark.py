@@ -9,7 +9,6 @@ nothing (`when_entries.effective`) count as not named.
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypedDict
@@ -135,7 +134,7 @@ def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: ex
     def explainer(mask: MaskConfig) -> Explainer:
         return make_explainer(model, weights, mask, settings.gradcam, "float32", lambda clips: None)
 
-    return Asked(run.name, model.model, hashlib.sha256(run.weights.read_bytes()).hexdigest(), explainer)
+    return Asked(run.name, model.model, files.sha256(run.weights), explainer)
 
 
 def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:

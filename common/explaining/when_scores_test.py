@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from common import errors
+from common import errors, files
 from common.clips import clip_store, shards, tiny_store_for_tests
 from common.explaining import attribution_file, explanations, explanations_test, when_scores
 from common.explaining.attribution_file import Attributions
@@ -37,7 +37,7 @@ def suite(tmp_path):
     folder.mkdir()
     path = folder / clip_store.shard_name("test", 0, 1)
     tiny_store_for_tests.write_shard(path, clips, layout)
-    record = clip_store.Shard(path.name, "test", len(clips), shards.sha256(path))
+    record = clip_store.Shard(path.name, "test", len(clips), files.sha256(path))
     tool = {"name": "test", "version": "1"}
     counts = {"test": {"flash": len(clips)}}
     info = clip_store.DatasetInfo("flashes", ("flash",), layout, "stretch", "linspace", counts, tool, tool, (record,))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import errors, files
-from common.clips import classes, shards
+from common.clips import classes
 from common.models import array_pickles, canonical_weights, configs, published_weights
 from common.models.published_weights import Imported
 from common.runs.run_directory import RunConfig, RunDirectory
@@ -170,7 +170,7 @@ def _write(
     }
     record = {
         "release": imported.release,
-        "sha256": {path.name: shards.sha256(path) for path in source.files},
+        "sha256": {path.name: files.sha256(path) for path in source.files},
         "used": list(imported.used),
         "unused": list(imported.unused),
         "lacking": list(imported.lacking),

@@ -8,8 +8,7 @@ import pathlib
 
 import numpy as np
 
-from common import errors
-from common.clips import shards
+from common import errors, files
 from common.models import architectures, canonical_weights, configs
 from common.runs.run_directory import RunDirectory
 
@@ -65,7 +64,7 @@ def read(path: pathlib.Path) -> Source:
         run = RunDirectory(path)
         names, file = tuple(run.read_config().data["class_names"]), run.weights
     weights, model = canonical_weights.load(file)
-    return Source(path, weights, model, names, shards.sha256(file))
+    return Source(path, weights, model, names, files.sha256(file))
 
 
 def fit(

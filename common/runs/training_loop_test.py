@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common import errors, files
-from common.clips import shards, tiny_store_for_tests
+from common.clips import tiny_store_for_tests
 from common.models import architectures, canonical_weights, configs
 from common.runs import metrics, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
@@ -347,7 +347,7 @@ def test_a_training_starts_from_given_weights_and_says_which(clips, tmp_path, so
     assert "kept: 9 arrays: ConvLSTM_1, BatchNorm_1, Logits" in caplog.text
     arrays, _ = canonical_weights.load_arrays(run.checkpoint)
     np.testing.assert_array_equal(arrays["weights/ConvLSTM_1/kernel"], 0.5)
-    assert run.read_config().train == dataclasses.replace(CONFIG, init=shards.sha256(source))
+    assert run.read_config().train == dataclasses.replace(CONFIG, init=files.sha256(source))
 
 
 def test_a_run_that_began_with_given_weights_is_resumed_with_or_without_them(clips, tmp_path, source):
