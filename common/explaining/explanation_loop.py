@@ -395,7 +395,7 @@ class _Parts:
         """Removes the parts of the file that has this header, which is whole; others, and what is no part, stay."""
         if not self.folder.exists():
             return
-        if self._plan.exists() and files.read_json(self._plan, "The plan of parts").get("header") != header:
+        if self._plan.exists() and read_plan(self._plan)["header"] != header:
             return
         files.remove_leftovers(self.folder)
         for path in self.folder.iterdir():
