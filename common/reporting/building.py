@@ -15,7 +15,6 @@ from typing import Any
 
 import jinja2
 import markupsafe
-import numpy as np
 
 from common import errors, files, locks, progress, tables
 from common.clips.clip_store import ClipStore
@@ -208,18 +207,11 @@ def _answers(runs: Sequence[Run], store: ClipStore) -> list[tuple[str, list[str]
     for run, twin in zip(runs, gallery.twins(runs), strict=True):
         if twin is None:
             masked = (run.explanations["mask_snapped"] != 0).mean(axis=0)
-            drawn = charts.over_time(f"{run.label}: share of clips whose mask is on", masked, _events(run, store))
+            salient = comparison.salient_frames(run.explanations, store)
+            event = None if salient is None else salient.mean(axis=0)
+            drawn = charts.over_time(f"{run.label}: share of clips whose mask is on", masked, event)
             answers.append((run.label, words.model_words(run, store), markupsafe.Markup(drawn)))
     return answers
-
-
-def _events(run: Run, store: ClipStore) -> np.ndarray | None:
-    """Returns the share of a run's clips whose event covers each frame, float64 [T]; None without ground truth."""
-    if store.info.layout.object_mask_shape is None:
-        return None
-    places = {video_id: place for place, video_id in enumerate(store.video_ids)}
-    salient = store.column("salient")[[places[video_id] for video_id in run.explanations["video_id"]]]
-    return (salient != 0).mean(axis=0)
 
 
 def _charts(runs: Sequence[Run]) -> list[tuple[str, markupsafe.Markup]]:

@@ -79,6 +79,13 @@ class Run:
         return {video_id: row for row, video_id in enumerate(self.explanations["video_id"])}
 
 
+def salient_frames(explanations: Explanations, store: ClipStore) -> np.ndarray | None:
+    """Returns which frames carry the evidence in the N clips explained, bool [N, T]; None without ground truth."""
+    if store.info.layout.object_mask_shape is None:
+        return None
+    return store.column("salient")[store.places(explanations["video_id"])] != 0
+
+
 def mask_onsets(explanations: Explanations, store: ClipStore) -> np.ndarray:
     """Returns by how many frames each mask begins after the event, float64 [N]; negative: before.
 
@@ -89,10 +96,9 @@ def mask_onsets(explanations: Explanations, store: ClipStore) -> np.ndarray:
       store: the split that was explained.
     """
     onsets = np.full(len(explanations), np.nan)
-    if store.info.layout.object_mask_shape is None:
+    salient = salient_frames(explanations, store)
+    if salient is None:
         return onsets
-    places = {video_id: place for place, video_id in enumerate(store.video_ids)}
-    salient = store.column("salient")[[places[video_id] for video_id in explanations["video_id"]]] != 0
     on = explanations["mask_snapped"] != 0
     known = on.any(axis=1) & salient.any(axis=1)
     onsets[known] = on[known].argmax(axis=1) - salient[known].argmax(axis=1).astype(float)

@@ -134,8 +134,7 @@ def model_words(run: Run, store: ClipStore) -> list[str]:
     masks, kind = explained["mask_snapped"] != 0, explained.header["mask"]["kind"]
     clips, time = masks.shape
     original = explained["OS"]
-    score = {"freeze": "FS", "reverse": "RS"}.get(kind, "S")
-    halved = int((explained[score] <= HALF * original).sum())
+    halved = int((explained["S"] <= HALF * original).sum())
     backward = int((explained["RS"] <= HALF * original).sum())
     median = float(np.median(masks.sum(axis=1)))
     done = _DONE_TO.get(kind, f"under {kind}")

@@ -99,7 +99,7 @@ def test_a_model_whose_masks_preserve(tmp_path):
     store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"))
     run = report_for_tests.make_run(store, "I3D (PyTorch)", "i3d")
     run.explanations.header["mask"]["game"] = "preserve"
-    run.explanations.columns["FS"][:2] = 0.8  # Of OS 0.9 and 0.89; the other four keep less than half.
+    run.explanations.columns["S"][:2] = 0.8  # Of OS 0.9 and 0.89; the other four keep less than half.
     assert words.model_words(run, store)[:2] == [
         "Its masks keep 3 of 8 frames (median); all others frozen, at least half of the score stays in 2 of 6 clips.",
         "With all others reversed, it does so in 6 of 6 clips.",

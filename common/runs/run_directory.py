@@ -77,6 +77,10 @@ class RunConfig:
     framework: str
     versions: dict[str, str]
 
+    def is_of(self, info: DatasetInfo) -> bool:
+        """Returns whether clips are those of the training; runs of earlier versions, which do not say, take any."""
+        return self.data.get("digest", info.digest) == info.digest
+
 
 class RunDirectory:
     """Paths and files of one run; nothing is created before `create`."""
@@ -193,8 +197,11 @@ def open_trained(
         )
     store = ClipStore(clips or run.clips(stored), split)
     check_data(stored, store.info)
-    if clips is None:
-        check_same_clips(stored, store)
+    if clips is None and not stored.is_of(store.info):
+        raise errors.UserError(
+            "Clips must be those that the run was trained with, unless --clips names others. "
+            f"Received: {store.directory}, whose shards or classes have changed"
+        )
     return stored, weights, store
 
 
@@ -208,15 +215,6 @@ def data_record(info: DatasetInfo) -> dict[str, Any]:
         "subsampling": info.subsampling,
         "digest": info.digest,
     }
-
-
-def check_same_clips(run: RunConfig, store: ClipStore) -> None:
-    """Refuses another store than that of the training; runs of earlier versions do not say which it was."""
-    if run.data.get("digest", store.info.digest) != store.info.digest:
-        raise errors.UserError(
-            "Clips must be those that the run was trained with, unless --clips names others. "
-            f"Received: {store.directory}, whose shards or classes have changed"
-        )
 
 
 def check_data(run: RunConfig, info: DatasetInfo) -> None:

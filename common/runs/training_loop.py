@@ -188,7 +188,7 @@ def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore,
         )
     stored = run.read_config()
     check_data(stored, store.info)
-    if stored.data.get("digest", store.info.digest) != store.info.digest:
+    if not stored.is_of(store.info):
         raise errors.UserError(
             "With --resume the clips must be those that the run began with. "
             f"Received: {store.directory}, whose shards or classes are others"
