@@ -110,10 +110,10 @@ def _preserved(facts: ClipFacts, name: str, done: str) -> Words:
     if not length:
         return [f"No frame is needed: with all of them {done}, {name} has ", after, f", from {before}."]
     where = f"{'Frames' if length > 1 else 'Frame'} {ranges(facts.mask)}"
-    suffice = "suffice" if length > 1 else "suffices"
+    suffice, fail = ("suffice", "do not suffice") if length > 1 else ("suffices", "does not suffice")
     if facts.perturbed < HALF * facts.original:
-        verdict = f" ({length} of {time}) alone do not suffice: all others {done}, {name} falls from "
-        return ["", where, verdict if length > 1 else verdict.replace("do not", "does not"), before, " to ", after, "."]
+        verdict = f" ({length} of {time}) alone {fail}: all others {done}, {name} falls from "
+        return ["", where, verdict, before, " to ", after, "."]
     return [
         "",
         where,

@@ -41,6 +41,10 @@ FACTS = ClipFacts("up", 12, "freeze", "delete", MASK, original=0.999, perturbed=
             "Frame 2 (1 of 8) alone does not suffice: all others frozen, “up” falls from 100 % to 20 %.",
         ),
         (
+            {"game": "preserve", "perturbed": 0.2, "mask": np.arange(8) == 2, "class_name": "do not move"},
+            "Frame 2 (1 of 8) alone does not suffice: all others frozen, “do not move” falls from 100 % to 20 %.",
+        ),
+        (
             {"game": "preserve", "perturbed": 0.97, "mask": MASK & False},
             "No frame is needed: with all of them frozen, “up” has 97 %, from 100 %.",
         ),
