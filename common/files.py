@@ -13,6 +13,8 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -107,6 +109,34 @@ def _create_temporary(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
         if taken is not False and locks.is_named(descriptor, temporary):
             return temporary, descriptor
         os.close(descriptor)  # Before it was locked here, another process took it for a leftover.
+
+
+@contextlib.contextmanager
+def folder_beside(path: pathlib.Path, flag: str) -> Iterator[pathlib.Path]:
+    """Yields an empty folder beside a folder that is to be made, on the same disk, and holds that against others.
+
+    It is removed at the end, as are those that killed calls left.
+
+    Args:
+      path: of the folder to be made; its parents are made.
+      flag: that named it, for a message.
+
+    Raises:
+      errors.UserError: where the parents cannot be made, or another process makes the folder.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.UserError(f"{flag} must be a folder that can be made. Received: {path}: {error}") from None
+    ours = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}\.tmp")
+    with locks.exclusive(path.parent, f".{path.name}.lock"):  # So whatever has such a name is nobody's.
+        for left in [left for left in path.parent.iterdir() if ours.fullmatch(left.name)]:
+            shutil.rmtree(left, ignore_errors=True)  # Follows no link.
+        temporary = pathlib.Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: pathlib.Path, data: bytes | memoryview, durable: bool = False) -> None:

@@ -4,19 +4,16 @@ Inputs are what `explain.py`, `evaluate.py` and `evidence.py` of either framewor
 needs no server, no network and no library: see `gallery` for how.
 """
 
-import contextlib
 import dataclasses
 import pathlib
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 import markupsafe
 
-from common import errors, files, locks, progress, tables
+from common import errors, files, progress, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.explanations import Explanations
@@ -81,7 +78,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
     evaluations = [evaluation_file.read(path) for path in settings.evaluations]
     evidence = [evidence_file.read(path) for path in settings.evidence]
     runs, store = _read_runs(settings)
-    with _temporary_folder(out) as temporary:
+    with files.folder_beside(out, "--out") as temporary:
         figures = _write_figures(temporary / "figures", runs, store, settings.figures)
         if store:
             _write_gallery(temporary / "clips", runs, store, settings.gallery_clips, figures)
@@ -243,24 +240,6 @@ def _check_out(out: pathlib.Path) -> None:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if names and _UNFINISHED not in names and not {"index.html", "page.js", "style.css"} <= names:
         raise errors.UserError(f"--out must be a new folder or an earlier report. Received: {out} with other files")
-
-
-@contextlib.contextmanager
-def _temporary_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes an empty folder beside `out`, on the same disk, and removes it at the end, and those of killed calls."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.UserError(f"--out must be a folder that can be made. Received: {out}: {error}") from None
-    ours = re.compile(rf"\.{re.escape(out.name)}\.\w{{8}}\.tmp")
-    with locks.exclusive(out.parent, f".{out.name}.lock"):  # So whatever has such a name is nobody's.
-        for path in [path for path in out.parent.iterdir() if ours.fullmatch(path.name)]:
-            shutil.rmtree(path, ignore_errors=True)  # Follows no link.
-        temporary = pathlib.Path(tempfile.mkdtemp(".tmp", f".{out.name}.", out.parent))
-        try:
-            yield temporary
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _publish(temporary: pathlib.Path, out: pathlib.Path) -> None:

@@ -1,10 +1,8 @@
 """Published I3D weights become a run directory: what a file is, by its content; and the run, whole or not at all."""
 
 import dataclasses
-import os
 import pathlib
 import re
-import shutil
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -176,14 +174,12 @@ def _write(
         "lacking": list(imported.lacking),
     }
     config = RunConfig(configs.TrainConfig(imported.config, "adam", epochs=0), data, "", framework, versions)
-    partial = RunDirectory(run.path.with_name(f"{run.name}.{os.getpid()}.tmp"))
-    try:
-        partial.create(config)
-        canonical_weights.save(partial.weights, imported.weights, imported.config)
-        files.write_json(partial.path / "imported.json", record)
-        partial.path.replace(run.path)
-    finally:
-        shutil.rmtree(partial.path, ignore_errors=True)
+    with files.folder_beside(run.path, "--run") as temporary:
+        whole = RunDirectory(temporary / "run")  # Not the folder itself, which is its maker's alone.
+        whole.create(config)
+        canonical_weights.save(whole.weights, imported.weights, imported.config)
+        files.write_json(whole.path / "imported.json", record)
+        whole.path.replace(run.path)
 
 
 def _class_names(settings: ImportSettings, num_classes: int) -> tuple[str, ...]:

@@ -170,3 +170,12 @@ def test_the_names_of_kinetics_are_400_in_deepminds_order():
     assert len(names) == len(set(names)) == 400
     # Classes that DeepMind's weights find in the clips of the reference: 327 and 157.
     assert (names[0], names[327], names[157], names[399]) == ("abseiling", "spray painting", "hoverboarding", "zumba")
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next_and_the_run_is_as_open_as_others(folder):
+    left = folder / ".run.abcd1234.tmp"
+    (left / "run").mkdir(parents=True)
+    run_import(folder)
+    assert not left.exists()
+    (folder / "any").mkdir()
+    assert (folder / "run").stat().st_mode == (folder / "any").stat().st_mode
