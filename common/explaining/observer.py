@@ -105,8 +105,10 @@ def _tables(suite: str) -> tuple[np.ndarray, ...]:
     return waves_of, runs_of, first, second, np.array([0.0 if events else _STILL for events in classes])
 
 
-class Observer:
-    """The observer in NumPy, in float64.
+class Filtering:
+    """What the observer is in every framework; a build adds how it filters clips, and how logits become probabilities.
+
+    `prepare` and `perturbed` make a search as fast as the filters' answers are few.
 
     Args:
       suite: whose classes it tells, one of `suites.SUITES`.
@@ -118,19 +120,28 @@ class Observer:
         self._suite = suite
         self._filters = filters(*clip_shape[1:])
 
-    def __call__(self, clips: Shaped[np.ndarray, "N T H W C"]) -> Float[np.ndarray, "N K"]:
+    def __call__(self, clips: Shaped[Any, "N T H W C"]) -> Float[Any, "N K"]:
         """Clips, 0…255 -> class probabilities."""
         return self._probabilities(self.prepare(clips))
 
-    def prepare(self, clips: Shaped[np.ndarray, "N T H W C"]) -> Float[np.ndarray, "N T waves"]:
+    def prepare(self, clips: Shaped[Any, "N T H W C"]) -> Float[Any, "N T waves"]:
         """Returns the filters' answers to clips, which is all that it needs of them."""
-        return clips.reshape(*clips.shape[:2], -1) @ self._filters
+        raise NotImplementedError
 
-    def perturbed(
-        self, prepared: Float[np.ndarray, "N T waves"], matrix: Float[np.ndarray, "N T T"]
-    ) -> Float[np.ndarray, "N K"]:
+    def perturbed(self, prepared: Float[Any, "N T waves"], matrix: Float[Any, "N T T"]) -> Float[Any, "N K"]:
         """Prepared clips under perturbations -> class probabilities: the filters are linear in the frames."""
         return self._probabilities(matrix @ prepared)
+
+    def _probabilities(self, answers: Any) -> Any:
+        raise NotImplementedError
+
+
+class Observer(Filtering):
+    """The observer in NumPy, in float64."""
+
+    def prepare(self, clips: Shaped[np.ndarray, "N T H W C"]) -> Float[np.ndarray, "N T waves"]:
+        """See `Filtering`."""
+        return clips.reshape(*clips.shape[:2], -1) @ self._filters
 
     def _probabilities(self, answers: np.ndarray) -> np.ndarray:
         powers = np.exp(logits(answers, self._suite, perturbations.NUMPY_OPS))
