@@ -371,3 +371,21 @@ def test_a_tap_in_the_list_shows_the_clip_on_a_phone(page, address):
     show(page, address)
     page.locator("#clips button").nth(2).click()
     expect(page.locator("#clip-class")).to_be_in_viewport()
+
+
+def test_a_twin_is_one_line_until_it_is_opened(browser, store):
+    folder = store.directory.parent
+    for name, framework in (("torch.h5", "torch"), ("tf.h5", "tf")):
+        explanations.write(folder / name, report_for_tests.explain(store, "mine", "i3d", framework))
+    settings = building.ReportSettings(folder / "twins", (folder / "torch.h5", folder / "tf.h5"), figures=0)
+    page = browser.new_page(reduced_motion="reduce")
+    show(page, building.build(settings).resolve().as_uri())
+    expect(page.locator(".panel")).to_have_count(1)
+    expect(page.locator(".twin summary")).to_have_text("TensorFlow agrees: probabilities to 0, mask to 0")
+    page.click(".twin > summary")
+    expect(page.locator(".twin .panel figcaption").first).to_have_text("I3D (TensorFlow)")
+    assert pixels(page, "Original", run=1).any()
+    np.testing.assert_array_equal(pixels(page, "Grad-CAM", run=1), pixels(page, "Grad-CAM"))
+    page.click("#next")
+    expect(page.locator(".twin .panel")).to_have_count(1)  # It stays open from clip to clip.
+    page.close()

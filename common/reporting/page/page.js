@@ -292,7 +292,7 @@
   const STRIP_FRAMES = 24; // At most.
   const STRIP_WIDTH = 96; // Most px of a frame.
 
-  function film(image, details, heat) {
+  function film(image, heat) {
     const every = Math.ceil(report.frames / STRIP_FRAMES);
     const [width, cells] = [Math.min(report.width, STRIP_WIDTH), Math.ceil(report.frames / every)];
     const height = Math.round((width * report.height) / report.width);
@@ -318,7 +318,7 @@
     if (event) words.push(`event ${ranges(event)}`);
     const node = make("div", { class: "strip", role: "img", "aria-label": words.join("; ") });
     node.style.setProperty("--frames", report.frames);
-    node.append(film(image, details, heat));
+    node.append(film(image, heat));
     node.append(row("mask", details.mask.map((value, t) => {
       const cell = make("i", on[t] ? { class: "on" } : {});
       cell.style.setProperty("--value", value);
@@ -405,12 +405,23 @@
     return { run, details, pictures, strip: band, root, heat };
   }
 
-  // The same model in the other framework is one line under its twin, until it is opened.
-  function folded(panel, numbers) {
-    const text = `${report.runs[panel.run].framework} agrees: ${numbers.agrees}`;
-    const node = make("details", { class: "twin" }, make("summary", {}, text), panel.root);
+  // The same model in the other framework is one line under its twin; what it shows is made when it is opened.
+  function folded(run, numbers, makePanel) {
+    const text = `${report.runs[run].framework} agrees: ${numbers.agrees}`;
+    const node = make("details", { class: "twin" }, make("summary", {}, text));
+    const fill = () => {
+      const panel = makePanel(run);
+      shown.panels.push(panel);
+      node.append(panel.root);
+    };
     node.open = state.twins;
-    node.addEventListener("toggle", () => { state.twins = node.open; });
+    if (node.open) fill();
+    node.addEventListener("toggle", () => {
+      state.twins = node.open;
+      if (!node.open || node.querySelector(".panel")) return;
+      fill();
+      drawFrame();
+    });
     return node;
   }
 
@@ -419,18 +430,18 @@
     const runs = clip.runs.map((_, run) => run)
       .filter((run) => details.runs[run] && (state.run === "" || run === Number(state.run)));
     const heats = shown && shown.number === number ? shown.heats : new Map();
-    for (const run of runs) {
+    const makePanel = (run) => {
       if (!heats.has(run)) heats.set(run, heatOf(details.runs[run].map, report.runs[run].time));
-    }
-    const panels = runs.map((run) => panelOf(clip, run, image, details.runs[run], heats.get(run)));
-    shown = { number, image, panels, heats };
+      return panelOf(clip, run, image, details.runs[run], heats.get(run));
+    };
+    const isFolded = (run) => runs.includes(report.runs[run].twin);
+    shown = { number, image, panels: runs.filter((run) => !isFolded(run)).map(makePanel), heats };
     const width = Math.min(27, Math.max(15, 8.6 * state.view.length));
     find("panels").style.setProperty("--panel", `${width}rem`);
-    find("panels").replaceChildren();
-    for (const panel of panels) {
-      const twin = panels.find((other) => other.run === report.runs[panel.run].twin);
-      if (twin) twin.root.append(folded(panel, clip.runs[panel.run]));
-      else find("panels").append(panel.root);
+    find("panels").replaceChildren(...shown.panels.map((panel) => panel.root));
+    for (const run of runs.filter(isFolded)) {
+      const beside = shown.panels.find((panel) => panel.run === report.runs[run].twin);
+      beside.root.append(folded(run, clip.runs[run], makePanel));
     }
     // A twin that explains fewer clips leaves nothing out.
     const missing = state.run === "" ? report.runs.some(({ twin }, run) => twin === null && !runs.includes(run)) : !runs.length;
