@@ -48,8 +48,8 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
 
     Args:
       scorer: the clips.
-      config: kind, weights, compat and game count. The oracle "full" tries every interval, or with an area every one of
-        so many frames; "coarse" (see `coarse_to_fine`) about a third of them, and may miss the best.
+      config: kind, weights, compat, ends and game count. The oracle "full" tries every interval, or with an area every
+        one of so many frames; "coarse" (see `coarse_to_fine`) about a third of them, and may miss the best.
 
     Raises:
       errors.UserError: for an area of more frames than clips have.
@@ -115,7 +115,7 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
 
     Args:
       time: frames of the clip.
-      config: weights and compat count.
+      config: weights, compat and ends count.
 
     Yields:
       Intervals [k, 2]; their Eq. 1 [k] must be sent.
@@ -161,7 +161,7 @@ def flip_frames(start: np.ndarray, config: MaskConfig) -> Search[tuple[np.ndarra
 
     Args:
       start: mask [T].
-      config: weights, compat and area count.
+      config: weights, compat, ends and area count.
 
     Yields:
       Masks [k, T]; their Eq. 1 [k] must be sent.
