@@ -111,7 +111,7 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
     """Searches one clip's best interval from a grid of starts and stops, refined around the best of what was tried.
 
     At the end it goes to a better interval as long as there is one whose ends are at most two frames away, or one that
-    begins where the best does, wherever it stops: the last frame that is shown stays on the screen while what follows is
+    begins where the best does, wherever it stops: the last frame shown stays on the screen while what follows is
     frozen, so a score may leap from one stop to the next where it hardly moves with the start. An interval that costs
     more than the best loss so far cannot be better, whatever its score, and is not tried.
 
