@@ -65,6 +65,12 @@ _START = flags.DEFINE_enum(
 _COMPAT = flags.DEFINE_enum(
     "compat", _MASK.compat, list(masks.COMPATS), "released: total variation and first window as the released code's."
 )
+_ENDS = flags.DEFINE_enum(
+    "ends",
+    _MASK.ends,
+    list(masks.ENDS),
+    "counted: a mask that begins or ends with the clip pays for that end as for any other (total variation, Eq. 1).",
+)
 _CAM_ENDPOINT = flags.DEFINE_string("cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2).")
 _CAM_WEIGHTS = flags.DEFINE_enum(
     "cam_weights", _CAM.weights, list(gradcam_maps.WEIGHTS), "Mean of the gradient over each frame (Eq. 2) or the clip."
@@ -112,6 +118,7 @@ def settings() -> ExplainSettings:
             area=_AREA.value,
             oracle=_ORACLE.value,
             stop=_STOP.value,
+            ends=_ENDS.value,
         ),
         gradcam=gradcam_maps.GradCamConfig(
             endpoint=_CAM_ENDPOINT.value, weights=_CAM_WEIGHTS.value, score=_CAM_SCORE.value, time=_CAM_TIME.value
