@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from common.models import configs
 from common.runs import evaluation_loop
-from torch_impl import devices, weights
+from torch_impl import devices, transfers, weights
 
 
 def evaluate(
@@ -18,7 +19,7 @@ def evaluate(
 
     Args:
       settings: which runs, on which clips.
-      precision: "float32", "bfloat16" or "float64".
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
     """
 
@@ -39,11 +40,11 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     model = weights.build_model(config, precision, device=place, arrays=arrays).eval()
 
-    def predict(frames: np.ndarray) -> np.ndarray:
+    def predict(frames: np.ndarray) -> ArrayLike:
         with torch.inference_mode():
-            return model(torch.from_numpy(frames).to(place)).cpu().numpy()
+            return transfers.to_host(model(transfers.to_device(frames, place)))
 
     return predict

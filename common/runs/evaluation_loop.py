@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from common import errors, tables
 from common.models import configs
@@ -17,7 +18,7 @@ from common.runs import evaluation_file, metrics, prediction, run_directory
 from common.runs.run_directory import RunDirectory
 from common.tables import Cell, Column, Table
 
-PredictBatch = Callable[[np.ndarray], np.ndarray]
+PredictBatch = Callable[[np.ndarray], ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True)
