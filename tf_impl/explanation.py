@@ -87,7 +87,7 @@ class Explainer:
         on_step: Callable[[int], object] = lambda clips: None,
         device: str = "auto",
     ) -> None:
-        self._device = devices.find_device(device)
+        self._device = devices.find_device(device, precision)
         self._dtype = tf.float64 if precision == "float64" else tf.uint8
         self.model = weights.build_model(config, precision, device=self._device, arrays=arrays)
         self._logits = tf.function(self.model, input_signature=(evaluation.frames_spec(config),), autograph=False)

@@ -76,7 +76,13 @@ class FramePool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[T, N, C, H, W]` -> `[T, N, C, H // 2, W // 2]`."""
-        return functional.max_pool2d(_frames(x), _POOL).unflatten(0, x.shape[:2])
+        frames = _frames(x)
+        if torch.are_deterministic_algorithms_enabled():
+            rows, columns = (size - size % 2 for size in frames.shape[2:])  # No window reaches beyond the last one.
+            frames = layers.max_pool(frames[:, :, None, :rows, :columns], (1, *_POOL), (1, *_POOL), [0, 0, 0])[:, :, 0]
+        else:
+            frames = functional.max_pool2d(frames, _POOL)
+        return frames.unflatten(0, x.shape[:2])
 
 
 class ConvLSTM(nn.Module):

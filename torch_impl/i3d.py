@@ -61,7 +61,7 @@ class Head(nn.Module):
         dtype = self.Conv3d_0c_1x1.kernel.dtype
         if self.pool is None:
             return self.Conv3d_0c_1x1(self.dropout(x.mean((2, 3, 4), dtype=dtype)))
-        pooled = functional.avg_pool3d(x.to(dtype), self.pool, stride=1, padding=0)
+        pooled = layers.average_pool(x.to(dtype), self.pool)
         return self.Conv3d_0c_1x1(self.dropout(pooled).mean((2, 3, 4)))
 
 
