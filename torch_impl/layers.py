@@ -67,6 +67,31 @@ def with_ones(matrix: torch.Tensor, normalization: str) -> torch.Tensor:
     return torch.cat([matrix, excess if normalization == "minus_one_to_one" else 0 * excess], dim=2)
 
 
+def mix(matrix: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+    """Mixes what a model has prepared of frames, by matrices over time.
+
+    In bfloat16 a matrix is a sum of two, since 8 bits would be too few for the values of a mask: the products of both
+    with what is prepared, which is read once, are added.
+
+    Args:
+      matrix: `[N, M, K]`, float, in which the result is differentiable.
+      prepared: of N clips, or of one that meets all N matrices, `[N, K, …]` or `[1, K, …]`.
+
+    Returns:
+      `[N, M, …]` in the dtype of what is prepared.
+    """
+    size, rows = matrix.shape[1], matrix
+    if prepared.dtype == torch.bfloat16:
+        high = matrix.to(prepared.dtype)
+        rows = torch.cat([high, (matrix - high).detach().to(prepared.dtype)], dim=1)
+    features = prepared.flatten(2)
+    # One product for all matrices of a clip reads it once.
+    y = (rows.flatten(0, 1) @ features[0]).unflatten(0, rows.shape[:2]) if len(features) == 1 else rows @ features
+    if prepared.dtype == torch.bfloat16:
+        y = y[:, :size] + y[:, size:]
+    return y.unflatten(2, prepared.shape[2:])
+
+
 def to_native(x: torch.Tensor) -> torch.Tensor:
     """`[N, T, H, W, C]` (border) -> `[N, C, T, H, W]`, a view."""
     return x.permute(0, 4, 1, 2, 3)
