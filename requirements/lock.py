@@ -4,8 +4,8 @@
 
 `requirements.lock` pins everything that any extra needs, for Python 3.10-3.12 on every system: constraints for pip.
 `EXTRA.lock` is what one extra needs, at those versions, with the SHA-256 of every file that pip may install.
-`cuda.lock` is NVIDIA's part of PyTorch, which PyPI's wheels for Linux want. `cpu.lock` is PyTorch without it; pip must be
-given this lock first, where such a wheel can be had, for of two files with known hashes it takes the registry's.
+`cuda.lock` is NVIDIA's part of PyTorch, which PyPI's wheels for Linux want. `cpu.lock` is PyTorch without it; pip must
+be given this lock first, where such a wheel can be had, for of two files with known hashes it takes the registry's.
 """
 
 import configparser

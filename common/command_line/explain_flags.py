@@ -13,6 +13,9 @@ from common.models import configs
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
+)
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")

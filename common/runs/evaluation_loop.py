@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from common import errors, tables
 from common.models import foreign
@@ -17,7 +18,7 @@ from common.runs import evaluation_file, metrics, prediction, subjects
 from common.runs.subjects import Classifier, LoadForeign
 from common.tables import Cell, Column, Table
 
-PredictBatch = Callable[[np.ndarray], np.ndarray]
+PredictBatch = Callable[[np.ndarray], ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True)
