@@ -4,6 +4,7 @@
 finished. Everything it says is checked against the shards when a split is opened.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -195,6 +196,25 @@ class ClipStore:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def known_to(self, class_names: tuple[str, ...]) -> "ClipStore":
+        """Returns the same clips as a model of certain classes sees them.
+
+        Args:
+          class_names: of the model, in the order of its scores.
+
+        Returns:
+          The store itself, where it has these classes; otherwise one whose `info` has them, and whose `labels` are
+          their indices: found by the class's name, -1 for clips whose class the model does not know.
+        """
+        if class_names == self.info.class_names:
+            return self
+        index = {name: label for label, name in enumerate(class_names)}
+        labels = np.array([index.get(name, -1) for name in self.info.class_names] + [-1], np.int32)
+        seen = copy.copy(self)
+        seen.info = dataclasses.replace(self.info, class_names=class_names)
+        seen.labels = labels[self.labels]  # -1 reads the last one.
+        return seen
 
     def column(self, name: str) -> Shaped[np.ndarray, "N ..."]:
         """Returns a column over all clips (see `Clip` for names, shapes and units)."""

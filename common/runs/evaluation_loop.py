@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, tables
+from common import errors, tables, text
 from common.models import configs
 from common.runs import evaluation_file, metrics, prediction, run_directory
 from common.runs.run_directory import RunDirectory
@@ -77,7 +77,9 @@ def _evaluate_run(
     stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
     if not len(store) or store.labels.min() < 0:
         raise errors.UserError(
-            f"For evaluation all clips must be labelled. Received: {settings.split} of {store.directory}"
+            "For evaluation all clips must be labelled, with classes of the model. "
+            f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
+            f"{settings.split} of {store.directory}"
         )
     predict_batch = make_predict(stored.train.model, weights)
     scores = {

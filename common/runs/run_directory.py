@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import numpy as np
 from absl import logging
 
-from common import errors, files, locks
+from common import errors, files, locks, text
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import canonical_weights, configs
 
@@ -182,7 +182,8 @@ def open_trained(
       split: of it.
 
     Returns:
-      What the run's `config.json` says, its canonical weights, and the clips.
+      What the run's `config.json` says, its canonical weights, and the clips, as the model knows them (see
+      `ClipStore.known_to`): those that have no label, or one that the model does not know, have the label -1.
     """
     stored = run.read_config()
     if not run.weights.exists():
@@ -196,13 +197,23 @@ def open_trained(
             f"weights.safetensors must hold the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
         )
     store = ClipStore(clips or run.clips(stored), split)
-    check_data(stored, store.info)
     if clips is None and not stored.is_of(store.info):
         raise errors.UserError(
             "Clips must be those that the run was trained with, unless --clips names others. "
             f"Received: {store.directory}, whose shards or classes have changed"
         )
-    return stored, weights, store
+    known = store.known_to(tuple(stored.data["class_names"]))
+    check_data(stored, known.info)
+    if known is not store:
+        labelled = text.counted(int((known.labels >= 0).sum()), "clip")
+        logging.info(
+            "%s has other classes than %s: %s of %d have one of its classes.",
+            store.directory,
+            run.path,
+            labelled,
+            len(store),
+        )
+    return stored, weights, known
 
 
 def data_record(info: DatasetInfo) -> dict[str, Any]:
