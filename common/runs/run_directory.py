@@ -1,13 +1,15 @@
 """A run directory: everything about one training run, in files that a person can open and either framework reads.
 
 `config.json` (what was trained, on what, by which versions), `weights.safetensors` (best validation loss),
-`checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (one line per epoch), `events/` (TensorBoard),
+`checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (one line per epoch), `train.log` (what the
+training said, with the time to the microsecond), `events/` (TensorBoard),
 `evaluation.json` (forward and reversed results).
 """
 
 import contextlib
 import dataclasses
 import json
+import logging as standard_logging
 import os
 import pathlib
 from collections.abc import Iterator
@@ -104,13 +106,13 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Makes the folder, and holds it against a second training while this one goes on.
+        """Makes the folder, holds it against a second training while this one goes on, and keeps what is logged.
 
         Raises:
           errors.UserError: where the folder cannot be made, or another process trains in it.
         """
         self._make()
-        with locks.exclusive(self.path):
+        with locks.exclusive(self.path), _logged(self.path / "train.log"):
             yield
 
     def _make(self) -> None:
@@ -169,6 +171,31 @@ class RunDirectory:
         if len(kept) < epochs:
             logging.warning("%s lacks the lines of %d of %d epochs.", self.log, epochs - len(kept), epochs)
         files.write_text(self.log, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+class _LogFile(standard_logging.Handler):
+    """Adds log lines, in absl's full form, to a file."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self.setFormatter(logging.PythonFormatter())
+        self._path = path
+
+    def emit(self, record: standard_logging.LogRecord) -> None:
+        # A disk that is full ends the training where it must be written.
+        with contextlib.suppress(OSError):
+            files.append_text(self._path, self.format(record) + "\n")
+
+
+@contextlib.contextmanager
+def _logged(path: pathlib.Path) -> Iterator[None]:
+    """Keeps what absl logs in the block in a file, too."""
+    handler = _LogFile(path)
+    logging.get_absl_logger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.get_absl_logger().removeHandler(handler)
 
 
 def open_trained(
