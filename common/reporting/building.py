@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import markupsafe
+import numpy as np
 
 from common import errors, files, progress, tables
 from common.clips.clip_store import ClipStore
@@ -104,6 +105,8 @@ def build(settings: ReportSettings) -> pathlib.Path:
             training=training,
             figures=figures,
             views=gallery.views(runs),
+            models=gallery.models(runs),
+            games=any(partner is not None for partner in comparison.partners(runs)),
         )
         (temporary / "index.html").write_text(html, encoding="utf-8")
         _publish(temporary, out)
@@ -119,13 +122,14 @@ def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
     store = ClipStore(settings.clips or explanations.clips_folder(settings.explanations[0], read[0]), first["split"])
     for path, found in zip(settings.explanations, read, strict=True):
         _check_clips(found, store, path)
-    labels = paper_tables.labels([found.header for found in read])
-    return [_run(label, found, store) for label, found in zip(labels, read, strict=True)], store
+    headers = [found.header for found in read]
+    labelled = zip(paper_tables.labels(headers), read, paper_tables.names(headers), strict=True)
+    return [_run(label, found, name, store) for label, found, name in labelled], store
 
 
-def _run(label: str, found: Explanations, store: ClipStore) -> Run:
+def _run(label: str, found: Explanations, name: str, store: ClipStore) -> Run:
     statistics = explanation_statistics.clip_statistics(found, store)
-    return Run(label, found, statistics | {"onset": comparison.mask_onsets(found, store)})
+    return Run(label, found, statistics | {"onset": comparison.mask_onsets(found, store)}, name)
 
 
 def _check_clips(found: Explanations, store: ClipStore, path: pathlib.Path) -> None:
@@ -190,8 +194,8 @@ def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: Cl
     facts = []
     if store:
         explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
-        facts.append(f"{len(explained)} explained clips of {store.info.dataset}, {store.split} split")
-        facts.append(", ".join(run.label for run in runs))
+        facts.append(f"{words.count(len(explained))} of {store.info.dataset}, {store.split} split, explained")
+        facts.append(", ".join(dict.fromkeys(run.name for run in runs)))
     datasets = list(dict.fromkeys(result["dataset"] for result in evaluations))
     if datasets:
         facts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''} on {', '.join(datasets)}")
@@ -201,14 +205,22 @@ def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: Cl
 def _answers(runs: Sequence[Run], store: ClipStore) -> list[tuple[str, list[str], markupsafe.Markup]]:
     """Returns of each model its name, what it relies on in words, and where in a clip; a twin says the same."""
     answers = []
-    for run, twin in zip(runs, gallery.twins(runs), strict=True):
-        if twin is None:
-            masked = (run.explanations["mask_snapped"] != 0).mean(axis=0)
+    beside = comparison.partners(runs)
+    for number, (run, twin) in enumerate(zip(runs, comparison.twins(runs), strict=True)):
+        if twin is None and beside[number] is None:
+            partner = runs[beside.index(number)] if number in beside else None
+            kept = None if partner is None else _masked(partner)
             salient = comparison.salient_frames(run.explanations, store)
             event = None if salient is None else salient.mean(axis=0)
-            drawn = charts.over_time(f"{run.label}: share of clips whose mask is on", masked, event)
-            answers.append((run.label, words.model_words(run, store), markupsafe.Markup(drawn)))
+            name = run.label if partner is None else run.name
+            drawn = charts.over_time(f"{name}: share of clips whose mask is on", _masked(run), event, kept)
+            answers.append((name, words.model_words(run, store, partner), markupsafe.Markup(drawn)))
     return answers
+
+
+def _masked(run: Run) -> np.ndarray:
+    """Returns in which share of clips the mask is on, of each frame, float64 [T]."""
+    return (run.explanations["mask_snapped"] != 0).mean(axis=0)
 
 
 def _charts(runs: Sequence[Run]) -> list[tuple[str, markupsafe.Markup]]:

@@ -16,6 +16,7 @@ _WIDTH, _ROW, _AXIS = 320, 58, 22  # px: of the picture, height of a run, height
 _LEFT, _RIGHT, _BARS = 1, 5, 30  # px: margins, height of the highest bar.
 _BINS = 24
 _CURVES_HEIGHT, _TICKS, _NAMES = 150, 26, 82  # px: of curves, left of them, right of them.
+_CEILINGS = (0.25, 0.5, 1.0)  # Of an axis of shares.
 _LETTERS, _SAMPLE = 15, 20  # px: of a line of names, of a piece of a curve beside a name.
 
 
@@ -107,40 +108,49 @@ def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
     return ET.tostring(svg, encoding="unicode")
 
 
-def over_time(title: str, masked: np.ndarray, event: np.ndarray | None) -> str:
-    """Returns an SVG element: a bar a frame, as high as the share of clips whose mask is on; the events' as steps.
+def over_time(title: str, masked: np.ndarray, event: np.ndarray | None, kept: np.ndarray | None = None) -> str:
+    """Returns an SVG element: a bar a frame, as high as the share of clips whose mask is on; others' as steps.
 
     Args:
       title: of the picture.
       masked: share of clips, float [T], 0…1.
       event: share of clips whose event covers each frame, float [T], or None where that is not known.
+      kept: share of clips in which each frame is of those that suffice, float [T], or None. The bars are then the
+        frames needed.
     """
     height, base, top, left = 96, 74.0, 8.0, 38
     cell = (_WIDTH - left - _RIGHT) / len(masked)
 
     def y(share: float) -> float:
-        return base - share * (base - top)
+        return base - share / ceiling * (base - top)
 
     svg = ET.Element("svg", {"viewBox": f"0 0 {_WIDTH} {height}", "role": "img", "class": "chart"})
+    lines = [line for line in (masked, event, kept) if line is not None]
+    ceiling = next(top for top in _CEILINGS if top >= max(line.max() for line in lines))
     peak = int(np.argmax(masked))
     said = f"{title}: at most {number_text(float(masked[peak]), '.0%')}, in frame {peak}"
     svg.set("aria-label", said if event is None else f"{said}; the event most often in frame {int(np.argmax(event))}")
-    for share in (0, 1):
+    for share in (0, ceiling):
         _add(svg, "line", x1=left, x2=_WIDTH - _RIGHT, y1=y(share), y2=y(share), cls="base")
         _text(svg, left - 4, y(share) + 4, number_text(share, ".0%"), "tick end")
     for t, share in enumerate(masked):
         _add(svg, "rect", x=left + t * cell + 0.5, y=y(share), width=cell - 1, height=base - y(share), cls="share")
-    if event is not None:
-        steps = " ".join(
-            f"{left + (t + side) * cell:.1f},{y(share):.1f}" for t, share in enumerate(event) for side in (0, 1)
-        )
-        ET.SubElement(svg, "polyline", {"points": steps, "class": "event"})
-    _text(svg, left, height - 6, "frame 0", "tick start")
+    for name, line in (("kept", kept), ("event", event)):
+        if line is not None:
+            steps = " ".join(
+                f"{left + (t + side) * cell:.1f},{y(share):.1f}" for t, share in enumerate(line) for side in (0, 1)
+            )
+            ET.SubElement(svg, "polyline", {"points": steps, "class": name})
+    _text(svg, left, height - 6, "0", "tick start")
     _text(
         svg,
         (left + _WIDTH) / 2,
         height - 6,
-        "mask on" if event is None else "bars: mask on · line: event",
+        " · ".join(
+            ["bars: mask on" if kept is None else "bars: needed"]
+            + ["dashes: suffice"] * (kept is not None)
+            + ["line: event"] * (event is not None)
+        ),
         "tick middle",
     )
     _text(svg, _WIDTH - _RIGHT, height - 6, f"{len(masked) - 1}", "tick end")

@@ -67,16 +67,78 @@ QUANTITIES = (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One explained run: its short name, its explanations, and what they say of each clip."""
+    """One explained run.
+
+    Attributes:
+      label: short name, each another.
+      explanations: of its clips.
+      statistics: what they say of each clip.
+      name: of the model and framework alone: runs of one model whose masks play different games share it.
+    """
 
     label: str
     explanations: Explanations
     statistics: Statistics
+    name: str
 
     @functools.cached_property
     def rows(self) -> dict[str, int]:
         """Video id -> row of the explanations."""
         return {video_id: row for row, video_id in enumerate(self.explanations["video_id"])}
+
+    @property
+    def game(self) -> str:
+        """Of its masks, one of `masks.GAMES`."""
+        return self.explanations.header["mask"]["game"]
+
+    @property
+    def kind(self) -> str:
+        """Of the perturbation that its masks are learnt with."""
+        return self.explanations.header["mask"]["kind"]
+
+
+def twins(runs: Sequence[Run]) -> list[int | None]:
+    """Returns of each run the number of an earlier one of the same weights and settings in the other framework."""
+    keys = ("model", "weights_sha256", "mask", "gradcam", "target", "precision")
+    return _earlier(
+        runs, range(len(runs)), lambda here, there: _same(here, there, keys) and not _same(here, there, _BUILD)
+    )
+
+
+def partners(runs: Sequence[Run]) -> list[int | None]:
+    """Returns of each run that preserves the number of the one that deletes beside which it is shown, or None.
+
+    That is one of the same weights, framework, class explained and kind of perturbation. Each has one partner at most.
+    """
+    keys = ("model", "weights_sha256", "framework", "target", "precision")
+
+    def fit(here: Run, there: Run) -> bool:
+        return (
+            here.game == "preserve" and there.game == "delete" and here.kind == there.kind and _same(here, there, keys)
+        )
+
+    order = sorted(range(len(runs)), key=lambda number: runs[number].game == "preserve")  # Whatever the files' order.
+    return _earlier(runs, order, fit)
+
+
+_BUILD = ("framework",)
+
+
+def _same(here: Run, there: Run, keys: Sequence[str]) -> bool:
+    return all(here.explanations.header[key] == there.explanations.header[key] for key in keys)
+
+
+def _earlier(runs: Sequence[Run], order: Sequence[int], fit: Callable[[Run, Run], bool]) -> list[int | None]:
+    """Returns of each run the number of the first before it that fits, has none itself, and is nobody else's."""
+    found: list[int | None] = [None] * len(runs)
+    for place, number in enumerate(order):
+        others = (
+            earlier
+            for earlier in order[:place]
+            if found[earlier] is None and earlier not in found and fit(runs[number], runs[earlier])
+        )
+        found[number] = next(others, None)
+    return found
 
 
 def salient_frames(explanations: Explanations, store: ClipStore) -> np.ndarray | None:

@@ -10,7 +10,9 @@ from common.reporting.comparison import Quantity, Run
 
 def run_of(label, ids, **statistics):
     columns = {"video_id": np.array(ids, dtype=object)}
-    return Run(label, Explanations({}, columns), {name: np.array(values, float) for name, values in statistics.items()})
+    return Run(
+        label, Explanations({}, columns), {name: np.array(values, float) for name, values in statistics.items()}, label
+    )
 
 
 def test_a_ratio_is_that_of_the_means():

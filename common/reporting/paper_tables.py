@@ -8,26 +8,36 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.models import configs
-from common.reporting.names import FRAMEWORK_NAMES, MODEL_NAMES
+from common.reporting.names import FRAMEWORK_NAMES, GAME_NAMES, MODEL_NAMES
 from common.runs import evaluation_file
 from common.tables import Cell, Column, Table
 
 
 def labels(headers: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns short names of runs, each another: model and framework; the run too where these say too little.
+    """Returns short names of runs, each another: what `names` returns, the masks' game where that says too little.
 
     Args:
-      headers: with "model", "run" and "framework" (of `explanations.h5` or `evaluation.json`).
+      headers: with "model", "run" and "framework" (of `explanations.h5` or `evaluation.json`); those of explanations
+        also with "mask".
     """
+    games = [GAME_NAMES[header["mask"]["game"]] if "mask" in header else "" for header in headers]
+    found = _told_apart(names(headers), games, lambda n, name: f"{name}, {games[n]}")
+    return _told_apart(found, range(len(headers)), lambda n, name: f"{name} #{n + 1}")
 
-    def different(names: list[str], longer: Callable[[int], str]) -> list[str]:
-        return [longer(number) if names.count(name) > 1 else name for number, name in enumerate(names)]
 
+def names(headers: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns names of models: model and framework, the run too where these say too little. Games share a name."""
     models = [MODEL_NAMES.get(header["model"], header["model"]) for header in headers]
     frameworks = [FRAMEWORK_NAMES.get(header["framework"], header["framework"]) for header in headers]
-    names = [f"{model} ({framework})" for model, framework in zip(models, frameworks, strict=True)]
-    names = different(names, lambda n: f"{models[n]} ({headers[n]['run']}, {frameworks[n]})")
-    return different(names, lambda n: f"{names[n]} #{n + 1}")
+    runs = [header["run"] for header in headers]
+    found = [f"{model} ({framework})" for model, framework in zip(models, frameworks, strict=True)]
+    return _told_apart(found, runs, lambda n, name: f"{models[n]} ({runs[n]}, {frameworks[n]})")
+
+
+def _told_apart(found: list[str], differences: Sequence[Any], longer: Callable[[int, str], str]) -> list[str]:
+    """Returns names, longer ones where equal names differ in what is given of each."""
+    kinds = {name: {other for same, other in zip(found, differences, strict=True) if same == name} for name in found}
+    return [longer(n, name) if len(kinds[name]) > 1 else name for n, name in enumerate(found)]
 
 
 def table_1(evaluations: Sequence[dict[str, Any]]) -> Table:

@@ -18,6 +18,20 @@ def test_labels_say_as_little_as_tells_runs_apart():
     assert paper_tables.labels(same) == ["I3D (a, PyTorch)", "I3D (b, PyTorch) #2", "I3D (b, PyTorch) #3"]
 
 
+def test_labels_name_the_game_where_nothing_else_differs():
+    def header(run, game):
+        return {"model": "i3d", "run": run, "framework": "torch", "mask": {"game": game}}
+
+    both = [header("a", "delete"), header("a", "preserve")]
+    assert paper_tables.labels(both) == ["I3D (PyTorch), deletion", "I3D (PyTorch), preservation"]
+    assert paper_tables.labels([*both, header("b", "delete")]) == [
+        "I3D (a, PyTorch), deletion",
+        "I3D (a, PyTorch), preservation",
+        "I3D (b, PyTorch)",
+    ]
+    assert paper_tables.names(both) == ["I3D (PyTorch)"] * 2
+
+
 def test_table_1_has_two_rows_an_evaluation():
     table = paper_tables.table_1([report_for_tests.evaluation(NAMES)])
     assert table.text_rows() == [
