@@ -5,6 +5,7 @@ needs no server, no network and no library: see `gallery` for how.
 """
 
 import dataclasses
+import json
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -18,7 +19,16 @@ from common import errors, files, progress, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.explanations import Explanations
-from common.reporting import charts, clip_figures, comparison, evidence_tables, gallery, paper_tables, words
+from common.reporting import (
+    charts,
+    clip_figures,
+    clip_tables,
+    comparison,
+    evidence_tables,
+    gallery,
+    paper_tables,
+    words,
+)
 from common.reporting.clip_figures import FigureFiles
 from common.reporting.comparison import Run
 from common.runs import evaluation_file
@@ -88,7 +98,8 @@ def build(settings: ReportSettings) -> pathlib.Path:
         compared = comparison.comparison_tables(runs) if runs else []
         training = [paper_tables.table_2()]
         gathered = evidence_tables.tables(evidence)
-        _write_tables(temporary / "tables", [*scores, *classes, *compared, *gathered, *training])
+        made = [*scores, *classes, *compared, *gathered, *training]
+        _write_tables(temporary / "tables", made, runs, store)
         for name in ("style.css", "page.js"):
             shutil.copyfile(PAGE / name, temporary / name)
         html = _template().render(
@@ -182,8 +193,14 @@ def _write_figures(
     return clip_figures.write_figures(directory, runs, store, gallery.choose_clips(runs, store, most))
 
 
-def _write_tables(directory: pathlib.Path, made: Sequence[Table]) -> None:
+def _write_tables(directory: pathlib.Path, made: Sequence[Table], runs: Sequence[Run], store: ClipStore | None) -> None:
     directory.mkdir()
+    if store:
+        records = clip_tables.records(runs, store)
+        csv = tables.write_csv(clip_tables.table(records))
+        (directory / f"{clip_tables.NAME}.csv").write_text(csv, encoding="utf-8")
+        text = json.dumps(records, ensure_ascii=False, allow_nan=False, indent=1)
+        (directory / f"{clip_tables.NAME}.json").write_text(text, encoding="utf-8")
     for table in made:
         (directory / f"{table.name}.csv").write_text(tables.write_csv(table), encoding="utf-8")
         (directory / f"{table.name}.tex").write_text(tables.write_latex(table), encoding="utf-8")
@@ -224,10 +241,10 @@ def _masked(run: Run) -> np.ndarray:
 
 
 def _charts(runs: Sequence[Run]) -> list[tuple[str, markupsafe.Markup]]:
-    """Returns titles and pictures of the distributions; what a baseline would reach needs none."""
+    """Returns titles and pictures of the distributions; what a baseline would reach, medians and shares need none."""
     drawn = []
     for quantity in comparison.known_quantities(runs):
-        if not quantity.name.endswith("_random"):
+        if not (quantity.median or quantity.name == "halved" or quantity.name.endswith("_random")):
             rows = [(run.label, run.statistics[quantity.name], comparison.run_estimate(run, quantity)) for run in runs]
             svg = charts.distribution(quantity.title, quantity.form, rows, quantity.ratio_of is not None)
             drawn.append((quantity.title, markupsafe.Markup(svg)))  # ElementTree has escaped it.

@@ -66,6 +66,7 @@ def test_a_report_is_one_folder(inputs):
             *("index.html", "page.js", "style.css", "clips/index.js"),
             *(f"clips/{number:04d}.{kind}" for number in range(6) for kind in ("js", "png")),
             *(f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")),
+            *("tables/clips.csv", "tables/clips.json"),
         ]
     )
     assert not [path for path in inputs.iterdir() if path.name.endswith(".tmp")]
@@ -88,7 +89,8 @@ def test_numbers_are_those_of_the_inputs(inputs):
     building.build(settings(inputs))
     rows = (inputs / "report" / "tables" / "comparison.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0].startswith("Quantity,I3D (PyTorch),I3D (PyTorch): low,")
-    scores = {row.split(",")[0]: float(row.split(",")[1]) for row in rows[1:]}
+    scores = {row.split(",")[0]: float(row.split(",")[1]) for row in rows[2:]}
+    assert rows[1].startswith("Game of the masks,deletion,,,,deletion")
     assert scores["Original score OS"] == pytest.approx(0.875)  # 0.9, 0.89 … 0.85.
     assert scores["RS/FS"] == pytest.approx(0.5 / 0.125)
     assert scores["Mask length (frames)"] == 3 and scores["Coherent runs of the mask"] == 1

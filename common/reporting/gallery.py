@@ -19,7 +19,7 @@ import numpy as np
 
 from common.clips import shards
 from common.clips.clip_store import ClipStore
-from common.explaining import masks, perturbations
+from common.explaining import evidence, masks, perturbations
 from common.explaining.masks import MaskConfig
 from common.reporting import comparison, drawing, figure_files, names, words
 from common.reporting.comparison import Run
@@ -42,14 +42,8 @@ def choose_clips(runs: Sequence[Run], store: ClipStore, most: int) -> list[int]:
       most: largest number of clips.
     """
     explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
-    places = [place for place, video_id in enumerate(store.video_ids) if video_id in explained]
-    turn: dict[int, int] = {}
-    order = []
-    for place in places:  # The n-th clip of its class comes before every (n + 1)-th.
-        label = int(store.labels[place])
-        turn[label] = turn.get(label, -1) + 1
-        order.append((turn[label], place))
-    return sorted(place for _, place in sorted(order)[:most])
+    places = np.array([place for place, video_id in enumerate(store.video_ids) if video_id in explained])
+    return places[evidence.spread_over_classes(np.asarray(store.labels)[places], most)].tolist()
 
 
 def index(

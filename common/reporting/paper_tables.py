@@ -56,8 +56,8 @@ def table_1(evaluations: Sequence[dict[str, Any]]) -> Table:
         ),
         rows,
         name="table_1",
-        title="Table 1: scores forward and reversed",
-        caption="F1 weighted by clips of each class. A drop is relative to the forward score.",
+        title="Scores forward and reversed (Table 1 of the paper)",
+        caption="F1 weighted by clips of each class. A drop is relative to the forward score; a rise is none (–).",
     )
 
 

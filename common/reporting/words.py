@@ -1,7 +1,7 @@
 """What a model used, in words: a few sentences for a clip, and for a model over all its clips.
 
 A clip's sentences speak of whole frames, so they are made from the snapped mask and the scores under it. "Needs" and
-"matters" are said where a perturbation takes at least half of the score: `HALF`.
+"matters" are said where a perturbation takes at least half of the score (`explanation_statistics.HALF`).
 """
 
 import dataclasses
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.clips.clip_store import ClipStore
+from common.explaining.explanation_statistics import HALF
 from common.reporting.comparison import Run
 
-HALF = 0.5
 _CHANCE = 1.5  # A score of up to this multiple of 1 / K is chance.
 _DONE_TO = {
     "freeze": "frozen",
@@ -181,10 +181,8 @@ def model_words(run: Run, store: ClipStore, preserving: Run | None = None) -> li
         said = [_lost(run), _lost_order(run)]
         where = [f"{'The frames needed' if preserving else 'They'} lie {_where(run, store)}"]
     else:
-        clips = len(run.explanations)
-        said = [
-            f"No frame was worth its cost in the mask of any of the {count(clips)}: this model needs none in particular."
-        ]
+        clips = count(len(run.explanations))
+        said = [f"No frame was worth its cost in the mask of any of the {clips}: this model needs none in particular."]
         where = []
     if preserving is None:
         return said + where
