@@ -15,7 +15,10 @@ _GALLERY = flags.DEFINE_integer(
     "gallery_clips", 240, "Clips to show at most, spread over the classes; the statistics are of all.", lower_bound=1
 )
 _FIGURES = flags.DEFINE_integer(
-    "figures", 6, "Clips to draw as the paper's figures (GIF, MP4, PNG), spread over the classes.", lower_bound=0
+    "figures", 6, "Clips to draw as the paper's figures (GIF, MP4, stills), spread over the classes.", lower_bound=0
+)
+_STILLS = flags.DEFINE_list(
+    "stills", ["png"], "Types of the figures' stills, separated by commas: png, svg, pdf. In svg and pdf text is text."
 )
 
 
@@ -29,4 +32,5 @@ def settings() -> ReportSettings:
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         gallery_clips=_GALLERY.value,
         figures=_FIGURES.value,
+        stills=tuple(_STILLS.value),
     )

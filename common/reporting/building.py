@@ -51,6 +51,7 @@ class ReportSettings:
       clips: folder of the clip store, or None for the one that the first explanations were made from.
       gallery_clips: clips to show at most, spread over the classes; statistics are of all clips.
       figures: clips to draw as the paper's figures, spread over the classes.
+      stills: types of the figures' stills, some of `clip_figures.STILLS`.
     """
 
     out: pathlib.Path
@@ -60,10 +61,13 @@ class ReportSettings:
     clips: pathlib.Path | None = None
     gallery_clips: int = 240
     figures: int = 6
+    stills: tuple[str, ...] = ("png",)
 
     def __post_init__(self) -> None:
         if not self.explanations and not self.evaluations:
             raise errors.UserError("A report must be given --explanations or --evaluations. Received: neither")
+        for kind in self.stills:
+            errors.check_choice("stills", kind, tuple(clip_figures.STILLS))
         if self.gallery_clips < 1 or self.figures < 0:
             raise errors.UserError(
                 f"gallery_clips must be at least 1, figures at least 0. Received: {self.gallery_clips}, {self.figures}"
@@ -90,7 +94,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
     evidence = [evidence_file.read(path) for path in settings.evidence]
     runs, store = _read_runs(settings)
     with files.folder_beside(out, "--out") as temporary:
-        figures = _write_figures(temporary / "figures", runs, store, settings.figures)
+        figures = _write_figures(temporary / "figures", runs, store, settings)
         if store:
             _write_gallery(temporary / "clips", runs, store, settings.gallery_clips, figures)
         scores = [paper_tables.table_1(evaluations)] if evaluations else []
@@ -185,12 +189,13 @@ def _write_gallery(
 
 
 def _write_figures(
-    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore | None, most: int
+    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore | None, settings: ReportSettings
 ) -> list[FigureFiles]:
     directory.mkdir()
-    if store is None or not most:
+    if store is None or not settings.figures:
         return []
-    return clip_figures.write_figures(directory, runs, store, gallery.choose_clips(runs, store, most))
+    places = gallery.choose_clips(runs, store, settings.figures)
+    return clip_figures.write_figures(directory, runs, store, places, settings.stills)
 
 
 def _write_tables(directory: pathlib.Path, made: Sequence[Table], runs: Sequence[Run], store: ClipStore | None) -> None:
