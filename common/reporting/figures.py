@@ -168,7 +168,7 @@ def still_sheet(clip: ClipFigure, frames_shown: int = 8, dpi: int = 300) -> Shee
             items.append(Picture(left + column * (factor * frame_width + gap), y, frame, factor))
         y += factor * height
     y += gap
-    items += _bar_items(clip.mask, chosen, left, y, width, 2 * size)
+    items += bar_items(clip.mask, chosen, left, y, width, 2 * size)
     y += 2 * size
     items += _number_items(chosen, time, left, y, width, size)
     y += line
@@ -201,13 +201,22 @@ def _labels(clip: ClipFigure) -> tuple[str, str, str]:
 
 def _bar(mask: np.ndarray, highlighted: Collection[int] | np.ndarray, width: int, height: int) -> np.ndarray:
     """Returns `mask_bar` with any number of cells highlighted."""
-    return sheet.paint(Sheet(width, height, 0, _bar_items(mask, highlighted, 0, 0, width, height)))
+    return sheet.paint(Sheet(width, height, 0, bar_items(mask, highlighted, 0, 0, width, height)))
 
 
-def _bar_items(
+def bar_items(
     mask: np.ndarray, highlighted: Collection[int] | np.ndarray, x: int, y: int, width: int, height: int
 ) -> list[sheet.Item]:
-    """Returns the cells of `mask_bar`, any number of them highlighted, with the bar's corner at x, y."""
+    """Returns the cells of `mask_bar`, any number of them highlighted, with the bar's corner at x, y.
+
+    Args:
+      mask: uint8 [T] of 0 and 1.
+      highlighted: frames whose cells are framed in black and higher than the others.
+      x: px.
+      y: px.
+      width: px, at least 4 a frame.
+      height: px, at least 8.
+    """
     _check_mask(mask)
     time = len(mask)
     if width < _MIN_CELL * time or height < 8:
@@ -256,7 +265,7 @@ def _legend(width: int, size: int) -> np.ndarray:
 def _legend_items(x: int, y: int, size: int) -> list[sheet.Item]:
     items: list[sheet.Item] = []
     for value, text in ((1, "mask on"), (0, "mask off")):
-        items += _bar_items(np.array([value], np.uint8), (), x, y, size, drawing.line_height(size))
+        items += bar_items(np.array([value], np.uint8), (), x, y, size, drawing.line_height(size))
         x += size + size // 3
         length = math.ceil(drawing.font(size).getlength(text)) + size
         items.append(Text(x, y, length, size, text, drawing.GRAY))

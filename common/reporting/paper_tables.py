@@ -1,13 +1,13 @@
-"""The tables of the paper as values: Table 1, what reversal confuses, Table 2.
+"""Tables of the paper as values: Table 1, and what reversal confuses.
 
 Table 1 is section 5.1, forward and reversed; the classes that reversal confuses are what the same section tells in
-words. Table 2 is appendix A.1, read from the presets. The comparison of section 5.2 is made in `comparison`.
+words. The comparison of section 5.2 is made in `comparison`, Table 2 (appendix A.1) of the runs' own settings in
+`training`.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.models import configs
 from common.reporting.names import FRAMEWORK_NAMES, GAME_NAMES, MODEL_NAMES
 from common.runs import evaluation_file
 from common.tables import Cell, Column, Table
@@ -21,8 +21,8 @@ def labels(headers: Sequence[dict[str, Any]]) -> list[str]:
         also with "mask".
     """
     games = [GAME_NAMES[header["mask"]["game"]] if "mask" in header else "" for header in headers]
-    found = _told_apart(names(headers), games, lambda n, name: f"{name}, {games[n]}")
-    return _told_apart(found, range(len(headers)), lambda n, name: f"{name} #{n + 1}")
+    found = told_apart(names(headers), games, lambda n, name: f"{name}, {games[n]}")
+    return told_apart(found, range(len(headers)), lambda n, name: f"{name} #{n + 1}")
 
 
 def names(headers: Sequence[dict[str, Any]]) -> list[str]:
@@ -31,11 +31,17 @@ def names(headers: Sequence[dict[str, Any]]) -> list[str]:
     frameworks = [FRAMEWORK_NAMES.get(header["framework"], header["framework"]) for header in headers]
     runs = [header["run"] for header in headers]
     found = [f"{model} ({framework})" for model, framework in zip(models, frameworks, strict=True)]
-    return _told_apart(found, runs, lambda n, name: f"{models[n]} ({runs[n]}, {frameworks[n]})")
+    return told_apart(found, runs, lambda n, name: f"{models[n]} ({runs[n]}, {frameworks[n]})")
 
 
-def _told_apart(found: list[str], differences: Sequence[Any], longer: Callable[[int, str], str]) -> list[str]:
-    """Returns names, longer ones where equal names differ in what is given of each."""
+def told_apart(found: list[str], differences: Sequence[Any], longer: Callable[[int, str], str]) -> list[str]:
+    """Returns names, longer ones where equal names differ in what is given of each.
+
+    Args:
+      found: names.
+      differences: of each name what may tell it from an equal one.
+      longer: number and name -> longer name.
+    """
     kinds = {name: {other for same, other in zip(found, differences, strict=True) if same == name} for name in found}
     return [longer(n, name) if len(kinds[name]) > 1 else name for n, name in enumerate(found)]
 
@@ -100,24 +106,4 @@ def _classes_table(number: int, result: dict[str, Any], label: str) -> Table:
         caption="Largest drop of accuracy first. The last two columns: the class that most of the reversed clips are "
         f"taken for, and how many of them. Highest F1 after reversal: {best} "
         f"({result['reversed']['per_class'][best]['f1']:.3f}).",
-    )
-
-
-def table_2() -> Table:
-    """Returns Table 2: what the presets train with."""
-    rows: list[tuple[Cell, ...]] = []
-    for name, preset in configs.PRESETS.items():
-        momentum = preset.momentum if preset.optimizer == "sgd" else None
-        rows.append(
-            (name, preset.model.dropout, preset.weight_decay, preset.optimizer.upper(), preset.epochs, momentum)
-        )
-    return Table(
-        (
-            *(Column("Preset"), Column("Dropout rate", "g"), Column("Weight decay", "g"), Column("Optimizer")),
-            *(Column("Epochs", "d"), Column("Momentum", "g")),
-        ),
-        rows,
-        name="table_2",
-        title="Table 2: hyperparameters",
-        caption="The presets. Those of planted and synthetic events are not the paper's.",
     )

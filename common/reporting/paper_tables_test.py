@@ -61,11 +61,3 @@ def test_a_class_that_was_never_right_comes_last_and_has_no_drop():
     result["drop"]["per_class"]["left"] = None
     (table,) = paper_tables.classes_tables([result])
     assert [(row[0], row[6]) for row in table.text_rows()] == [("right", "100 %"), ("wave", "0 %"), ("left", "–")]
-
-
-def test_table_2_is_the_papers():
-    rows = {row[0]: row[1:] for row in paper_tables.table_2().text_rows()}
-    assert rows["i3d_something"] == ["0.5", "0", "ADAM", "13", "–"]
-    assert rows["i3d_kth"] == ["0.7", "5e−05", "ADAM", "30", "–"]
-    assert rows["conv_lstm_something"] == ["0", "0", "SGD", "105", "0.2"]
-    assert rows["conv_lstm_kth"] == ["0.5", "0.0001", "SGD", "21", "0.2"]
