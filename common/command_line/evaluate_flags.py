@@ -25,7 +25,7 @@ def settings() -> EvaluateSettings:
     if not _RUN.value:
         raise errors.UserError("--run must name at least one run directory. Received: none")
     return EvaluateSettings(
-        runs=tuple(pathlib.Path(name) for name in _RUN.value),
+        models=tuple(pathlib.Path(name) for name in _RUN.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         split=_SPLIT.value,
         batch_size=_BATCH.value,

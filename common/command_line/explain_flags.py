@@ -90,7 +90,7 @@ def settings() -> ExplainSettings:
     if not _RUN.value:
         raise errors.UserError("--run must name a run directory. Received: none")
     return ExplainSettings(
-        run=pathlib.Path(_RUN.value),
+        model=pathlib.Path(_RUN.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         split=_SPLIT.value,
         limit=_LIMIT.value,

@@ -34,7 +34,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig, Subject
 from common.explaining.scorer import Scorer
-from common.runs import run_directory
+from common.runs import run_directory, subjects
 from common.runs.run_directory import RunDirectory
 
 SCHEMA_VERSION = 1
@@ -129,12 +129,12 @@ def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: ex
     """
     run = RunDirectory(path)
     stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
-    model = stored.train.model
+    trained = subjects.Trained(stored.train.model, weights)
 
     def explainer(mask: MaskConfig) -> Explainer:
-        return make_explainer(model, weights, mask, settings.gradcam, "float32", lambda clips: None)
+        return make_explainer(trained, mask, settings.gradcam, "float32", lambda clips: None)
 
-    return Asked(run.name, model.model, files.sha256(run.weights), explainer)
+    return Asked(run.name, trained.config.model, files.sha256(run.weights), explainer)
 
 
 def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:

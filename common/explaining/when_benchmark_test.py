@@ -78,8 +78,8 @@ def settings(tmp_path):
 def gather(settings):
     Explainer.asked = []
 
-    def make_explainer(model, weights, mask, *_):
-        assert model == _MODEL
+    def make_explainer(trained, mask, *_):
+        assert trained.config == _MODEL
         return Explainer(mask)
 
     run = settings.suite.parent / "run"
