@@ -16,20 +16,29 @@ from common.explaining import evidence, explanation_loop
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
+from common.launching import HERE, Launch
 from common.runs.subjects import Classifier, Trained
 from tf_impl import devices, gradcam, temporal_mask, training, weights
 
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
 
-def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") -> tuple[Explanations, ClipStore]:
+def explain(
+    settings: explanation_loop.ExplainSettings,
+    device: str = "auto",
+    launch: Launch = HERE,
+    deterministic: bool = False,
+) -> tuple[Explanations | None, ClipStore]:
     """Explains clips of a run or a foreign model (see `explanation_loop.explain`).
 
     Args:
       settings: what to explain, and how.
       device: "auto", "cpu" or "gpu".
+      launch: which parts to make, and in which processes.
+      deterministic: see `devices.make_deterministic`.
     """
-    return explanation_loop.explain(settings, functools.partial(Explainer, device=device))
+    make = functools.partial(_make_explainer, device=device, deterministic=deterministic)
+    return explanation_loop.explain(settings, make, launch=launch)
 
 
 def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
@@ -40,6 +49,13 @@ def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -
       device: "auto", "cpu" or "gpu".
     """
     return evidence.gather(settings, functools.partial(Explainer, device=device))
+
+
+def _make_explainer(*values: Any, device: str, deterministic: bool) -> "Explainer":
+    """Returns an explainer in whichever process asks for it."""
+    if deterministic:
+        devices.make_deterministic()
+    return Explainer(*values, device=device)
 
 
 class Probabilities:

@@ -8,21 +8,22 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.command_line import commands, explain_flags
+from common.command_line import commands, explain_flags, launch_flags
 
-flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.
+for _module in (explain_flags, launch_flags):
+    flags.adopt_module_key_flags(_module)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
     """Explains what the flags say and prints the statistics."""
     # Only now: --help and wrong flags need no framework.
     from common.command_line import explain
-    from torch_impl import devices, explanation
+    from torch_impl import explanation
 
-    if explain_flags.DETERMINISTIC.value:
-        devices.make_deterministic()
+    device, deterministic = explain_flags.DEVICE.value, explain_flags.DETERMINISTIC.value
+    launch = launch_flags.launch()
     explain.explain(
-        explain_flags.settings(), lambda settings: explanation.explain(settings, explain_flags.DEVICE.value)
+        explain_flags.settings(), lambda settings: explanation.explain(settings, device, launch, deterministic)
     )
 
 

@@ -12,9 +12,11 @@ from common.runs.run_directory import RunDirectory
 
 
 def explain(
-    settings: ExplainSettings, explain_model: Callable[[ExplainSettings], tuple[Explanations, ClipStore]]
+    settings: ExplainSettings, explain_model: Callable[[ExplainSettings], tuple[Explanations | None, ClipStore]]
 ) -> None:
     """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
+
+    A task that leaves parts to others shows and prints nothing.
 
     Args:
       settings: what to explain.
@@ -22,6 +24,8 @@ def explain(
     """
     was_there = settings.path.exists()
     explained, store = explain_model(settings)
+    if explained is None:
+        return
     try:
         if not was_there and settings.path.parent == settings.model:  # A run directory; a foreign model has no events.
             event_images.write_explanations(RunDirectory(settings.path.parent).events, explained, store)
