@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import pytest
-from absl import logging
 
 from common import errors, locks
 
@@ -65,7 +64,7 @@ def test_a_second_holder_is_refused_until_the_first_is_done(tmp_path):
 
 
 def test_who_waits_gets_it_when_the_first_is_done_and_is_told_whom_it_waits_for(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(logging.get_absl_logger(), "level", logging.INFO)
+    caplog.set_level("INFO", "absl")
     with contextlib.ExitStack() as first:
         first.enter_context(locks.exclusive(tmp_path))
         polls = iter(range(20))
@@ -89,14 +88,14 @@ def test_an_error_inside_is_not_taken_for_a_held_lock(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_process_holds_a_folder_until_it_is_killed(tmp_path, monkeypatch, caplog):
+def test_another_process_holds_a_folder_until_it_is_killed(tmp_path, caplog):
     with another_process(tmp_path) as process:
         with pytest.raises(errors.UserError, match=f"process {process.pid} of"), locks.exclusive(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (tmp_path / ".lock").exists()
-        monkeypatch.setattr(logging.get_absl_logger(), "level", logging.INFO)
+        caplog.set_level("INFO", "absl")
         with locks.exclusive(tmp_path):
             assert f".lock is taken over: it was of process {process.pid} of" in caplog.text
             assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from common import locks, units
-from common.launching import Launch
+from common.launching import HERE, Launch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ def write(unit, tick):
     return unit.file.name
 
 
-def make(folder, launch=Launch(), make_unit=write, count=4):
+def make(folder, launch=HERE, make_unit=write, count=4):
     amounts = []
     all_units = texts(folder, count)
     made = units.make(units.share(all_units, launch), make_unit, folder / "whole", launch, amounts.append)
