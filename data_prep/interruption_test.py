@@ -25,8 +25,8 @@ def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
     assert building.prepare(config) == 0
     killed = dataclasses.replace(config, out=tmp_path / "killed")
     for num_shards in (1, 4):
-        with _started(killed) as process:
-            _wait(lambda: len(list(killed.out.glob("*.h5"))) >= num_shards, process)  # noqa: B023
+        with started(killed) as process:
+            wait(lambda: len(list(killed.out.glob("*.h5"))) >= num_shards, process)  # noqa: B023
             process.kill()
         assert num_shards <= len(list(killed.out.glob("*.h5"))) < 8
         assert not (killed.out / "dataset.json").exists()
@@ -37,20 +37,20 @@ def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
 @needs_proc
 def test_workers_end_with_the_command_that_started_them(tmp_path):
     config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, launch=Launch(2))
-    with _started(config) as process:
-        _wait(lambda: len(_workers_of(process)) == 2, process)
+    with started(config) as process:
+        wait(lambda: len(_workers_of(process)) == 2, process)
         workers = _workers_of(process)
         process.kill()
         process.wait()
-        _wait(lambda: not any(_is_alive(pid) for pid in workers))
+        wait(lambda: not any(_is_alive(pid) for pid in workers))
 
 
 def test_ctrl_c_stops_in_the_middle_of_a_shard_and_leaves_only_whole_ones(tmp_path):
     config = videos_for_tests.folder_config(
         tmp_path, {f"a/{n}.avi": 2 for n in range(201)}, launch=Launch(2), clips_per_shard=100
     )
-    with _started(config) as process:  # Two shards of 20 s at least, and one of a single clip.
-        _wait(lambda: len(list(config.out.glob("*.tmp"))) == 2, process)
+    with started(config) as process:  # Two shards of 20 s at least, and one of a single clip.
+        wait(lambda: len(list(config.out.glob("*.tmp"))) == 2, process)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=10) == 130
     stderr = (tmp_path / "stderr").read_text()
@@ -61,8 +61,8 @@ def test_ctrl_c_stops_in_the_middle_of_a_shard_and_leaves_only_whole_ones(tmp_pa
 @needs_proc
 def test_a_killed_worker_is_reported(tmp_path):
     config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, launch=Launch(2))
-    with _started(config) as process:
-        _wait(lambda: list(config.out.glob("*.h5")), process)
+    with started(config) as process:
+        wait(lambda: list(config.out.glob("*.h5")), process)
         os.kill(_workers_of(process)[-1], signal.SIGKILL)
         assert process.wait(timeout=20) == 1
     stderr = (tmp_path / "stderr").read_text()
@@ -87,7 +87,7 @@ if __name__ == "__main__":
 
 
 @contextlib.contextmanager
-def _started(config):
+def started(config):
     """Runs the command in a process group of its own, which is gone at the end."""
     script = config.out.parent / "command.py"
     script.write_text(_SLOW.format(root=str(ROOT), config=config).replace("PosixPath(", "pathlib.PosixPath("))
@@ -104,7 +104,7 @@ def _started(config):
         process.wait()
 
 
-def _wait(condition, process=None):
+def wait(condition, process=None):
     for _ in range(6000):
         if condition():
             return
