@@ -18,6 +18,7 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -265,13 +266,14 @@ def _on_ray(
         raise errors.UserError(
             "ray must be installed for --ray (pip install ray, the extra [ray]). Received: no module of that name"
         ) from None
-    started = not ray.is_initialized()
-    if started:
-        try:
-            ray.init(address=launch.ray, include_dashboard=False if launch.ray == "local" else None, log_to_driver=True)
-        except (ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise errors.UserError(f"ray must name a cluster that answers. Received: {launch.ray}: {reason}") from None
+    try:
+        if ":" in launch.ray:  # Ray itself would try for minutes.
+            host, _, port = launch.ray.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), _PATIENCE).close()
+        ray.init(address=launch.ray, include_dashboard=False if launch.ray == "local" else None)
+    except (ConnectionError, OSError, OverflowError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise errors.UserError(f"ray must name a cluster that answers. Received: {launch.ray}: {reason}") from None
     # Ray sets OMP_NUM_THREADS itself. `max_calls=0`: a process goes on to the next job with what it has opened, as
     # otherwise it would not where it has a GPU.
     task = ray.remote(
@@ -281,9 +283,11 @@ def _on_ray(
         max_calls=0,
         runtime_env={"env_vars": {name: str(launch.unit_cpus) for name in _THREADS}},
     )(_run_for_ray)
+    waiting: list[Any] = []
     try:
         pickled = ray.put(pickle.dumps(make))
-        waiting = [task.remote(pickled, job) for job in jobs]
+        folder = os.getcwd()
+        waiting = [task.remote(pickled, job, folder) for job in jobs]
         while waiting:
             (ended,), waiting = ray.wait(waiting)
             try:
@@ -294,18 +298,17 @@ def _on_ray(
                 raise error
             advance(amount)
             yield result
-        waiting = []
     finally:
         for left in waiting:
             ray.cancel(left, force=True)
-        if started:
-            ray.shutdown()
+        ray.shutdown()
 
 
-def _run_for_ray(pickled: bytes, job: Any) -> tuple[Any, Exception | None, float]:
-    """Returns a job's result, or what it raised, and how much work it told of."""
+def _run_for_ray(pickled: bytes, job: Any, folder: str) -> tuple[Any, Exception | None, float]:
+    """Returns a job's result, or what it raised, and how much work it told of; works in the driver's folder."""
     amounts: list[float] = []
     try:
+        os.chdir(folder)
         return _unpickled(pickled)(job, amounts.append), None, sum(amounts)
     except Exception as error:
         return None, error, sum(amounts)

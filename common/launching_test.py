@@ -116,6 +116,20 @@ def test_where_ray_is_not_installed_one_line_says_so(monkeypatch):
         list(launching.run(_square, [1], Launch(ray="local"), lambda amount: None))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_does_all_jobs_and_says_in_one_line_what_it_cannot():
+    pytest.importorskip("ray")
+    amounts = []
+    assert sorted(launching.run(_square, [1, 2, 3], Launch(ray="local"), amounts.append)) == [1, 4, 9]
+    assert sum(amounts) == 1 + 2 + 3
+    with pytest.raises(errors.UserError, match="^A number is positive. Received: 0$"):
+        list(launching.run(_square, [0, 5], Launch(ray="local"), amounts.append))
+    for address in ("auto", "127.0.0.1:1", "nowhere:no"):
+        with pytest.raises(errors.UserError, match=f"^ray must name a cluster that answers. Received: {address}: .+$"):
+            list(launching.run(_square, [1], Launch(ray=address), amounts.append))
+
+
 def _square(number, tick):
     if not number:
         raise errors.UserError("A number is positive. Received: 0")

@@ -38,6 +38,14 @@ def test_two_tasks_make_the_same_store_and_the_last_one_finishes_it(config):
     assert_whole(config)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_makes_the_same_store(config):
+    pytest.importorskip("ray")
+    assert prepare(config, ray="local") == 0
+    assert_whole(config)
+
+
 def test_a_task_that_is_killed_and_run_again(config):
     assert prepare(config, num_tasks=2, task=1) == 0
     task = dataclasses.replace(config, launch=Launch(num_tasks=2, task=0))

@@ -4,6 +4,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -26,7 +27,7 @@ def make_explainer(classifier, mask, cam, precision, on_step):
 def make_slow_explainer(classifier, mask, cam, precision, on_step):
     explainer = NumpyExplainer(on_step)
     probabilities = explainer.probabilities
-    explainer.probabilities = lambda frames: time.sleep(0.3) or probabilities(frames)
+    explainer.probabilities = lambda frames: time.sleep(0.5) or probabilities(frames)
     return explainer
 
 
@@ -82,6 +83,31 @@ def test_a_task_that_is_killed_and_run_again_while_the_other_works(whole):
         assert again.wait(timeout=60) == 0
     assert out.read_bytes() == expected
     assert not parts.exists() and not list(out.parent.glob(".*.lock"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_makes_the_same_file_though_a_node_is_lost_in_the_middle(whole):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    folder, out, expected = whole
+    parts = out.with_name("out.h5.parts")
+    cluster = cluster_utils.Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+
+        def lose():  # While it and the head make a part each.
+            while len(list(parts.glob(".*.h5.lock"))) < 2:
+                time.sleep(0.05)
+            cluster.remove_node(node, allow_graceful=False)
+
+        losing = threading.Thread(target=lose, daemon=True)
+        losing.start()
+        assert len(explain(folder, out, Launch(ray=cluster.address), make_slow_explainer)) == 7
+        losing.join(timeout=60)
+        assert not losing.is_alive()
+    finally:
+        cluster.shutdown()
+    assert out.read_bytes() == expected and not parts.exists()
 
 
 def started(folder, out, task):
