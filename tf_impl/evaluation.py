@@ -1,16 +1,17 @@
 """Evaluation in TensorFlow: predictions; all the rest is `common.runs.evaluation_loop`."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from common.models import configs, foreign
-from common.models.foreign import ForeignModel
+from common.models import configs
+from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, weights
+from tf_impl import devices, foreign, weights
 
 
 def evaluate(
@@ -29,7 +30,8 @@ def evaluate(
             return predictor(classifier.config, classifier.weights, precision, device)
         return foreign_predictor(classifier, device)
 
-    return evaluation_loop.evaluate(settings, make_predict, framework="tf")
+    load = functools.partial(foreign.load, precision=precision, device=device)
+    return evaluation_loop.evaluate(settings, make_predict, "tf", load)
 
 
 def predictor(
@@ -69,7 +71,7 @@ def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_l
     def predict(frames: np.ndarray) -> np.ndarray:
         with tf.device(place):
             traced = score.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), tf.float32))
-            return foreign.log_probabilities(traced(tf.cast(frames, tf.float32)).numpy(), len(frames))
+            return log_probabilities(traced(tf.cast(frames, tf.float32)).numpy(), len(frames))
 
     return predict
 

@@ -1,16 +1,17 @@
 """Evaluation in PyTorch: predictions; all the rest is `common.runs.evaluation_loop`."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from common.models import configs, foreign
-from common.models.foreign import ForeignModel
+from common.models import configs
+from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, layers, weights
+from torch_impl import devices, foreign, layers, weights
 
 
 def evaluate(
@@ -29,7 +30,8 @@ def evaluate(
             return predictor(classifier.config, classifier.weights, precision, device)
         return foreign_predictor(classifier, device)
 
-    return evaluation_loop.evaluate(settings, make_predict, framework="torch")
+    load = functools.partial(foreign.load, precision=precision, device=device)
+    return evaluation_loop.evaluate(settings, make_predict, "torch", load)
 
 
 def predictor(
@@ -67,6 +69,6 @@ def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_l
     def predict(frames: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), layers.frozen(model.score_fn):
             probabilities = model.score_fn(torch.from_numpy(frames).to(place, torch.float32))
-        return foreign.log_probabilities(probabilities.double().cpu().numpy(), len(frames))
+        return log_probabilities(probabilities.double().cpu().numpy(), len(frames))
 
     return predict

@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from common import errors
+from common.command_line import model_flags
 from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
 from common.explaining.methods import MethodConfig
@@ -12,9 +12,12 @@ from common.models import configs
 
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
+flags.adopt_module_key_flags(model_flags)  # So that --help lists them.
+
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
-_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
+_MODEL = flags.DEFINE_string("model", None, model_flags.MODEL_HELP)
+_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one a run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
 _PER_CLASS = flags.DEFINE_integer(
@@ -65,7 +68,9 @@ _START = flags.DEFINE_enum(
 _COMPAT = flags.DEFINE_enum(
     "compat", _MASK.compat, list(masks.COMPATS), "released: total variation and first window as the released code's."
 )
-_CAM_ENDPOINT = flags.DEFINE_string("cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2).")
+_CAM_ENDPOINT = flags.DEFINE_string(
+    "cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2); a foreign model's last."
+)
 _CAM_WEIGHTS = flags.DEFINE_enum(
     "cam_weights", _CAM.weights, list(gradcam_maps.WEIGHTS), "Mean of the gradient over each frame (Eq. 2) or the clip."
 )
@@ -82,15 +87,15 @@ _PRECISION = flags.DEFINE_enum(
     "Of the model's computation. bfloat16 is faster on hardware that has it, and not the same computation.",
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
-_OUT = flags.DEFINE_string("out", None, "File to write. Unset: explanations.h5 in the run directory.")
+_OUT = flags.DEFINE_string(
+    "out", None, "File to write. Unset: explanations.h5 in the run directory, or in models/NAME."
+)
 
 
 def settings() -> ExplainSettings:
     """Returns what to explain."""
-    if not _RUN.value:
-        raise errors.UserError("--run must name a run directory. Received: none")
     return ExplainSettings(
-        model=pathlib.Path(_RUN.value),
+        model=model_flags.source(_RUN.value, _MODEL.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         split=_SPLIT.value,
         limit=_LIMIT.value,

@@ -80,7 +80,7 @@ def index(
             {
                 "label": run.label,
                 "kind": run.explanations.header["mask"]["kind"],
-                "time": run.explanations.header["gradcam"]["time"],
+                "time": run.explanations.maps[1],
                 "twin": pairs[number],
                 "framework": names.FRAMEWORK_NAMES[run.explanations.header["framework"]],
             }
@@ -253,7 +253,7 @@ def _clip_details(run: Run, row: int | None, kinds: Sequence[str]) -> dict[str, 
     return {
         "mask": [round(float(value), _DIGITS) for value in mask[0]],
         "views": {kind: matrix_rows(perturbations.matrix(perturbed, kind)[0]) for kind in kinds},
-        "map": _map(explanations["gradcam"][row]),
+        "map": _map(explanations.maps[0][row]),
         "steps": len(loss),
         "loss": [[int(point), _number(loss[point], _LOSS_DIGITS)] for point in points],
         "final": _number(explanations["final_loss"][row]),

@@ -33,9 +33,10 @@ class Trained:
 
 Classifier = Trained | ForeignModel
 LoadForeign = Callable[[foreign.Spec], ForeignModel]  # A build's adapters.
+LoadToExplain = Callable[[foreign.Spec, str, str], ForeignModel]  # The same, given endpoint and precision.
 
 
-def load_none(spec: foreign.Spec) -> ForeignModel:
+def load_none(spec: foreign.Spec, *_: str) -> ForeignModel:
     """Refuses every foreign model: the adapters of what has none."""
     raise errors.UserError(f"A model must be a run. Received: {spec.kind}:{spec.rest}")
 
@@ -57,6 +58,11 @@ class Subject:
     digest: str
     trained_with: str
     classifier: Classifier
+
+    @property
+    def foreign(self) -> ForeignModel | None:
+        """The foreign model, or None for a run's."""
+        return self.classifier if isinstance(self.classifier, ForeignModel) else None
 
 
 def open_subject(
