@@ -169,7 +169,7 @@ def explain(
             if out.exists():  # Made in the meantime, or by a call that was killed before it had cleared away the parts.
                 whole = _finished(out, header, store, chosen)
             else:
-                size = settings.batch_size or _batch_size(subject.classifier, explainer, store, chosen[0])
+                size = settings.batch_size or _batch_size(subject.classifier, explainer, store, chosen[:1])
                 parts.plan(header, store, chosen, size)
                 for number, indices in enumerate(parts.indices):
                     if not parts.path(number).exists():
@@ -225,6 +225,8 @@ def _explain_part(
     """Returns the columns of the clips at `indices`."""
     frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
     probabilities = explainer.probabilities(frames)
+    foreign.check_probabilities(probabilities, len(frames))
+    subjects.check_classes(probabilities, store.info)
     predictions = probabilities.argmax(axis=1)
     targets = predictions if settings.target == "guess" else labels
     scorer = scoring.remembering(explainer.scorer(frames, targets))  # What the oracle scored the search knows.
@@ -424,12 +426,12 @@ class _Parts:
             self.folder.rmdir()
 
 
-def _batch_size(classifier: Classifier, explainer: Explainer, store: ClipStore, index: int) -> int:
-    """Returns how many clips to learn masks for at a time; `index` is of one to try where nothing else tells."""
+def _batch_size(classifier: Classifier, explainer: Explainer, store: ClipStore, first: np.ndarray) -> int:
+    """Returns how many clips to learn masks for at a time; `first` [1] is one to try where nothing else tells."""
     if isinstance(classifier, Trained):
         bytes_per_clip = _bytes_per_clip(classifier.config)
     else:
-        bytes_per_clip = explainer.bytes_per_clip(store.read([index]))
+        bytes_per_clip = explainer.bytes_per_clip(store.read(first))
     free, is_gpu = explainer.free_memory()
     most = free * _SHARE_OF_MEMORY if is_gpu else min(free * _SHARE_OF_MEMORY, _MOST_BYTES_ON_CPU)
     size = int(min(max(most // bytes_per_clip, 1), _MOST_CLIPS))

@@ -151,6 +151,12 @@ def log_probabilities(probabilities: np.ndarray, num_clips: int) -> np.ndarray:
     Raises:
       errors.UserError: for anything but K probabilities for each clip.
     """
+    check_probabilities(probabilities, num_clips)
+    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+
+
+def check_probabilities(probabilities: np.ndarray, num_clips: int) -> None:
+    """Refuses anything but K probabilities for each of some clips."""
     if probabilities.ndim != 2 or len(probabilities) != num_clips or not probabilities.size:
         raise errors.UserError(
             f"A model must return probabilities [N, K]. Received: {probabilities.shape} for {num_clips} clip(s)"
@@ -161,7 +167,6 @@ def log_probabilities(probabilities: np.ndarray, num_clips: int) -> np.ndarray:
             "A model must return probabilities, 0…1, whose sum is 1 (softmax of logits). "
             f"Received: {low:g}…{high:g}, whose sum is {totals[0]:g}"
         )
-    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,6 +106,14 @@ def of_foreign(model: ForeignModel) -> Subject:
     return Subject(model.name, model.kind, model.digest, model.kind, model)
 
 
+def check_classes(scores: np.ndarray, info: DatasetInfo) -> None:
+    """Refuses scores [N, K] of more or fewer classes than clips have: a foreign model may not know how many it has."""
+    if scores.shape[1] != len(info.class_names):
+        raise errors.UserError(
+            f"A model must have the {len(info.class_names)} classes of the clips. Received: {scores.shape[1]} scores"
+        )
+
+
 def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
     """Refuses clips of another shape than a foreign model takes, or of other classes than it knows."""
     shape = info.layout.clip_shape[:3]
