@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from common.models import configs
 from common.models.foreign import ForeignModel, log_probabilities
@@ -21,14 +22,14 @@ def evaluate(
 
     Args:
       settings: which models, on which clips.
-      precision: "float32", "bfloat16" or "float64".
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
     """
 
     def make_predict(classifier: Classifier) -> evaluation_loop.PredictBatch:
         if isinstance(classifier, Trained):
             return predictor(classifier.config, classifier.weights, precision, device)
-        return foreign_predictor(classifier, device)
+        return foreign_predictor(classifier, precision, device)
 
     load = functools.partial(foreign.load, precision=precision, device=device)
     return evaluation_loop.evaluate(settings, make_predict, "tf", load)
@@ -45,33 +46,37 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     model = weights.build_model(config, precision, device=place, arrays=arrays)
     logits = tf.function(model, input_signature=(frames_spec(config),), autograph=False)
 
-    def predict(frames: np.ndarray) -> np.ndarray:
+    def predict(frames: np.ndarray) -> ArrayLike:
         with tf.device(place):
             return logits(frames).numpy()
 
     return predict
 
 
-def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_loop.PredictBatch:
+def foreign_predictor(
+    model: ForeignModel, precision: str = "float32", device: str = "auto"
+) -> evaluation_loop.PredictBatch:
     """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
 
     They stand for logits, whose softmax they are the logarithm of.
 
     Args:
       model: that the build has loaded.
+      precision: that it was loaded in; in float64 clips are float64 too.
       device: "auto", "cpu" or "gpu", where it lies.
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
+    dtype = tf.float64 if precision == "float64" else tf.float32
     score = tf.function(model.score_fn, autograph=False)
 
     def predict(frames: np.ndarray) -> np.ndarray:
         with tf.device(place):
-            traced = score.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), tf.float32))
-            return log_probabilities(traced(tf.cast(frames, tf.float32)).numpy(), len(frames))
+            traced = score.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), dtype))
+            return log_probabilities(traced(tf.cast(frames, dtype)).numpy(), len(frames))
 
     return predict
 

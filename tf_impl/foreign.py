@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import errors, files
+from common.explaining import model_checks
 from common.models import foreign
 from common.models.foreign import ForeignModel, Inputs, Spec
 from tf_impl import devices, gradcam
@@ -26,7 +27,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     Args:
       spec: what `--model` says.
       endpoint: layer for Grad-CAM; "" for what the adapter knows of the model, which may be none.
-      precision: "float32", "bfloat16" or "float64".
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
 
     Raises:
@@ -34,14 +35,14 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
         not fit, and a model that is no classifier of clips.
     """
     foreign.check_kind(spec, "tf", endpoint)
-    with tf.device(devices.find_device(device)):
+    with tf.device(devices.find_device(device, precision)):
         if spec.kind == "python":
             return foreign.from_python(spec)
         if spec.weights:
             raise errors.UserError(
                 f"--weights must be left out for {spec.kind}:, which has its own. Received: {spec.weights}"
             )
-        if precision != "float32":
+        if precision not in ("float32", "tf32"):
             raise errors.UserError(
                 f"--precision must be float32 for {spec.kind}:, as it was saved. Received: {precision}"
             )
@@ -63,7 +64,7 @@ class ScoreFn:
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
         """Clips -> probabilities `[N, K]`."""
         output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
-        output = tf.cast(output, tf.float32)
+        output = tf.cast(model_checks.find_logits(output, tf.Tensor), tf.float32)
         return output if self.ends_in_softmax else tf.nn.softmax(output)
 
     def prepared(self, clips: tf.Tensor) -> tf.Tensor:
@@ -127,8 +128,7 @@ def _last_of_clips(model: keras.Model) -> str:
 
 
 def _endpoint_fn(model: keras.Model, score_fn: ScoreFn, inputs: Inputs, endpoint: str) -> gradcam.EndpointFn:
-    axes = inputs.axes if inputs.axes == "NCTHW" else gradcam.LAYER_AXES
-    run = gradcam.endpoint_fn(model, endpoint, inputs.axes, axes)
+    run = gradcam.endpoint_fn(model, endpoint, inputs.axes, "NCTHW" if inputs.axes == "NCTHW" else gradcam.LAYER_AXES)
 
     def prepared(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         output, activations = run(score_fn.prepared(clips))
@@ -194,13 +194,15 @@ def _ends_in_softmax(call: Callable[[tf.Tensor], tf.Tensor], inputs: Inputs, sha
     time, height, width = (size or least for size, least in zip(_clip_shape(shape, inputs), (16, 64, 64), strict=True))
     noise = np.random.default_rng(0).uniform(0, 255, (1, time, height, width, 3)).astype(np.float32)
     try:
-        outputs = call(tf.transpose(ScoreFn(call, inputs).prepared(noise), inputs.permutation))
+        outputs = model_checks.find_logits(
+            call(tf.transpose(ScoreFn(call, inputs).prepared(noise), inputs.permutation)), tf.Tensor
+        )
+    except errors.UserError:
+        raise
     except Exception as error:
         raise errors.UserError(
             f"A model must take clips of {time} x {height} x {width} px. Received: {_first_line(error)}"
         ) from None
-    if not isinstance(outputs, tf.Tensor):
-        raise errors.UserError(f"A model must return one tensor [N, K]. Received: {type(outputs).__name__}")
     return foreign.are_probabilities(outputs.numpy())
 
 

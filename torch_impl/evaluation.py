@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from common.models import configs
 from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, foreign, layers, weights
+from torch_impl import devices, foreign, layers, transfers, weights
 
 
 def evaluate(
@@ -21,14 +22,14 @@ def evaluate(
 
     Args:
       settings: which models, on which clips.
-      precision: "float32", "bfloat16" or "float64".
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
     """
 
     def make_predict(classifier: Classifier) -> evaluation_loop.PredictBatch:
         if isinstance(classifier, Trained):
             return predictor(classifier.config, classifier.weights, precision, device)
-        return foreign_predictor(classifier, device)
+        return foreign_predictor(classifier, precision, device)
 
     load = functools.partial(foreign.load, precision=precision, device=device)
     return evaluation_loop.evaluate(settings, make_predict, "torch", load)
@@ -45,30 +46,34 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     model = weights.build_model(config, precision, device=place, arrays=arrays).eval()
 
-    def predict(frames: np.ndarray) -> np.ndarray:
+    def predict(frames: np.ndarray) -> ArrayLike:
         with torch.inference_mode():
-            return model(torch.from_numpy(frames).to(place)).cpu().numpy()
+            return transfers.to_host(model(transfers.to_device(frames, place)))
 
     return predict
 
 
-def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_loop.PredictBatch:
+def foreign_predictor(
+    model: ForeignModel, precision: str = "float32", device: str = "auto"
+) -> evaluation_loop.PredictBatch:
     """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
 
     They stand for logits, whose softmax they are the logarithm of.
 
     Args:
       model: that the build has loaded.
+      precision: that it was loaded in; in float64 clips are float64 too.
       device: "auto", "cpu" or "gpu", where it lies.
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
+    dtype = torch.float64 if precision == "float64" else torch.float32
 
     def predict(frames: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), layers.frozen(model.score_fn):
-            probabilities = model.score_fn(torch.from_numpy(frames).to(place, torch.float32))
+            probabilities = model.score_fn(transfers.to_device(frames, place).to(dtype))
         return log_probabilities(probabilities.double().cpu().numpy(), len(frames))
 
     return predict

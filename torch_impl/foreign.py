@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from common import errors, files
+from common.explaining import model_checks
 from common.models import foreign
 from common.models.foreign import ForeignModel, Inputs, Spec
 from torch_impl import devices, gradcam, layers
@@ -29,7 +30,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     Args:
       spec: what `--model` says.
       endpoint: layer for Grad-CAM; "" for what the adapter knows of the model, which may be none.
-      precision: "float32", "bfloat16" or "float64".
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
 
     Raises:
@@ -37,7 +38,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
         not fit, and a model that is no classifier of clips.
     """
     foreign.check_kind(spec, "torch", endpoint)
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     if spec.kind == "python":
         with place:  # What it makes lies there.
             return foreign.from_python(spec)
@@ -59,7 +60,7 @@ class ScoreFn:
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips -> probabilities `[N, K]`."""
         output = self.module(self.prepared(clips).permute(self.inputs.permutation))
-        output = getattr(output, "logits", output)
+        output = model_checks.find_logits(output, torch.Tensor)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         return output if self.ends_in_softmax else output.softmax(dim=1)
 
@@ -170,9 +171,12 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
     step = getattr(config, "tubelet_size", 1)  # ViViT's is of time, height and width.
     size = getattr(config, "image_size", None)  # Where it is not, positions are relative.
     names = tuple(config.id2label[number] for number in range(config.num_labels))
+    layer, axes = _TRANSFORMERS_ENDPOINTS.get(config.model_type, ("", ""))
     return finish(
         module,
         foreign.probed(lambda color: _processed(processor, color, frames), "NTCHW"),
+        layer.format(last=config.num_hidden_layers - 1, before=config.num_hidden_layers - 2),
+        axes or "N(THW)C",
         class_names=() if names[0] == "LABEL_0" else names,
         clip_shape=(frames, *_pair(size)) if size else (None, None, None),
         frames_per_step=int(step if isinstance(step, int) else step[0]),
@@ -278,5 +282,12 @@ _TORCHVISION_ENDPOINTS = {
     "VideoResNet": ("layer4", "NCTHW"),
     "S3D": ("features", "NCTHW"),
     "SwinTransformer3d": ("norm", "NTHWC"),
+}
+# Type of transformers' models -> the last layer whose tokens all have a gradient, and the order of its axes.
+_TRANSFORMERS_ENDPOINTS = {
+    "videomae": ("videomae.encoder.layer.{last}", "N(THW)C"),
+    "timesformer": ("timesformer.encoder.layer.{before}", "N(HWT)C"),  # After the last one the class token alone has.
+    "vivit": ("vivit.layers.{last}.layernorm_before", "N(THW)C"),
+    "vjepa2": ("vjepa2.encoder.layer.{last}", "N(THW)C"),
 }
 _ADAPTERS = {"torchvision": _torchvision, "transformers": _transformers}

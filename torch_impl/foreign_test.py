@@ -227,6 +227,8 @@ def test_transformers_is_asked_as_it_asks_itself(saved_transformer):
     assert model.class_names == tuple(NAMES.values()) and model.name == name
     assert model.frames_per_step == (1 if name == "timesformer" else 2)
     assert model.clip_shape == ((None, None, None) if name == "vjepa2" else (4, 32, 32))
+    maps = gradcam.gradcam(model.endpoint_fn, torch.from_numpy(CLIPS).float(), expected.argmax(dim=1), GradCamConfig())
+    assert maps.shape == (2, 4 // model.frames_per_step, 4, 4) and np.isfinite(maps).all() and maps.max() > 0
     assert not any(parameter.requires_grad for parameter in model.score_fn.module.parameters())
 
 

@@ -11,6 +11,9 @@ from common.runs.evaluation_loop import EvaluateSettings
 flags.adopt_module_key_flags(model_flags)  # So that --help lists them.
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
+)
 PRECISION = flags.DEFINE_enum("precision", "float32", list(configs.PRECISIONS), "Precision of the computation.")
 _RUN = flags.DEFINE_list("run", [], "Run directories of either framework, separated by commas.")
 _MODEL = flags.DEFINE_list("model", [], f"{model_flags.MODEL_HELP} Several: separated by commas.")
