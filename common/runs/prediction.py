@@ -16,7 +16,7 @@ def predict(
     *,
     batch_size: int,
     num_threads: int = 2,
-    reverse: bool = False,
+    orders: np.ndarray | None = None,
     progress: str = "",
 ) -> np.ndarray:
     """Returns logits, float64 [N, K], of all clips of a split (D10) in the store's order.
@@ -26,15 +26,16 @@ def predict(
       store: the split, with at least one clip.
       batch_size: clips at a time.
       num_threads: threads that read.
-      reverse: show the clips from last frame to first (Table 1, "reversed").
+      orders: int [N, T], which of its frames a clip shows in each place; None for each in its own.
       progress: name of a progress bar, or "" for none.
     """
     parts: list[np.ndarray] = []
     making: ArrayLike | None = None
     with progress_bar.bar(total=len(store), unit="clip", desc=progress, disable=not progress) as bar:
         for batch in batches.batches(store, batches.batch_indices(len(store), batch_size), num_threads=num_threads):
-            # A copy, not `ascontiguousarray`, which keeps the negative stride of a single frame.
-            frames = batch.frames[:, ::-1].copy() if reverse else batch.frames
+            frames = batch.frames
+            if orders is not None:
+                frames = np.take_along_axis(frames, orders[batch.indices][:, :, None, None, None], axis=1)
             # The device gets its next batch before its last result is waited for.
             last, making = making, predict_batch(frames)
             if last is not None:

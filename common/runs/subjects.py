@@ -75,6 +75,9 @@ def open_subject(
       clips: folder of the clip store; None for the one that a run was trained on.
       split: of it.
       load: loads a foreign model.
+
+    Returns:
+      The subject, and the clips as it knows them (see `ClipStore.known_to`).
     """
     if isinstance(source, foreign.Spec):
         if clips is None:
@@ -83,8 +86,8 @@ def open_subject(
             )
         store = ClipStore(clips, split)
         model = load(source)
-        check_clips(model, store.info)
-        return of_foreign(model), store
+        check_shape(model, store.info)
+        return of_foreign(model), store.known_to(model.class_names) if model.class_names else store
     run = RunDirectory(source)
     stored, weights, store = run_directory.open_trained(run, clips, split)
     return of_run(run, stored.framework, Trained(stored.train.model, weights)), store
@@ -114,19 +117,12 @@ def check_classes(scores: np.ndarray, info: DatasetInfo) -> None:
         )
 
 
-def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
-    """Refuses clips of another shape than a foreign model takes, or of other classes than it knows."""
+def check_shape(model: ForeignModel, info: DatasetInfo) -> None:
+    """Refuses clips of another shape than a foreign model takes."""
     shape = info.layout.clip_shape[:3]
     if any(wanted not in (None, size) for wanted, size in zip(model.clip_shape, shape, strict=True)):
         wanted = " x ".join("any" if size is None else str(size) for size in model.clip_shape)
         raise errors.UserError(
             f"Clips must have the shape T x H x W that {model.name} takes, {wanted}. "
             f"Received: {' x '.join(map(str, shape))}"
-        )
-    if model.class_names and model.class_names != info.class_names:
-        pairs = zip(model.class_names, info.class_names, strict=False)
-        other = next((f"{mine!r} is {theirs!r}" for mine, theirs in pairs if mine != theirs), "the first are the same")
-        raise errors.UserError(
-            f"Clips must have the {len(model.class_names)} classes of {model.name}, in its order. "
-            f"Received: {len(info.class_names)}, {other}"
         )
