@@ -171,7 +171,7 @@ def card_tables(name: str, found: OrderCard, number: int = 1) -> list[Table]:
         for t in sorted({0, time // 4, time // 2, 3 * time // 4})
     ]
     numbers = Column("accuracy", ".3f"), Column("probability", ".3f"), Column("accuracy lost", ".3f")
-    by_class = [
+    by_class: list[tuple[Cell, ...]] = [
         (f"  {of_class}", *(shown[way]["per_class"][of_class]["accuracy"] for way in _TITLES))
         for of_class in shown["forward"]["per_class"]
     ]
