@@ -20,7 +20,9 @@ def main(_: list[str]) -> None:
     from torch_impl import explanation
 
     explain.explain(
-        explain_flags.settings(), lambda settings: explanation.explain(settings, explain_flags.DEVICE.value)
+        explain_flags.settings(),
+        lambda settings: explanation.explain(settings, explain_flags.DEVICE.value),
+        explain_flags.BRIEF.value,
     )
 
 

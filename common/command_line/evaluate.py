@@ -10,7 +10,11 @@ from common.runs.evaluation_loop import EvaluateSettings
 from common.runs.run_directory import RunDirectory
 
 
-def evaluate(settings: EvaluateSettings, evaluate_runs: Callable[[EvaluateSettings], Iterable[dict[str, Any]]]) -> None:
+def evaluate(
+    settings: EvaluateSettings,
+    evaluate_runs: Callable[[EvaluateSettings], Iterable[dict[str, Any]]],
+    brief: bool = False,
+) -> None:
     """Evaluates runs, writes each one's file as soon as it is done, and prints Table 1.
 
     Confusion matrices are shown in TensorBoard if the run's own file was written. Whatever goes wrong, Table 1 of what
@@ -19,6 +23,7 @@ def evaluate(settings: EvaluateSettings, evaluate_runs: Callable[[EvaluateSettin
     Args:
       settings: what to evaluate.
       evaluate_runs: the build's, see `evaluation_loop.evaluate`.
+      brief: print no table of classes.
 
     Raises:
       OSError: the first, where files could not be written; the runs after it are evaluated nevertheless.
@@ -37,6 +42,6 @@ def evaluate(settings: EvaluateSettings, evaluate_runs: Callable[[EvaluateSettin
                 failures.append(error)
     finally:
         if results:
-            sys.stdout.write(evaluation_loop.table_1(results) + "\n")
+            sys.stdout.write(evaluation_loop.table_1(results, brief) + "\n")
     if failures:
         raise failures[0]

@@ -17,6 +17,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=
 _OUT = flags.DEFINE_list(
     "out", [], "Files to write, one for each run, separated by commas. Unset: evaluation.json in each run directory."
 )
+BRIEF = flags.DEFINE_bool("brief", False, "Print Table 1 alone, without a table of classes for each run.")
 _THREADS = flags.DEFINE_integer("loader_threads", 2, "Threads that read and decode clips.", lower_bound=1)
 
 

@@ -82,6 +82,10 @@ _PRECISION = flags.DEFINE_enum(
     "Of the model's computation. bfloat16 is faster on hardware that has it, and not the same computation.",
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
+BRIEF = flags.DEFINE_bool("brief", False, "Print means over clips alone, without classes and what the columns mean.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace explanations of other clips or settings, finished or not; unset, they are refused."
+)
 _OUT = flags.DEFINE_string("out", None, "File to write. Unset: explanations.h5 in the run directory.")
 
 
@@ -121,4 +125,5 @@ def settings() -> ExplainSettings:
         precision=_PRECISION.value,
         batch_size=_BATCH.value,
         out=pathlib.Path(_OUT.value) if _OUT.value else None,
+        overwrite=_OVERWRITE.value,
     )

@@ -49,7 +49,7 @@ class EvaluateSettings:
         if self.out and len({path.resolve() for path in self.out}) != len(self.runs):
             raise errors.UserError(
                 f"--out must name one file for each run, all different. "
-                f"Received: {', '.join(map(str, self.out))} for {len(self.runs)} run(s)"
+                f"Received: {', '.join(map(str, self.out))} for {text.counted(len(self.runs), 'run')}"
             )
 
 
@@ -125,15 +125,15 @@ def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
     return {**{name: drop(forward[name], backward[name]) for name in names}, "per_class": per_class}
 
 
-def table_1(results: list[dict[str, Any]]) -> str:
-    """Returns the rows of Table 1 for evaluated runs, then each run's accuracy per class, as text."""
+def table_1(results: list[dict[str, Any]], brief: bool = False) -> str:
+    """Returns the rows of Table 1 for evaluated runs, as text, then, unless `brief`, each run's accuracy per class."""
     titles = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
     rows: list[tuple[Cell, ...]] = []
     for result in results:
         forward, backward, drop = evaluation_file.table_1_cells(result)
         rows += [(result["run"], *forward), (f"{result['run']} (reversed)", *backward), ("  drop by reversal", *drop)]
     table = Table([Column(title) for title in titles], rows, forms=(".3f", ".3f", ".0%") * len(results))
-    return "\n\n".join(map(tables.write_text, [table, *map(_class_table, results)]))
+    return "\n\n".join(map(tables.write_text, [table, *([] if brief else map(_class_table, results))]))
 
 
 def _class_table(result: dict[str, Any]) -> Table:
