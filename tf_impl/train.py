@@ -29,8 +29,10 @@ def main(_: list[str]) -> None:
         train_flags.train_config()  # Refuses wrong flags before that.
         building.prepare(building.PrepareConfig(own_data, settings.clips))
     # Only now: --help, --describe and wrong flags need no framework.
-    from tf_impl import training
+    from tf_impl import devices, training
 
+    if train_flags.DETERMINISTIC.value:
+        devices.make_deterministic()
     config = train_flags.train_config(clip_store.read_dataset_json(settings.clips))
     training.train(config, settings, train_flags.DEVICE.value)
 

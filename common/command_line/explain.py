@@ -13,21 +13,21 @@ from common.runs.run_directory import RunDirectory
 
 def explain(
     settings: ExplainSettings,
-    explain_run: Callable[[ExplainSettings], tuple[Explanations, ClipStore]],
+    explain_model: Callable[[ExplainSettings], tuple[Explanations, ClipStore]],
     brief: bool = False,
 ) -> None:
     """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
 
     Args:
       settings: what to explain.
-      explain_run: the build's, see `explanation_loop.explain`.
+      explain_model: the build's, see `explanation_loop.explain`.
       brief: print no tables of classes, and not what the columns mean.
     """
     was_there = settings.path.exists()
-    explained, store = explain_run(settings)
+    explained, store = explain_model(settings)
     try:
-        if not was_there and settings.path.parent == settings.run:
-            event_images.write_explanations(RunDirectory(settings.run).events, explained, store)
+        if not was_there and settings.path.parent == settings.model:  # A run directory; a foreign model has no events.
+            event_images.write_explanations(RunDirectory(settings.path.parent).events, explained, store)
     finally:
         statistics = explanation_statistics.clip_statistics(explained, store)
         named = [(explained.header["run"], explained, statistics)]

@@ -21,6 +21,9 @@ DESCRIBE = flags.DEFINE_bool(
     "Print layers, shapes, parameters and FLOPs, of the preset for its own data or for --clips, and end.",
 )
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
+)
 _CLIPS = flags.DEFINE_string(
     "clips",
     None,

@@ -70,13 +70,13 @@ def run(tmp_path):
     run.create(run_directory.RunConfig(train, record, str(tmp_path / "clips"), "torch", {}))
     canonical_weights.save(run.weights, initial_weights.initial_weights(_MODEL, 0), _MODEL)
     settings = explanation_loop.ExplainSettings(run.path, batch_size=2)
-    explanation_loop.explain(settings, lambda model, arrays, *_: Fake(arrays))
+    explanation_loop.explain(settings, lambda trained, *_: Fake(trained.weights))
     return run
 
 
 def gather(run, **values):
     settings = evidence.EvidenceSettings(pathlib.Path(run.path), **values)
-    return evidence.gather(settings, lambda model, arrays, *_: Fake(arrays))
+    return evidence.gather(settings, lambda trained, *_: Fake(trained.weights))
 
 
 def test_orders_of_frames():
@@ -141,9 +141,24 @@ def test_negative_limits_are_refused():
 def test_configs_come_from_the_file(run):
     seen = []
 
-    def make(model, arrays, mask, cam, precision, on_step):
-        seen.append((model, mask, cam, precision))
-        return Fake(arrays)
+    def make(trained, mask, cam, precision, on_step):
+        seen.append((trained.config, mask, cam, precision))
+        return Fake(trained.weights)
 
     evidence.gather(evidence.EvidenceSettings(run.path, mask_limit=1), make)
     assert set(seen) == {(_MODEL, MaskConfig(), GradCamConfig(), "float32")}
+
+
+@pytest.mark.parametrize(
+    ("labels", "limit", "places"),
+    [
+        ([0, 1, 2, 0, 1, 2, 0, 1, 2], 3, [0, 1, 2]),  # Evenly over the file it would be three times class 0.
+        ([0, 0, 0, 1, 1, 1], 4, [0, 1, 3, 4]),
+        ([0, 0, 0, 0, 1, 1], 5, [0, 1, 2, 4, 5]),
+        (list(range(12)), 4, [0, 3, 6, 9]),  # Fewer clips than classes: classes far apart.
+        ([0, 0, 1], 0, [0, 1, 2]),
+        ([0, 0, 1], 7, [0, 1, 2]),
+    ],
+)
+def test_clips_are_spread_over_the_classes(labels, limit, places):
+    assert evidence.spread_over_classes(np.array(labels), limit).tolist() == places

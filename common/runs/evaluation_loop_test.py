@@ -25,7 +25,7 @@ def run(tmp_path):
     return directory
 
 
-def moving_right(_model, _weights):
+def moving_right(_trained):
     """Guesses class 1 (one px a frame to the right) where the bright square moved right; class 0 stands still."""
 
     def predict(frames):
@@ -120,5 +120,5 @@ def test_each_run_has_a_file_of_its_own(tmp_path):
     out = (tmp_path / "a.json", tmp_path / "b.json")
     assert evaluation_loop.EvaluateSettings(runs, out=out).paths == out
     for wrong in (out[:1], (*out, tmp_path / "c.json"), (out[0], tmp_path / "." / "a.json")):
-        with pytest.raises(errors.UserError, match="--out must name one file for each run, all different"):
+        with pytest.raises(errors.UserError, match="--out must name one file for each model, all different"):
             evaluation_loop.EvaluateSettings(runs, out=wrong)

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import numpy as np
 from absl import logging
 
-from common import errors, files, locks, text
+from common import errors, files, locks
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import canonical_weights, configs
 
@@ -231,15 +231,6 @@ def open_trained(
         )
     known = store.known_to(tuple(stored.data["class_names"]))
     check_data(stored, known.info)
-    if known is not store:
-        labelled = text.counted(int((known.labels >= 0).sum()), "clip")
-        logging.info(
-            "%s has other classes than %s: %s of %d have one of its classes.",
-            store.directory,
-            run.path,
-            labelled,
-            len(store),
-        )
     return stored, weights, known
 
 

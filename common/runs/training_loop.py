@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 import tqdm
 from absl import logging
+from numpy.typing import ArrayLike
 
 from common import errors, files
 from common import progress as progress_bar
@@ -49,8 +50,8 @@ class Trainer(Protocol):
           seed: of this step's dropout, below 2^63.
         """
 
-    def predict(self, frames: np.ndarray) -> np.ndarray:
-        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode."""
+    def predict(self, frames: np.ndarray) -> ArrayLike:
+        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode; see `prediction.predict`."""
 
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the canonical weights, in the precision they are held in."""
