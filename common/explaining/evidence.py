@@ -105,6 +105,7 @@ def gather(
     subject, store = subjects.open_subject(settings.model, clips, explained.header["split"], load)
     explanation_loop.check_weights(subject, explained.header)
     some = explained.take(spread_over_classes(explained["label"], settings.limit))
+    subject.tell(len(some), store)
     frames = store.read(store.places(some["video_id"]))
     mask_config = MaskConfig(**explained.header["mask"])
     cam_config = GradCamConfig(**explained.header["gradcam"])

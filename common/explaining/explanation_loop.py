@@ -147,6 +147,7 @@ def explain(
     """
     subject, store = subjects.open_subject(settings.model, settings.clips, settings.split, load)
     chosen = choose_clips(store, settings)
+    subject.tell(len(chosen), store)
     out = settings.path
     with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {subject.name}", bar_format=_BAR) as bar:
         steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)

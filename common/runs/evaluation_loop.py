@@ -88,6 +88,7 @@ def _evaluate_one(
             f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
             f"{settings.split} of {store.directory}"
         )
+    subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
     scores = {
         name: metrics.classification_metrics(

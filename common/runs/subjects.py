@@ -9,8 +9,9 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from absl import logging
 
-from common import errors, files
+from common import errors, files, text
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import configs, foreign
 from common.models.foreign import ForeignModel
@@ -57,6 +58,11 @@ class Subject:
     digest: str
     trained_with: str
     classifier: Classifier
+
+    def tell(self, num_clips: int, store: ClipStore) -> None:
+        """Says what is about to be asked about which clips."""
+        clips = text.counted(num_clips, "clip")
+        logging.info("%s (%s): %s, %s of %s", self.name, self.model, clips, store.split, store.directory)
 
 
 def open_subject(

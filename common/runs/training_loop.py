@@ -19,7 +19,7 @@ import tqdm
 from absl import logging
 from numpy.typing import ArrayLike
 
-from common import errors, files
+from common import errors, files, text
 from common import progress as progress_bar
 from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
@@ -156,6 +156,8 @@ def train(
             clips = files.stored_path(settings.clips, run.path)
             run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
             run.log.unlink(missing_ok=True)
+        sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
+        logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
         loop.run_epochs()
 
 
