@@ -13,7 +13,6 @@ A shard that does not have the SHA-256 which `dataset.json` gives it is damaged,
 
 import collections
 import concurrent.futures
-import csv
 import dataclasses
 import functools
 import pathlib
@@ -290,13 +289,14 @@ def _workers(config: PrepareConfig) -> int:
 
 
 def _write_remarks(path: pathlib.Path, heading: str, remarks: Sequence[plans.Remark]) -> None:
-    with (
-        files.written_whole(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("video_id", "path", heading))
-        writer.writerows(map(tables.csv_cell, dataclasses.astuple(remark)) for remark in remarks)
+    columns = [tables.Column(title) for title in ("video_id", "path", heading)]
+    rows = [tuple(map(_printable, dataclasses.astuple(remark))) for remark in remarks]
+    files.write_text(path, tables.write_csv(tables.Table(columns, rows)))
+
+
+def _printable(name: str) -> str:
+    """Returns text in which bytes of a name that are no UTF-8 are spelt out."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _info(

@@ -14,7 +14,7 @@ from absl import logging
 
 from common import errors, locks
 from common.clips import clip_store
-from data_prep import building, encoding, ground_truth, shard_jobs, verification, videos_for_tests
+from data_prep import building, encoding, ground_truth, plans, shard_jobs, verification, videos_for_tests
 
 
 def test_a_folder_of_videos_becomes_a_store(tmp_path, capfd):
@@ -504,3 +504,13 @@ def _rows(path, heading):
         rows = list(csv.reader(file))
     assert rows[0] == ["video_id", "path", heading]
     return rows[1:]
+
+
+def test_what_is_said_of_a_clip_is_no_formula_and_one_line(tmp_path):
+    remark = plans.Remark("=1+1", "videos/a\nb\udcff.avi", "It must decode. Received: nothing")
+
+    building._write_remarks(tmp_path / "notes.csv", "note", [remark])
+
+    assert (tmp_path / "notes.csv").read_text() == (
+        "video_id,path,note\n'=1+1,videos/a b\\udcff.avi,It must decode. Received: nothing\n"
+    )
