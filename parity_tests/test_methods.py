@@ -17,6 +17,7 @@ from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig, Subject
 from common.models import canonical_weights, configs
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
+from common.runs.subjects import Trained
 from parity_tests import tolerances, twins
 from parity_tests.compare import assert_close
 from tf_impl import explanation as tf_explanation
@@ -112,7 +113,7 @@ def test_explanations_files_hold_the_same_answers(tmp_path):
     # Complete: what all frames are worth together is what freezing all of them costs.
     store = ClipStore(tmp_path / "clips", "validation")
     explainer = torch_explanation.Explainer(
-        train.model, twins.trained_weights(train.model), mask, GradCamConfig(), "float64", device="cpu"
+        Trained(train.model, twins.trained_weights(train.model)), mask, GradCamConfig(), "float64", device="cpu"
     )
     scorer = explainer.scorer(store.read(range(3)), ours["target"].astype(np.int64))
     clean, frozen = (scorer.scores(np.arange(3), np.full((3, 8), m), "freeze") for m in (0.0, 1.0))

@@ -5,25 +5,30 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from common.models import configs
+from common.models import configs, foreign
+from common.models.foreign import ForeignModel
 from common.runs import evaluation_loop
+from common.runs.subjects import Classifier, Trained
 from tf_impl import devices, weights
 
 
 def evaluate(
     settings: evaluation_loop.EvaluateSettings, precision: str = "float32", device: str = "auto"
 ) -> Iterator[dict[str, Any]]:
-    """Evaluates runs forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
+    """Evaluates models forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
 
     Args:
-      settings: which runs, on which clips.
-      precision: "float32", "bfloat16" or "float64".
+      settings: which models, on which clips.
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
     """
 
-    def make_predict(model: configs.ModelConfig, arrays: dict[str, np.ndarray]) -> evaluation_loop.PredictBatch:
-        return predictor(model, arrays, precision, device)
+    def make_predict(classifier: Classifier) -> evaluation_loop.PredictBatch:
+        if isinstance(classifier, Trained):
+            return predictor(classifier.config, classifier.weights, precision, device)
+        return foreign_predictor(classifier, device)
 
     return evaluation_loop.evaluate(settings, make_predict, framework="tf")
 
@@ -39,13 +44,33 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     model = weights.build_model(config, precision, device=place, arrays=arrays)
     logits = tf.function(model, input_signature=(frames_spec(config),), autograph=False)
 
-    def predict(frames: np.ndarray) -> np.ndarray:
+    def predict(frames: np.ndarray) -> ArrayLike:
         with tf.device(place):
             return logits(frames).numpy()
+
+    return predict
+
+
+def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_loop.PredictBatch:
+    """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
+
+    They stand for logits, whose softmax they are the logarithm of.
+
+    Args:
+      model: that the build has loaded.
+      device: "auto", "cpu" or "gpu", where it lies.
+    """
+    place = devices.find_device(device)
+    score = tf.function(model.score_fn, autograph=False)
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        with tf.device(place):
+            traced = score.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), tf.float32))
+            return foreign.log_probabilities(traced(tf.cast(frames, tf.float32)).numpy(), len(frames))
 
     return predict
 

@@ -17,8 +17,10 @@ def main(_: list[str]) -> None:
     """Explains what the flags say and prints the statistics."""
     # Only now: --help and wrong flags need no framework.
     from common.command_line import explain
-    from tf_impl import explanation
+    from tf_impl import devices, explanation
 
+    if explain_flags.DETERMINISTIC.value:
+        devices.make_deterministic()
     explain.explain(
         explain_flags.settings(), lambda settings: explanation.explain(settings, explain_flags.DEVICE.value)
     )

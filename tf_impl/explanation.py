@@ -1,4 +1,4 @@
-"""Explanations in TensorFlow: temporal masks, their oracle, and Grad-CAM of a trained model.
+"""Explanations in TensorFlow: temporal masks, their oracle, and Grad-CAM of a run or a foreign model.
 
 Which clips, in which parts, and the file are `common.explaining.explanation_loop`.
 """
@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from common import errors
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence, explanation_loop
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
-from common.models import configs
-from tf_impl import devices, evaluation, gradcam, temporal_mask, training, weights
+from common.runs.subjects import Classifier, Trained
+from tf_impl import devices, gradcam, temporal_mask, training, weights
+
+_BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
 
 def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") -> tuple[Explanations, ClipStore]:
-    """Explains clips of a run (see `explanation_loop.explain`).
+    """Explains clips of a run or a foreign model (see `explanation_loop.explain`).
 
     Args:
       settings: what to explain, and how.
@@ -30,7 +33,7 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
 
 
 def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
-    """Gathers evidence about a run's explanations (see `evidence.gather`).
+    """Gathers evidence about explanations (see `evidence.gather`).
 
     Args:
       settings: what to gather evidence about.
@@ -63,11 +66,10 @@ class Probabilities:
 
 
 class Explainer:
-    """A trained model and what explains it (see `explanation_loop.Explainer`).
+    """A classifier and what explains it (see `explanation_loop.Explainer`).
 
     Args:
-      config: the model.
-      arrays: its canonical weights.
+      classifier: a trained model, or a foreign one that the build has loaded on the device in the precision.
       mask: how masks are learnt.
       cam: how Grad-CAM is computed.
       precision: of the model's computation; in float64 masks are float64 too.
@@ -79,20 +81,24 @@ class Explainer:
 
     def __init__(
         self,
-        config: configs.ModelConfig,
-        arrays: dict[str, np.ndarray],
+        classifier: Classifier,
         mask: MaskConfig,
         cam: GradCamConfig,
         precision: str = "float32",
         on_step: Callable[[int], object] = lambda clips: None,
         device: str = "auto",
     ) -> None:
-        self._device = devices.find_device(device)
+        self._device = devices.find_device(device, precision)
         self._dtype = tf.float64 if precision == "float64" else tf.uint8
-        self.model = weights.build_model(config, precision, device=self._device, arrays=arrays)
-        self._logits = tf.function(self.model, input_signature=(evaluation.frames_spec(config),), autograph=False)
-        self._search = temporal_mask.MaskSearch(Probabilities(self.model), mask, on_step=on_step)
-        self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
+        if isinstance(classifier, Trained):
+            model = weights.build_model(classifier.config, precision, device=self._device, arrays=classifier.weights)
+            self._score_fn: temporal_mask.ScoreFn = Probabilities(model)
+            endpoint_fn: gradcam.EndpointFn | None = gradcam.endpoint_fn(model, cam.endpoint)
+        else:
+            self._score_fn, endpoint_fn = classifier.score_fn, classifier.endpoint_fn
+        self._scores = tf.function(self._score_fn, autograph=False)
+        self._search = temporal_mask.MaskSearch(self._score_fn, mask, on_step=on_step)
+        self._gradcam = gradcam.GradCam(endpoint_fn, cam) if endpoint_fn else None
 
     def versions(self) -> dict[str, str]:
         """Returns the versions of the libraries in use, by name."""
@@ -102,19 +108,37 @@ class Explainer:
         """Returns the bytes that are free where it computes, and whether that is a GPU."""
         return devices.free_memory(self._device), "GPU" in self._device
 
+    def bytes_per_clip(self, frames: np.ndarray) -> int:
+        """Returns how many bytes the gradient in the mask needs for the clip uint8 [1, T, H, W, 3], by trying."""
+        graph = self._scores.get_concrete_function(
+            tf.TensorSpec(frames.shape, self._float_clips(frames[:0]).dtype)
+        ).graph
+        operations = graph.get_operations()
+        if any("PartitionedCall" in operation.type for operation in operations):
+            return self.free_memory()[0]  # What is within, as of a SavedModel, is not known: one at a time.
+        outputs = [output for operation in operations for output in operation.outputs if output.dtype.is_floating]
+        return _BYTES_FOR_EACH_KEPT * sum(output.shape.num_elements() * output.dtype.size for output in outputs)
+
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
         with tf.device(self._device):
-            return tf.cast(tf.nn.softmax(self._logits(frames)), tf.float64).numpy()
+            clips = self._float_clips(frames)
+            scores = self._scores.get_concrete_function(tf.TensorSpec((None, *clips.shape[1:]), clips.dtype))
+            return tf.cast(scores(clips), tf.float64).numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
         """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
         return self._search.on(self._clips(frames), targets)
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Returns coarse maps [n, T', H', W']."""
+        """Returns coarse maps [n, T', H', W']; refuses where the model has no endpoint."""
+        if self._gradcam is None:
+            raise errors.UserError("Grad-CAM must be asked of a model with an endpoint. Received: one without")
         with tf.device(self._device):
-            return self._gradcam(self._clips(frames), targets)
+            return self._gradcam(self._float_clips(frames), targets)
 
     def _clips(self, frames: np.ndarray) -> tf.Tensor:
         return tf.cast(frames, self._dtype)
+
+    def _float_clips(self, frames: np.ndarray) -> tf.Tensor:
+        return tf.cast(frames, tf.float64 if self._dtype == tf.float64 else tf.float32)

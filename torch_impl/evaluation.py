@@ -5,25 +5,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from common.models import configs
+from common.models import configs, foreign
+from common.models.foreign import ForeignModel
 from common.runs import evaluation_loop
-from torch_impl import devices, weights
+from common.runs.subjects import Classifier, Trained
+from torch_impl import devices, layers, transfers, weights
 
 
 def evaluate(
     settings: evaluation_loop.EvaluateSettings, precision: str = "float32", device: str = "auto"
 ) -> Iterator[dict[str, Any]]:
-    """Evaluates runs forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
+    """Evaluates models forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
 
     Args:
-      settings: which runs, on which clips.
-      precision: "float32", "bfloat16" or "float64".
+      settings: which models, on which clips.
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
     """
 
-    def make_predict(model: configs.ModelConfig, arrays: dict[str, np.ndarray]) -> evaluation_loop.PredictBatch:
-        return predictor(model, arrays, precision, device)
+    def make_predict(classifier: Classifier) -> evaluation_loop.PredictBatch:
+        if isinstance(classifier, Trained):
+            return predictor(classifier.config, classifier.weights, precision, device)
+        return foreign_predictor(classifier, device)
 
     return evaluation_loop.evaluate(settings, make_predict, framework="torch")
 
@@ -39,11 +44,30 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     model = weights.build_model(config, precision, device=place, arrays=arrays).eval()
 
-    def predict(frames: np.ndarray) -> np.ndarray:
+    def predict(frames: np.ndarray) -> ArrayLike:
         with torch.inference_mode():
-            return model(torch.from_numpy(frames).to(place)).cpu().numpy()
+            return transfers.to_host(model(transfers.to_device(frames, place)))
+
+    return predict
+
+
+def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_loop.PredictBatch:
+    """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
+
+    They stand for logits, whose softmax they are the logarithm of.
+
+    Args:
+      model: that the build has loaded.
+      device: "auto", "cpu" or "gpu", where it lies.
+    """
+    place = devices.find_device(device)
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), layers.frozen(model.score_fn):
+            probabilities = model.score_fn(torch.from_numpy(frames).to(place, torch.float32))
+        return foreign.log_probabilities(probabilities.double().cpu().numpy(), len(frames))
 
     return predict

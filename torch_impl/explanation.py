@@ -1,4 +1,4 @@
-"""Explanations in PyTorch: temporal masks, their oracle, and Grad-CAM of a trained model.
+"""Explanations in PyTorch: temporal masks, their oracle, and Grad-CAM of a run or a foreign model.
 
 Which clips, in which parts, and the file are `common.explaining.explanation_loop`.
 """
@@ -9,18 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from common import errors
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence, explanation_loop
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
-from common.models import configs
-from torch_impl import devices, gradcam, temporal_mask, training, weights
+from common.runs.subjects import Classifier, Trained
+from torch_impl import devices, gradcam, layers, temporal_mask, training, weights
+
+_BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
 
 def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") -> tuple[Explanations, ClipStore]:
-    """Explains clips of a run (see `explanation_loop.explain`).
+    """Explains clips of a run or a foreign model (see `explanation_loop.explain`).
 
     Args:
       settings: what to explain, and how.
@@ -30,7 +34,7 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
 
 
 def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
-    """Gathers evidence about a run's explanations (see `evidence.gather`).
+    """Gathers evidence about explanations (see `evidence.gather`).
 
     Args:
       settings: what to gather evidence about.
@@ -45,6 +49,8 @@ class Probabilities:
     Args:
       model: in inference mode.
     """
+
+    recordable = True  # See `temporal_mask.MaskSearch`.
 
     def __init__(self, model: weights.Model) -> None:
         self._model = model
@@ -63,11 +69,10 @@ class Probabilities:
 
 
 class Explainer:
-    """A trained model and what explains it (see `explanation_loop.Explainer`).
+    """A classifier and what explains it (see `explanation_loop.Explainer`).
 
     Args:
-      config: the model.
-      arrays: its canonical weights.
+      classifier: a trained model, or a foreign one that the build has loaded on the device in the precision.
       mask: how masks are learnt.
       cam: how Grad-CAM is computed.
       precision: of the model's computation; in float64 masks are float64 too.
@@ -79,20 +84,23 @@ class Explainer:
 
     def __init__(
         self,
-        config: configs.ModelConfig,
-        arrays: dict[str, np.ndarray],
+        classifier: Classifier,
         mask: MaskConfig,
         cam: GradCamConfig,
         precision: str = "float32",
         on_step: Callable[[int], object] = lambda clips: None,
         device: str = "auto",
     ) -> None:
-        self._device = devices.find_device(device)
+        self._device = devices.find_device(device, precision)
         self._dtype = torch.float64 if precision == "float64" else torch.uint8
-        model = weights.build_model(config, precision, device=self._device, arrays=arrays)
-        self.model = model.eval().requires_grad_(False)
-        self._search = temporal_mask.MaskSearch(Probabilities(self.model), mask, on_step=on_step)
-        self._gradcam = gradcam.GradCam(gradcam.endpoint_fn(self.model, cam.endpoint), cam)
+        if isinstance(classifier, Trained):
+            model = weights.build_model(classifier.config, precision, device=self._device, arrays=classifier.weights)
+            self._score_fn: temporal_mask.ScoreFn = Probabilities(model.eval().requires_grad_(False))
+            endpoint_fn: gradcam.EndpointFn | None = gradcam.endpoint_fn(model, cam.endpoint)
+        else:
+            self._score_fn, endpoint_fn = classifier.score_fn, classifier.endpoint_fn
+        self._search = temporal_mask.MaskSearch(self._score_fn, mask, on_step=on_step)
+        self._gradcam = gradcam.GradCam(endpoint_fn, cam) if endpoint_fn else None
 
     def versions(self) -> dict[str, str]:
         """Returns the versions of the libraries in use, by name."""
@@ -102,18 +110,36 @@ class Explainer:
         """Returns the bytes that are free where it computes, and whether that is a GPU."""
         return devices.free_memory(self._device), self._device.type == "cuda"
 
+    def bytes_per_clip(self, frames: np.ndarray) -> int:
+        """Returns how many bytes the gradient in the mask needs for the clip uint8 [1, T, H, W, 3], by trying."""
+        kept: dict[int, int] = {}  # Storage -> its bytes; several tensors may share one.
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            if not isinstance(tensor, nn.Parameter):
+                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with layers.frozen(self._score_fn), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            self._score_fn(self._float_clips(frames).requires_grad_())
+        return _BYTES_FOR_EACH_KEPT * sum(kept.values())
+
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
-        with torch.inference_mode():
-            return Probabilities(self.model)(self._clips(frames)).double().cpu().numpy()
+        with torch.inference_mode(), layers.frozen(self._score_fn):
+            return self._score_fn(self._float_clips(frames)).double().cpu().numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
         """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
         return self._search.on(self._clips(frames), targets)
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Returns coarse maps [n, T', H', W']."""
-        return self._gradcam(self._clips(frames), targets)
+        """Returns coarse maps [n, T', H', W']; refuses where the model has no endpoint."""
+        if self._gradcam is None:
+            raise errors.UserError("Grad-CAM must be asked of a model with an endpoint. Received: one without")
+        return self._gradcam(self._float_clips(frames), targets)
 
     def _clips(self, frames: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(frames).to(self._device, self._dtype)
+
+    def _float_clips(self, frames: np.ndarray) -> torch.Tensor:
+        return self._clips(frames).to(torch.promote_types(self._dtype, torch.float32))

@@ -10,29 +10,31 @@ from common.runs.evaluation_loop import EvaluateSettings
 from common.runs.run_directory import RunDirectory
 
 
-def evaluate(settings: EvaluateSettings, evaluate_runs: Callable[[EvaluateSettings], Iterable[dict[str, Any]]]) -> None:
-    """Evaluates runs, writes each one's file as soon as it is done, and prints Table 1.
+def evaluate(
+    settings: EvaluateSettings, evaluate_models: Callable[[EvaluateSettings], Iterable[dict[str, Any]]]
+) -> None:
+    """Evaluates models, writes each one's file as soon as it is done, and prints Table 1.
 
     Confusion matrices are shown in TensorBoard if the run's own file was written. Whatever goes wrong, Table 1 of what
     was evaluated is printed.
 
     Args:
       settings: what to evaluate.
-      evaluate_runs: the build's, see `evaluation_loop.evaluate`.
+      evaluate_models: the build's, see `evaluation_loop.evaluate`.
 
     Raises:
-      OSError: the first, where files could not be written; the runs after it are evaluated nevertheless.
+      OSError: the first, where files could not be written; the models after it are evaluated nevertheless.
     """
     results: list[dict[str, Any]] = []
     failures: list[OSError] = []
     try:
-        for run, path, result in zip(settings.runs, settings.paths, evaluate_runs(settings), strict=True):
+        for source, path, result in zip(settings.models, settings.paths, evaluate_models(settings), strict=True):
             results.append(result)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 evaluation_file.write(path, result)
-                if path.parent == run:
-                    event_images.write_evaluation(RunDirectory(run).events, result)
+                if path.parent == source:  # A run directory; a foreign model has no events.
+                    event_images.write_evaluation(RunDirectory(path.parent).events, result)
             except OSError as error:
                 failures.append(error)
     finally:

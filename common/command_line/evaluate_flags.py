@@ -9,6 +9,9 @@ from common.models import configs
 from common.runs.evaluation_loop import EvaluateSettings
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
+)
 PRECISION = flags.DEFINE_enum("precision", "float32", list(configs.PRECISIONS), "Precision of the computation.")
 _RUN = flags.DEFINE_list("run", None, "Run directories of either framework, separated by commas.")
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one each run was trained on.")
@@ -25,7 +28,7 @@ def settings() -> EvaluateSettings:
     if not _RUN.value:
         raise errors.UserError("--run must name at least one run directory. Received: none")
     return EvaluateSettings(
-        runs=tuple(pathlib.Path(name) for name in _RUN.value),
+        models=tuple(pathlib.Path(name) for name in _RUN.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         split=_SPLIT.value,
         batch_size=_BATCH.value,

@@ -26,7 +26,7 @@ def settings() -> EvidenceSettings:
     if not _RUN.value:
         raise errors.UserError("--run must name a run directory. Received: none")
     return EvidenceSettings(
-        run=pathlib.Path(_RUN.value),
+        model=pathlib.Path(_RUN.value),
         explanations=pathlib.Path(_EXPLANATIONS.value) if _EXPLANATIONS.value else None,
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         limit=_LIMIT.value,

@@ -12,19 +12,19 @@ from common.runs.run_directory import RunDirectory
 
 
 def explain(
-    settings: ExplainSettings, explain_run: Callable[[ExplainSettings], tuple[Explanations, ClipStore]]
+    settings: ExplainSettings, explain_model: Callable[[ExplainSettings], tuple[Explanations, ClipStore]]
 ) -> None:
     """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
 
     Args:
       settings: what to explain.
-      explain_run: the build's, see `explanation_loop.explain`.
+      explain_model: the build's, see `explanation_loop.explain`.
     """
     was_there = settings.path.exists()
-    explained, store = explain_run(settings)
+    explained, store = explain_model(settings)
     try:
-        if not was_there and settings.path.parent == settings.run:
-            event_images.write_explanations(RunDirectory(settings.run).events, explained, store)
+        if not was_there and settings.path.parent == settings.model:  # A run directory; a foreign model has no events.
+            event_images.write_explanations(RunDirectory(settings.path.parent).events, explained, store)
     finally:
         statistics = explanation_statistics.clip_statistics(explained, store)
         sys.stdout.write(explanation_statistics.table([(explained.header["run"], explained, statistics)]) + "\n")

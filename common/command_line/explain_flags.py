@@ -13,6 +13,9 @@ from common.models import configs
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
+)
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
@@ -65,6 +68,12 @@ _START = flags.DEFINE_enum(
 _COMPAT = flags.DEFINE_enum(
     "compat", _MASK.compat, list(masks.COMPATS), "released: total variation and first window as the released code's."
 )
+_ENDS = flags.DEFINE_enum(
+    "ends",
+    _MASK.ends,
+    list(masks.ENDS),
+    "counted: a mask that begins or ends with the clip pays for that end as for any other (total variation, Eq. 1).",
+)
 _CAM_ENDPOINT = flags.DEFINE_string("cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2).")
 _CAM_WEIGHTS = flags.DEFINE_enum(
     "cam_weights", _CAM.weights, list(gradcam_maps.WEIGHTS), "Mean of the gradient over each frame (Eq. 2) or the clip."
@@ -90,7 +99,7 @@ def settings() -> ExplainSettings:
     if not _RUN.value:
         raise errors.UserError("--run must name a run directory. Received: none")
     return ExplainSettings(
-        run=pathlib.Path(_RUN.value),
+        model=pathlib.Path(_RUN.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         split=_SPLIT.value,
         limit=_LIMIT.value,
@@ -112,6 +121,7 @@ def settings() -> ExplainSettings:
             area=_AREA.value,
             oracle=_ORACLE.value,
             stop=_STOP.value,
+            ends=_ENDS.value,
         ),
         gradcam=gradcam_maps.GradCamConfig(
             endpoint=_CAM_ENDPOINT.value, weights=_CAM_WEIGHTS.value, score=_CAM_SCORE.value, time=_CAM_TIME.value

@@ -16,7 +16,7 @@ def explain_run(tmp_path):
     explained = report_for_tests.explain(store, "mine", "i3d")
 
     def made(settings):
-        settings.run.mkdir(exist_ok=True)
+        settings.model.mkdir(exist_ok=True)
         explanations.write(settings.path, explained)
         return explained, store
 
@@ -27,8 +27,8 @@ def test_events_are_written_when_the_runs_own_file_is_made(tmp_path, explain_run
     settings = ExplainSettings(tmp_path / "run")
     for _ in range(2):  # The second time the file is there already.
         explain.explain(settings, explain_run)
-    assert sorted(path.name for path in settings.run.iterdir()) == ["events", "explanations.h5"]
-    (file,) = (settings.run / "events").iterdir()
+    assert sorted(path.name for path in settings.model.iterdir()) == ["events", "explanations.h5"]
+    (file,) = (settings.model / "events").iterdir()
     assert b"explained_by_" in file.read_bytes()
     assert "mine" in capsys.readouterr().out
 

@@ -3,7 +3,8 @@
 - Deletion and insertion curves over frames (see `frame_curves`), in the order of the mask; beside them the same from
   the middle outwards, and in random order.
 - Randomisation (Adebayo et al. 2018, arXiv:1810.03292): the explanations of the same clips and classes when the
-  model's layers are drawn anew, from the last to the first. What stays the same did not come from what was learnt.
+  model's layers are drawn anew, from the last to the first. What stays the same did not come from what was learnt. Of
+  runs alone: how a foreign model's layers are drawn is not known.
 - Restarts: the masks that the search finds from other starts.
 
 All of it starts from an explanations file, and works with any framework's explainer.
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from common import errors, progress, tables
-from common.clips.clip_store import ClipStore
 from common.explaining import (
     explanation_loop,
     explanations,
@@ -31,8 +31,9 @@ from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
-from common.models import architectures, canonical_weights, configs, initial_weights
-from common.runs.run_directory import RunDirectory
+from common.models import architectures, foreign, initial_weights
+from common.runs import subjects
+from common.runs.subjects import Classifier, LoadForeign, Trained
 from common.tables import Column, Table
 
 _LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
@@ -45,8 +46,8 @@ class EvidenceSettings:
     """What to gather evidence about.
 
     Attributes:
-      run: run directory.
-      explanations: file of that run, or None for explanations.h5 in it.
+      model: run directory, or a foreign model.
+      explanations: file of that model, or None for explanations.h5 in `foreign.folder`.
       clips: folder of the clip store, or None for the one that was explained.
       limit: number of clips for the curves and for Grad-CAM, spread over the classes; 0 for all.
       mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
@@ -54,7 +55,7 @@ class EvidenceSettings:
       out: file to write, or None for evidence.json beside the explanations.
     """
 
-    run: pathlib.Path
+    model: foreign.Source
     explanations: pathlib.Path | None = None
     clips: pathlib.Path | None = None
     limit: int = 12
@@ -65,7 +66,7 @@ class EvidenceSettings:
     @property
     def explained(self) -> pathlib.Path:
         """The file of explanations."""
-        return self.explanations or self.run / "explanations.h5"
+        return self.explanations or foreign.folder(self.model) / "explanations.h5"
 
     @property
     def path(self) -> pathlib.Path:
@@ -79,45 +80,52 @@ class EvidenceSettings:
             )
 
 
-def gather(settings: EvidenceSettings, make_explainer: explanation_loop.MakeExplainer) -> dict[str, Any]:
+def gather(
+    settings: EvidenceSettings,
+    make_explainer: explanation_loop.MakeExplainer,
+    load: LoadForeign = subjects.load_none,
+) -> dict[str, Any]:
     """Computes the evidence; writes nothing.
 
     Args:
       settings: what to gather evidence about.
       make_explainer: builds the framework's explainer.
+      load: loads a foreign model.
 
     Returns:
       What `evidence_file.write` takes: run, model, framework, clips (ids), curves (see `_curves`), randomization and
       restarts.
 
     Raises:
-      errors.UserError: for explanations of another run.
+      errors.UserError: for explanations of another model.
     """
-    run = RunDirectory(settings.run)
     path = settings.explained
     explained = explanations.read(path)
-    weights, model = canonical_weights.load(run.weights)
-    explanation_loop.check_weights(run, explained.header)
-    store = ClipStore(settings.clips or explanations.clips_folder(path, explained), explained.header["split"])
+    clips = settings.clips or explanations.clips_folder(path, explained)
+    subject, store = subjects.open_subject(settings.model, clips, explained.header["split"], load)
+    explanation_loop.check_weights(subject, explained.header)
     some = explained.take(spread_over_classes(explained["label"], settings.limit))
     frames = store.read(store.places(some["video_id"]))
     mask_config = MaskConfig(**explained.header["mask"])
     cam_config = GradCamConfig(**explained.header["gradcam"])
 
-    def make(arrays: dict[str, np.ndarray]) -> explanation_loop.Explainer:
-        precision = explained.header["precision"]
-        return make_explainer(model, arrays, mask_config, cam_config, precision, lambda clips: None)
+    def make(classifier: Classifier) -> explanation_loop.Explainer:
+        return make_explainer(classifier, mask_config, cam_config, explained.header["precision"], lambda clips: None)
 
-    explainer = make(weights)
+    explainer = make(subject.classifier)
     few = spread_over_classes(some["label"], settings.mask_limit)[: settings.mask_limit]
     return {
         "run": explained.header["run"],
-        "model": model.model,
+        "model": subject.model,
         "framework": explainer.framework,
         "explanations": path.name,
         "video_ids": list(some["video_id"]),
         "curves": _curves(explainer.scorer(frames, some["target"]), some["mask"], settings.seed),
-        "randomization": _randomization(make, model, weights, frames, some, few, mask_config, settings.seed),
+        "randomization": (
+            _randomization(make, subject.classifier, frames, some, few, mask_config, settings.seed)
+            if isinstance(subject.classifier, Trained)
+            else []
+        ),
         "restarts": _restarts(explainer, frames, some, few, mask_config, settings.seed),
     }
 
@@ -146,7 +154,7 @@ def table(gathered: dict[str, Any]) -> str:
             for row in gathered["randomization"]
         ],
     )
-    blocks = [tables.write_text(areas), tables.write_text(randomization)]
+    blocks = [tables.write_text(table) for table in (areas, randomization) if table.rows]
     if restarts["mask"]:
         blocks.append(
             f"masks from {restarts['starts']} random starts: IoU with the explained mask "
@@ -226,9 +234,8 @@ def _curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, seed: int) -> di
 
 
 def _randomization(
-    make: Callable[[dict[str, np.ndarray]], explanation_loop.Explainer],
-    model: configs.ModelConfig,
-    weights: dict[str, np.ndarray],
+    make: Callable[[Classifier], explanation_loop.Explainer],
+    trained: Trained,
     frames: np.ndarray,
     some: Explanations,
     few: np.ndarray,
@@ -240,14 +247,15 @@ def _randomization(
     "gradcam": rank correlation of the coarse maps, "mask": IoU of the snapped masks; a value a clip, None where one
     map is constant.
     """
-    layers = [layer for layer in architectures.layers(model) if layer.weights]
-    fresh = initial_weights.initial_weights(model, seed + 1)
+    layers = [layer for layer in architectures.layers(trained.config) if layer.weights]
+    fresh = initial_weights.initial_weights(trained.config, seed + 1)
     counts = [1, *(max(1, round(share * len(layers))) for share in _LEVELS)]
     rows = []
     for count in progress.bar(counts, desc="randomisation", unit="level"):
         drawn = layers[len(layers) - count :]
         names = {name for layer in drawn for name in layer.weights}
-        explainer = make({name: fresh[name] if name in names else array for name, array in weights.items()})
+        weights = {name: fresh[name] if name in names else array for name, array in trained.weights.items()}
+        explainer = make(Trained(trained.config, weights))
         maps = explainer.gradcam(frames, some["target"])
         row = {
             "layers": count,

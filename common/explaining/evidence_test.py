@@ -70,13 +70,13 @@ def run(tmp_path):
     run.create(run_directory.RunConfig(train, record, str(tmp_path / "clips"), "torch", {}))
     canonical_weights.save(run.weights, initial_weights.initial_weights(_MODEL, 0), _MODEL)
     settings = explanation_loop.ExplainSettings(run.path, batch_size=2)
-    explanation_loop.explain(settings, lambda model, arrays, *_: Fake(arrays))
+    explanation_loop.explain(settings, lambda trained, *_: Fake(trained.weights))
     return run
 
 
 def gather(run, **values):
     settings = evidence.EvidenceSettings(pathlib.Path(run.path), **values)
-    return evidence.gather(settings, lambda model, arrays, *_: Fake(arrays))
+    return evidence.gather(settings, lambda trained, *_: Fake(trained.weights))
 
 
 def test_orders_of_frames():
@@ -141,9 +141,9 @@ def test_negative_limits_are_refused():
 def test_configs_come_from_the_file(run):
     seen = []
 
-    def make(model, arrays, mask, cam, precision, on_step):
-        seen.append((model, mask, cam, precision))
-        return Fake(arrays)
+    def make(trained, mask, cam, precision, on_step):
+        seen.append((trained.config, mask, cam, precision))
+        return Fake(trained.weights)
 
     evidence.gather(evidence.EvidenceSettings(run.path, mask_limit=1), make)
     assert set(seen) == {(_MODEL, MaskConfig(), GradCamConfig(), "float32")}

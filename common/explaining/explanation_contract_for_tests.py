@@ -15,6 +15,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
+from common.runs.subjects import Trained
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODELS = {
@@ -62,7 +63,7 @@ class ExplanationContract:
     def explainer(cls, name, iterations=3, precision="float32", **values):
         config = MaskConfig(iterations=iterations)
         return cls.explanation.Explainer(
-            MODELS[name], small_weights(name), config, GradCamConfig(), precision, device="cpu", **values
+            Trained(MODELS[name], small_weights(name)), config, GradCamConfig(), precision, device="cpu", **values
         )
 
     @pytest.fixture(scope="class")

@@ -1,8 +1,8 @@
 """The explanation loop, once for both frameworks: which clips, in which parts, resumed where it stopped.
 
-The clips are cut into parts. A part is a pure function of run, clips and settings that ends in one finished file under
-`OUT.parts/`; a killed command keeps the parts it finished, and the next one makes the rest and joins them to the file
-that one run would have written. What a framework adds is an `Explainer`.
+The clips are cut into parts. A part is a pure function of model, clips and settings that ends in one finished file
+under `OUT.parts/`; a killed command keeps the parts it finished, and the next one makes the rest and joins them to the
+file that one run would have written. What a framework adds is an `Explainer`.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
-from common.models import architectures, configs
-from common.runs import run_directory
-from common.runs.run_directory import RunDirectory
+from common.models import architectures, configs, foreign
+from common.runs import subjects
+from common.runs.subjects import Classifier, LoadForeign, Subject, Trained
 
 TARGETS = ("guess", "label")
 _PART = re.compile(r"\d{6}\.h5")
@@ -38,7 +38,7 @@ _MOST_CLIPS = 64
 
 
 class Explainer(Protocol):
-    """A trained model and what explains it, implemented by each framework. Frames are uint8 [n, T, H, W, 3]."""
+    """A classifier and what explains it, implemented by each framework. Frames are uint8 [n, T, H, W, 3]."""
 
     framework: str
 
@@ -47,6 +47,9 @@ class Explainer(Protocol):
 
     def free_memory(self) -> tuple[int, bool]:
         """Returns the bytes that are free where it computes, and whether that is a GPU."""
+
+    def bytes_per_clip(self, frames: np.ndarray) -> int:
+        """Returns how many bytes the gradient in the mask needs for the clip [1, T, H, W, 3], by trying."""
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K]."""
@@ -58,11 +61,9 @@ class Explainer(Protocol):
         """Returns coarse maps [n, T', H', W']."""
 
 
-# (model, canonical weights, how masks are learnt, how Grad-CAM is computed, precision, what to call after each step of
-# a search with its number of clips).
-MakeExplainer = Callable[
-    [configs.ModelConfig, dict[str, np.ndarray], MaskConfig, GradCamConfig, str, Callable[[int], object]], Explainer
-]
+# (classifier, how masks are learnt, how Grad-CAM is computed, precision, what to call after each step of a search with
+# its number of clips).
+MakeExplainer = Callable[[Classifier, MaskConfig, GradCamConfig, str, Callable[[int], object]], Explainer]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +71,8 @@ class ExplainSettings:
     """What to explain, and how.
 
     Attributes:
-      run: run directory, of either framework.
-      clips: folder of the clip store, or None for the one the run was trained on.
+      model: run directory, of either framework, or a foreign model.
+      clips: folder of the clip store, or None for the one a run was trained on.
       split: of the clips.
       limit: number of clips at most, the first of those chosen by what follows; 0 for all.
       limit_per_class: number of clips of each class at most, the first ones; 0 for all.
@@ -84,10 +85,10 @@ class ExplainSettings:
       evaluations: see `methods.MethodConfig`.
       precision: of the model's computation; mask, Adam and Eq. 1 stay float32 in bfloat16.
       batch_size: clips at a time, 0 for what fits the memory.
-      out: file to write, or None for explanations.h5 in the run directory.
+      out: file to write, or None for explanations.h5 in `foreign.folder`.
     """
 
-    run: pathlib.Path
+    model: foreign.Source
     clips: pathlib.Path | None = None
     split: str = "validation"
     limit: int = 0
@@ -111,7 +112,7 @@ class ExplainSettings:
     @property
     def path(self) -> pathlib.Path:
         """The file to write."""
-        return self.out or self.run / "explanations.h5"
+        return self.out or foreign.folder(self.model) / "explanations.h5"
 
     def __post_init__(self) -> None:
         errors.check_choice("target", self.target, TARGETS)
@@ -124,37 +125,37 @@ class ExplainSettings:
             )
 
 
-def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[Explanations, ClipStore]:
-    """Explains clips of a run and writes `explanations.h5`; goes on where an earlier, killed call stopped.
+def explain(
+    settings: ExplainSettings, make_explainer: MakeExplainer, load: LoadForeign = subjects.load_none
+) -> tuple[Explanations, ClipStore]:
+    """Explains clips and writes `explanations.h5`; goes on where an earlier, killed call stopped.
 
     Args:
       settings: what to explain, and how.
       make_explainer: builds the framework's explainer.
+      load: loads a foreign model.
 
     Returns:
       The explanations, and the clips they are of.
 
     Raises:
-      errors.UserError: for clips that do not fit the run, an empty choice, or an `out` of other settings, or one that
+      errors.UserError: for clips that do not fit the model, an empty choice, or an `out` of other settings, or one that
         another process makes.
       OSError: where something cannot be written; finished parts are kept.
     """
-    run = RunDirectory(settings.run)
-    stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
-    model = stored.train.model
+    subject, store = subjects.open_subject(settings.model, settings.clips, settings.split, load)
     chosen = choose_clips(store, settings)
     out = settings.path
-    with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {run.name}", bar_format=_BAR) as bar:
+    with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {subject.name}", bar_format=_BAR) as bar:
         steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
         explainer = make_explainer(
-            model,
-            weights,
+            subject.classifier,
             settings.mask,
             settings.gradcam,
             settings.precision,
             lambda clips: bar.update(clips / steps),
         )
-        header = _header(settings, run, model, store, explainer)
+        header = _header(settings, subject, store, explainer)
         parts = _Parts(out)
         if out.exists() and not parts.leave_traces():
             return _finished(out, header, store, chosen), store
@@ -163,7 +164,8 @@ def explain(settings: ExplainSettings, make_explainer: MakeExplainer) -> tuple[E
             if out.exists():  # Made in the meantime, or by a call that was killed before it had cleared away the parts.
                 whole = _finished(out, header, store, chosen)
             else:
-                parts.plan(header, store, chosen, settings.batch_size or _batch_size(model, explainer))
+                size = settings.batch_size or _batch_size(subject.classifier, explainer, store, chosen[0])
+                parts.plan(header, store, chosen, size)
                 for number, indices in enumerate(parts.indices):
                     if not parts.path(number).exists():
                         columns = _explain_part(explainer, store, indices, settings, parts.header)
@@ -255,24 +257,22 @@ def _explain_part(
     return {name: np.asarray(columns[name], column.dtype) for name, column in table.items()}
 
 
-def check_weights(run: RunDirectory, header: dict[str, Any]) -> None:
-    """Refuses explanations of other weights than the run's."""
-    if files.sha256(run.weights) != header["weights_sha256"]:
+def check_weights(subject: Subject, header: dict[str, Any]) -> None:
+    """Refuses explanations of other weights than the subject's."""
+    if subject.digest != header["weights_sha256"]:
         raise errors.UserError(
-            f"Explanations must be of the run's own weights. Received: explanations of {header['run']!r}, "
-            f"made with other weights than those in {run.path}"
+            f"Explanations must be of the model's own weights. Received: explanations of {header['run']!r}, "
+            f"made with other weights than those of {subject.name!r}"
         )
 
 
-def _header(
-    settings: ExplainSettings, run: RunDirectory, model: configs.ModelConfig, store: ClipStore, explainer: Explainer
-) -> dict[str, Any]:
+def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, explainer: Explainer) -> dict[str, Any]:
     """Returns what decides every number in the file, and what a report needs to know."""
     header = {
         "schema_version": explanations.SCHEMA_VERSION,
-        "run": run.name,
-        "weights_sha256": files.sha256(run.weights),
-        "model": model.model,
+        "run": subject.name,
+        "weights_sha256": subject.digest,
+        "model": subject.model,
         "dataset": store.info.dataset,
         "clips": files.stored_path(store.directory, settings.path.parent),
         "clips_digest": store.info.digest,
@@ -408,16 +408,24 @@ class _Parts:
             self.folder.rmdir()
 
 
-def _batch_size(model: configs.ModelConfig, explainer: Explainer) -> int:
-    """Returns how many clips to learn masks for at a time."""
-    layers = architectures.layers(model)
-    activations = sum(int(np.prod(layer.output_shape)) for layer in layers)
-    # What the first convolution makes of each frame, once for a tap in time (I3D, 7) or a gate (ConvLSTM, 4).
-    parts = 7 if isinstance(model, configs.I3DConfig) else 4
-    prepared = parts * (model.input_shape[0] + 1) * int(np.prod(layers[0].output_shape[1:]))
-    bytes_per_clip = _BYTES_PER_ACTIVATION * activations + _BYTES_PER_PREPARED * prepared
+def _batch_size(classifier: Classifier, explainer: Explainer, store: ClipStore, index: int) -> int:
+    """Returns how many clips to learn masks for at a time; `index` is of one to try where nothing else tells."""
+    if isinstance(classifier, Trained):
+        bytes_per_clip = _bytes_per_clip(classifier.config)
+    else:
+        bytes_per_clip = explainer.bytes_per_clip(store.read([index]))
     free, is_gpu = explainer.free_memory()
     most = free * _SHARE_OF_MEMORY if is_gpu else min(free * _SHARE_OF_MEMORY, _MOST_BYTES_ON_CPU)
     size = int(min(max(most // bytes_per_clip, 1), _MOST_CLIPS))
     logging.info("%d clip(s) at a time (--batch).", size)
     return size
+
+
+def _bytes_per_clip(model: configs.ModelConfig) -> int:
+    """Returns how many bytes the gradient in the mask needs for a clip."""
+    layers = architectures.layers(model)
+    activations = sum(int(np.prod(layer.output_shape)) for layer in layers)
+    # What the first convolution makes of each frame, once for a tap in time (I3D, 7) or a gate (ConvLSTM, 4).
+    parts = 7 if isinstance(model, configs.I3DConfig) else 4
+    prepared = parts * (model.input_shape[0] + 1) * int(np.prod(layers[0].output_shape[1:]))
+    return _BYTES_PER_ACTIVATION * activations + _BYTES_PER_PREPARED * prepared

@@ -18,6 +18,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
+from common.runs.subjects import Trained
 
 MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=1, filters=1)
 # Of layers: ConvLSTM_1 and its batch norm 8 · 16 · 16 each, its pool 8 · 8 · 8, logits 3; then the first convolution of
@@ -102,8 +103,8 @@ def explain(run, explainer=None, **settings):
     """Returns explanations, and the explainer that made them; `explainer` are values of `NumpyExplainer`."""
     made = []
 
-    def make(model, weights, mask, cam, precision, on_step):
-        assert model == MODEL and set(weights) == set(initial_weights.initial_weights(MODEL, 0))
+    def make(trained, mask, cam, precision, on_step):
+        assert trained.config == MODEL and set(trained.weights) == set(initial_weights.initial_weights(MODEL, 0))
         made.append(NumpyExplainer(on_step, **(explainer or {})))
         return made[0]
 
@@ -362,12 +363,14 @@ def test_what_is_computed_together_stays_together_when_memory_changes(run):
 )
 def test_the_batch_is_what_fits_the_memory(free, expected):
     explainer = NumpyExplainer(None, free)
-    assert explanation_loop._batch_size(MODEL, explainer) == expected
+    assert explanation_loop._batch_size(Trained(MODEL, {}), explainer, None, 0) == expected
 
 
 def test_on_a_cpu_a_batch_stays_small_where_a_gpus_does_not():
-    model = configs.PRESETS["i3d_something"].model
-    on_cpu, on_gpu = (explanation_loop._batch_size(model, NumpyExplainer(None, (64 * GIB, gpu))) for gpu in (0, 1))
+    model = Trained(configs.PRESETS["i3d_something"].model, {})
+    on_cpu, on_gpu = (
+        explanation_loop._batch_size(model, NumpyExplainer(None, (64 * GIB, gpu)), None, 0) for gpu in (0, 1)
+    )
     assert on_cpu == 1 < on_gpu <= 64
 
 
@@ -513,10 +516,17 @@ def test_clips_that_were_prepared_otherwise_are_refused(run, tmp_path):
     tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"validation": 2}, shape=(8, 32, 40))
     with pytest.raises(errors.UserError, match=r"input_shape .* \[8, 32, 32\]. Received: \[8, 32, 40\]"):
         explain(run, clips=tmp_path / "other")
-    tiny_store_for_tests.write_tiny_store(tmp_path / "more", clips={"validation": 2}, num_classes=4)
-    with pytest.raises(errors.UserError, match="Clips must have the class_names that the run was trained with"):
-        explain(run, clips=tmp_path / "more")
     assert not (run.path / "explanations.h5.parts").exists()
+
+
+def test_clips_of_other_classes_are_explained_with_the_labels_that_the_model_knows(run, tmp_path, caplog):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "more", clips={"validation": 4}, num_classes=4)
+    with caplog.at_level("INFO"):
+        found, _ = explain(run, clips=tmp_path / "more")
+    assert found["label"].tolist() == [0, 1, 2, -1] and found.header["class_names"] == ["class 0", "class 1", "class 2"]
+    assert "has other classes" in caplog.text and "3 clips of 4 have one of its classes" in caplog.text
+    with pytest.raises(errors.UserError, match="With target=label all clips must be labelled"):
+        explain(run, clips=tmp_path / "more", target="label", out=tmp_path / "other.h5")
 
 
 def test_other_clips_that_fit_are_explained(run, tmp_path):

@@ -34,7 +34,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig, Subject
 from common.explaining.scorer import Scorer
-from common.runs import run_directory
+from common.runs import run_directory, subjects
 from common.runs.run_directory import RunDirectory
 
 SCHEMA_VERSION = 1
@@ -129,12 +129,12 @@ def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: ex
     """
     run = RunDirectory(path)
     stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
-    model = stored.train.model
+    trained = subjects.Trained(stored.train.model, weights)
 
     def explainer(mask: MaskConfig) -> Explainer:
-        return make_explainer(model, weights, mask, settings.gradcam, "float32", lambda clips: None)
+        return make_explainer(trained, mask, settings.gradcam, "float32", lambda clips: None)
 
-    return Asked(run.name, model.model, files.sha256(run.weights), explainer)
+    return Asked(run.name, trained.config.model, files.sha256(run.weights), explainer)
 
 
 def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
@@ -237,8 +237,7 @@ class _Clips:
         settings: BenchmarkSettings,
     ) -> None:
         self._asked, self._settings = asked, settings
-        # A scorer's gradient knows the game.
-        self._explainers = {settings.methods.mask.game: explainer}
+        self._explainers = {_equation(settings.methods.mask): explainer}
         self._video_ids = tuple(store.video_ids[place] for place in places)
         self._frames, self._targets = store.read(places), store.labels[places].astype(np.int64)
         size = settings.batch_size
@@ -285,10 +284,15 @@ class _Clips:
         return np.concatenate(curves).mean(axis=(1, 3))
 
     def _subjects(self, mask: MaskConfig) -> Iterator[Subject]:
-        if mask.game not in self._explainers:
-            self._explainers[mask.game] = self._asked.explainer(mask)
-        explainer = self._explainers[mask.game]
+        if _equation(mask) not in self._explainers:
+            self._explainers[_equation(mask)] = self._asked.explainer(mask)
+        explainer = self._explainers[_equation(mask)]
         for batch in self._batches:  # One at a time: a scorer may hold much.
             frames, targets = self._frames[batch], self._targets[batch]
             maps = functools.partial(explainer.gradcam, frames, targets)
             yield Subject(explainer.scorer(frames, targets), frames, maps)
+
+
+def _equation(mask: MaskConfig) -> tuple[str, str]:
+    """Returns what a scorer's gradient knows of the entry that it serves: Eq. 1 differs between entries in these."""
+    return mask.game, mask.ends

@@ -160,7 +160,8 @@ def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
         return [], None
     read = [explanations.read(path) for path in settings.explanations]
     first = read[0].header
-    store = ClipStore(settings.clips or explanations.clips_folder(settings.explanations[0], read[0]), first["split"])
+    clips = ClipStore(settings.clips or explanations.clips_folder(settings.explanations[0], read[0]), first["split"])
+    store = clips.known_to(tuple(first["class_names"]))
     for path, found in zip(settings.explanations, read, strict=True):
         _check_clips(found, store, path)
     headers = [found.header for found in read]
@@ -207,6 +208,13 @@ def _check_clips(found: Explanations, store: ClipStore, path: pathlib.Path) -> N
             f"Explanations must be of at least one clip, and of each only once. "
             f"Received: {len(ids)}, {len(set(ids))} of them "
             f"different, in {path}"
+        )
+    labels = store.labels[store.places(ids)]
+    others = [video_id for video_id, same in zip(ids, labels == found["label"], strict=True) if not same]
+    if others:
+        raise errors.UserError(
+            f"Explanations must have the labels of their clips in {store.directory}. Received: others in {path}, "
+            f"first {others[0]!r}"
         )
 
 

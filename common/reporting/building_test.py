@@ -244,8 +244,20 @@ def test_explanations_of_other_clips_are_refused(inputs):
 
 def test_explanations_of_other_classes_are_refused(inputs):
     store = report_for_tests.write_store(inputs / "other", ("a", "b"))
-    with pytest.raises(errors.UserError, match="class_names"):
+    with pytest.raises(
+        errors.UserError, match=r"labels of their clips.*Received: others in .*a\.h5, first 'validation0'"
+    ):
         building.build(settings(inputs, clips=store.directory))
+
+
+def test_clips_without_labels_of_the_models_classes_are_reported(inputs):
+    store = report_for_tests.write_store(inputs / "other", ("wave", "a")).known_to(NAMES)
+    assert store.labels.tolist() == [2, -1] * 3
+    explained = report_for_tests.explain(store, "mine", "i3d")
+    explained.columns["prediction"][:] = explained.columns["target"][:] = 1
+    explanations.write(inputs / "a.h5", explained)
+    page = building.build(settings(inputs, explanations=(inputs / "a.h5",), evaluations=(), figures=2))
+    assert "class unknown" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

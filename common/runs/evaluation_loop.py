@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from common import errors, tables
-from common.models import configs
-from common.runs import evaluation_file, metrics, prediction, run_directory
-from common.runs.run_directory import RunDirectory
+from common import errors, tables, text
+from common.models import foreign
+from common.runs import evaluation_file, metrics, prediction, subjects
+from common.runs.subjects import Classifier, LoadForeign
 from common.tables import Cell, Column, Table
 
-PredictBatch = Callable[[np.ndarray], np.ndarray]
+PredictBatch = Callable[[np.ndarray], ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +26,15 @@ class EvaluateSettings:
     """What to evaluate.
 
     Attributes:
-      runs: run directories, of either framework.
+      models: run directories, of either framework, and foreign models.
       clips: folder of the clip store, or None for the one that each run was trained on.
       split: of the clips.
       batch_size: clips at a time.
       num_threads: threads that read clips.
-      out: file to write for each run, or () for evaluation.json in each run directory.
+      out: file to write for each model, or () for evaluation.json in each one's `foreign.folder`.
     """
 
-    runs: tuple[pathlib.Path, ...]
+    models: tuple[foreign.Source, ...]
     clips: pathlib.Path | None = None
     split: str = "validation"
     batch_size: int = 16
@@ -42,44 +43,52 @@ class EvaluateSettings:
 
     @property
     def paths(self) -> tuple[pathlib.Path, ...]:
-        """The file to write for each run."""
-        return self.out or tuple(run / "evaluation.json" for run in self.runs)
+        """The file to write for each model."""
+        return self.out or tuple(foreign.folder(model) / "evaluation.json" for model in self.models)
 
     def __post_init__(self) -> None:
-        if self.out and len({path.resolve() for path in self.out}) != len(self.runs):
+        if self.out and len({path.resolve() for path in self.out}) != len(self.models):
             raise errors.UserError(
-                f"--out must name one file for each run, all different. "
-                f"Received: {', '.join(map(str, self.out))} for {len(self.runs)} run(s)"
+                f"--out must name one file for each model, all different. "
+                f"Received: {', '.join(map(str, self.out))} for {len(self.models)} model(s)"
             )
 
 
 def evaluate(
     settings: EvaluateSettings,
-    make_predict: Callable[[configs.ModelConfig, dict[str, np.ndarray]], PredictBatch],
+    make_predict: Callable[[Classifier], PredictBatch],
     framework: str,
+    load: LoadForeign = subjects.load_none,
 ) -> Iterator[dict[str, Any]]:
-    """Evaluates runs forward and reversed, each when it is asked for; writes nothing.
+    """Evaluates models forward and reversed, each when it is asked for; writes nothing.
 
     Args:
       settings: what to evaluate.
-      make_predict: (model config, canonical weights) -> function from clips uint8 [n, T, H, W, 3] to logits [n, K].
+      make_predict: classifier -> function from clips uint8 [n, T, H, W, 3] to logits [n, K].
       framework: that computes: "torch" or "tf".
+      load: loads a foreign model.
 
     Yields:
-      What `evaluation_file.write` takes, of one run after the other.
+      What `evaluation_file.write` takes, of one model after the other.
     """
-    return (_evaluate_run(RunDirectory(path), settings, make_predict, framework) for path in settings.runs)
+    return (_evaluate_one(source, settings, make_predict, framework, load) for source in settings.models)
 
 
-def _evaluate_run(
-    run: RunDirectory, settings: EvaluateSettings, make_predict: Callable[..., PredictBatch], framework: str
+def _evaluate_one(
+    source: foreign.Source,
+    settings: EvaluateSettings,
+    make_predict: Callable[[Classifier], PredictBatch],
+    framework: str,
+    load: LoadForeign,
 ) -> dict[str, Any]:
-    stored, weights, store = run_directory.open_trained(run, settings.clips, settings.split)
+    subject, store = subjects.open_subject(source, settings.clips, settings.split, load)
     if not len(store) or store.labels.min() < 0:
         raise errors.UserError(
-            f"For evaluation all clips must be labelled. Received: {settings.split} of {store.directory}"
+            "For evaluation all clips must be labelled, with classes of the model. "
+            f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
+            f"{settings.split} of {store.directory}"
         )
-    predict_batch = make_predict(stored.train.model, weights)
+    predict_batch = make_predict(subject.classifier)
     scores = {
         name: metrics.classification_metrics(
             prediction.predict(
@@ -88,7 +97,7 @@ def _evaluate_run(
                 batch_size=settings.batch_size,
                 num_threads=settings.num_threads,
                 reverse=name == "reversed",
-                progress=f"{run.name} {name}",
+                progress=f"{subject.name} {name}",
             ),
             store.labels,
             store.info.class_names,
@@ -96,11 +105,11 @@ def _evaluate_run(
         for name in ("forward", "reversed")
     }
     return {
-        "run": run.name,
-        "model": stored.train.model.model,
+        "run": subject.name,
+        "model": subject.model,
         "dataset": store.info.dataset,
         "framework": framework,
-        "trained_with": stored.framework,
+        "trained_with": subject.trained_with,
         "clips": str(store.directory),
         "split": settings.split,
         **scores,
@@ -124,7 +133,7 @@ def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_1(results: list[dict[str, Any]]) -> str:
-    """Returns the rows of Table 1 for evaluated runs, then each run's accuracy per class, as text."""
+    """Returns the rows of Table 1 for evaluated models, then each one's accuracy per class, as text."""
     titles = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
     rows: list[tuple[Cell, ...]] = []
     for result in results:

@@ -1,0 +1,118 @@
+"""What is evaluated and explained: a classifier of clips, be it a run of this project or a foreign model.
+
+Loops know a `Subject`: what files say of it, and a `Classifier` that each build can ask. Which of the two kinds it is
+matters where it is opened, here, and where a build makes it compute.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from common import errors, files
+from common.clips.clip_store import ClipStore, DatasetInfo
+from common.models import configs, foreign
+from common.models.foreign import ForeignModel
+from common.runs import run_directory
+from common.runs.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """An I3D or a ConvLSTM of this project, which a build has yet to build.
+
+    Attributes:
+      config: the model.
+      weights: canonical name -> array.
+    """
+
+    config: configs.ModelConfig
+    weights: dict[str, np.ndarray]
+
+
+Classifier = Trained | ForeignModel
+LoadForeign = Callable[[foreign.Spec], ForeignModel]  # A build's adapters.
+
+
+def load_none(spec: foreign.Spec) -> ForeignModel:
+    """Refuses every foreign model: the adapters of what has none."""
+    raise errors.UserError(f"A model must be a run. Received: {spec.kind}:{spec.rest}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A classifier of clips, and what files say of it.
+
+    Attributes:
+      name: of its row in tables; a run's is its folder's.
+      model: what it is: "i3d", "conv_lstm", or a foreign model's kind.
+      digest: SHA-256, in hex, of its weights.
+      trained_with: framework that trained it; of a foreign model, its kind.
+      classifier: what a build makes compute.
+    """
+
+    name: str
+    model: str
+    digest: str
+    trained_with: str
+    classifier: Classifier
+
+
+def open_subject(
+    source: foreign.Source, clips: pathlib.Path | None, split: str, load: LoadForeign
+) -> tuple[Subject, ClipStore]:
+    """Opens a run or a foreign model to use it on clips; whatever does not fit together is refused.
+
+    Args:
+      source: run directory, or foreign model.
+      clips: folder of the clip store; None for the one that a run was trained on.
+      split: of it.
+      load: loads a foreign model.
+    """
+    if isinstance(source, foreign.Spec):
+        if clips is None:
+            raise errors.UserError(
+                "--clips must name a clip store for a model that was not trained here. Received: none"
+            )
+        store = ClipStore(clips, split)
+        model = load(source)
+        check_clips(model, store.info)
+        return of_foreign(model), store
+    run = RunDirectory(source)
+    stored, weights, store = run_directory.open_trained(run, clips, split)
+    return of_run(run, stored.framework, Trained(stored.train.model, weights)), store
+
+
+def of_run(run: RunDirectory, framework: str, trained: Trained) -> Subject:
+    """Returns the subject of a run.
+
+    Args:
+      run: with weights.
+      framework: that trained it.
+      trained: its model.
+    """
+    return Subject(run.name, trained.config.model, files.sha256(run.weights), framework, trained)
+
+
+def of_foreign(model: ForeignModel) -> Subject:
+    """Returns the subject of a foreign model."""
+    return Subject(model.name, model.kind, model.digest, model.kind, model)
+
+
+def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
+    """Refuses clips of another shape than a foreign model takes, or of other classes than it knows."""
+    shape = info.layout.clip_shape[:3]
+    if any(wanted not in (None, size) for wanted, size in zip(model.clip_shape, shape, strict=True)):
+        wanted = " x ".join("any" if size is None else str(size) for size in model.clip_shape)
+        raise errors.UserError(
+            f"Clips must have the shape T x H x W that {model.name} takes, {wanted}. "
+            f"Received: {' x '.join(map(str, shape))}"
+        )
+    if model.class_names and model.class_names != info.class_names:
+        pairs = zip(model.class_names, info.class_names, strict=False)
+        other = next((f"{mine!r} is {theirs!r}" for mine, theirs in pairs if mine != theirs), "the first are the same")
+        raise errors.UserError(
+            f"Clips must have the {len(model.class_names)} classes of {model.name}, in its order. "
+            f"Received: {len(info.class_names)}, {other}"
+        )

@@ -1,0 +1,63 @@
+import dataclasses
+
+import pytest
+
+from common import errors
+from common.clips import tiny_store_for_tests
+from common.models import foreign
+from common.models.foreign import ForeignModel, Spec
+from common.runs import subjects
+
+SPEC = Spec("python", "package.module:function")
+MODEL = ForeignModel("mine", "python:mine", lambda clips: clips, ("class 0", "class 1"), (8, None, 32), digest="d1")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("subjects") / "clips"
+    tiny_store_for_tests.write_tiny_store(folder, clips={"test": 2}, num_classes=2)
+    return folder
+
+
+def open_model(clips, split="test", **values):
+    return subjects.open_subject(SPEC, clips, split, lambda spec: dataclasses.replace(MODEL, **values))
+
+
+def test_a_foreign_model_is_a_subject(clips):
+    subject, store = open_model(clips)
+    assert (subject.name, subject.model, subject.digest) == ("mine", "python:mine", "d1")
+    assert subject.classifier == MODEL and len(store) == 2
+
+
+def test_a_model_that_knows_no_classes_takes_those_of_the_clips(clips):
+    subject, _ = open_model(clips, class_names=(), clip_shape=(None, None, None))
+    assert isinstance(subject.classifier, ForeignModel) and not subject.classifier.class_names
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"clip_shape": (16, None, 32)}, "that mine takes, 16 x any x 32. Received: 8 x 32 x 32"),
+        (
+            {"class_names": ("class 0", "other")},
+            "the 2 classes of mine, in its order. Received: 2, 'other' is 'class 1'",
+        ),
+        (
+            {"class_names": ("class 0", "class 1", "class 2")},
+            "the 3 classes of mine.* Received: 2, the first are the same",
+        ),
+    ],
+)
+def test_clips_that_do_not_fit_are_refused(clips, values, message):
+    with pytest.raises(errors.UserError, match=message):
+        open_model(clips, **values)
+
+
+def test_a_foreign_model_needs_clips():
+    with pytest.raises(errors.UserError, match="--clips must name a clip store for a model that was not trained here"):
+        open_model(None)
+
+
+def test_what_has_no_adapters_refuses_foreign_models(clips):
+    with pytest.raises(errors.UserError, match="A model must be a run. Received: torchvision:r3d_18"):
+        subjects.open_subject(foreign.parse("torchvision:r3d_18"), clips, "test", subjects.load_none)
