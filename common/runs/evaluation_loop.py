@@ -90,21 +90,20 @@ def _evaluate_one(
         )
     subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
-    scores = {
-        name: metrics.classification_metrics(
-            prediction.predict(
-                predict_batch,
-                store,
-                batch_size=settings.batch_size,
-                num_threads=settings.num_threads,
-                reverse=name == "reversed",
-                progress=f"{subject.name} {name}",
-            ),
-            store.labels,
-            store.info.class_names,
+
+    def metrics_of(name: str) -> dict[str, Any]:
+        logits = prediction.predict(
+            predict_batch,
+            store,
+            batch_size=settings.batch_size,
+            num_threads=settings.num_threads,
+            reverse=name == "reversed",
+            progress=f"{subject.name} {name}",
         )
-        for name in ("forward", "reversed")
-    }
+        subjects.check_classes(logits, store.info)
+        return metrics.classification_metrics(logits, store.labels, store.info.class_names)
+
+    scores = {name: metrics_of(name) for name in ("forward", "reversed")}
     return {
         "run": subject.name,
         "model": subject.model,
