@@ -14,6 +14,11 @@ _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
+VIDEO = flags.DEFINE_multi_string(
+    "video",
+    [],
+    "Explain this video, or those in this folder, in place of clips of a store; may be given several times.",
+)
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
@@ -82,11 +87,25 @@ _PRECISION = flags.DEFINE_enum(
     "Of the model's computation. bfloat16 is faster on hardware that has it, and not the same computation.",
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
-_OUT = flags.DEFINE_string("out", None, "File to write. Unset: explanations.h5 in the run directory.")
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "File to write, with --video a folder that gets one for each video. "
+    "Unset: explanations.h5 in the run directory; explained/.",
+)
+_ONLY_STORES = (_CLIPS, _SPLIT, _LIMIT, _PER_CLASS, _VIDEO_IDS, _CLASSES, _TARGET, _METHODS)
+
+
+def games() -> tuple[str, ...]:
+    """Returns which masks of a video are learnt: of both games, or of the one that --game names."""
+    return (_GAME.value,) if _GAME.present else ("delete", "preserve")
 
 
 def settings() -> ExplainSettings:
     """Returns what to explain."""
+    wrong = [flag.name for flag in _ONLY_STORES if VIDEO.value and flag.present]
+    if wrong:
+        raise errors.UserError(f"--{wrong[0]} must be left out with --video, which needs no clip store. Received: both")
     if not _RUN.value:
         raise errors.UserError("--run must name a run directory. Received: none")
     return ExplainSettings(
