@@ -94,14 +94,22 @@ format: .venv/installed
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-.venv/installed: EXTRAS := torch,tf,dev,docs
-.venv-torch/installed: EXTRAS := torch,dev
-.venv-tf/installed: EXTRAS := tf,dev
+.venv/installed: EXTRAS := torch tf dev docs
+.venv-torch/installed: EXTRAS := torch dev
+.venv-tf/installed: EXTRAS := tf dev
 
-.venv/installed .venv-torch/installed .venv-tf/installed: setup.cfg pyproject.toml requirements.lock
+# Every file's SHA-256 is checked. PyTorch without CUDA is taken where pip finds it (PIP_FIND_LINKS); PyPI's for Linux wants
+# NVIDIA's libraries.
+PIP_INSTALL = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+WANTS_CUDA = import importlib.metadata as m, sys; sys.exit(not any(need.startswith("nvidia") for need in m.requires("torch")))
+
+.venv/installed .venv-torch/installed .venv-tf/installed: setup.cfg pyproject.toml $(wildcard requirements/*.lock)
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed. Received: none on PATH; name one with make PYTHON=…" >&2; exit 2; }
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[$(EXTRAS)]'
+	$(if $(filter torch,$(EXTRAS)),$(PIP_INSTALL) --require-hashes -r requirements/cpu.lock 2> /dev/null || true)
+	$(PIP_INSTALL) --require-hashes $(EXTRAS:%=-r requirements/%.lock)
+	@if $(@D)/bin/python -c '$(WANTS_CUDA)' 2> /dev/null; then $(PIP_INSTALL) --require-hashes -r requirements/cuda.lock; fi
+	$(PIP_INSTALL) --no-build-isolation --editable .
 	touch $@
 
 clean:

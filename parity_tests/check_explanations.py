@@ -48,7 +48,8 @@ def check_explanations(torch_path: pathlib.Path, tf_path: pathlib.Path) -> dict[
     _check_comparable(ours, theirs)
     ours = ours.of_clips(theirs["video_id"])
     precision = "float64" if ours.header["precision"] == "float64" else "float32"
-    rows = [_row(name, ours, theirs, precision) for name in _COLUMNS]
+    answers = {explanations.attribution(method): "gradients" for method in explanations.methods_of(ours.header)}
+    rows = [_row(name, kind, ours, theirs, precision) for name, kind in (_COLUMNS | answers).items()]
     return {
         "run": ours.header["run"],
         "num_clips": len(ours),
@@ -76,10 +77,9 @@ def _check_comparable(ours: Explanations, theirs: Explanations) -> None:
         raise errors.UserError(f"Torch's file must have all clips of tf's. Received: one without {', '.join(missing)}")
 
 
-def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) -> dict[str, Any]:
-    kind = _COLUMNS[name]
+def _row(name: str, kind: str | None, ours: Explanations, theirs: Explanations, precision: str) -> dict[str, Any]:
     limit = tolerances.limit(kind, precision) if kind else 0.0
-    if kind == "endpoints":
+    if kind in ("endpoints", "gradients"):
         limit = max(limit, float(np.finfo(np.float32).eps))  # The file's own rounding.
     first, second = ours[name], theirs[name]
     if name == "CS":  # NaN where the guess is right, in both or there is a fault.
@@ -89,7 +89,8 @@ def _row(name: str, ours: Explanations, theirs: Explanations, precision: str) ->
     if name == "mask_snapped":
         undecided = np.abs(ours["mask"] - masks.SNAP_THRESHOLD) <= tolerances.limit("snapped mask", precision)
         first, second = (np.where(undecided, 0, values) for values in (first, second))
-    scale = np.abs(first.astype(np.float64)).max(initial=0) if name == "gradcam" else 1.0
+    # Maps and answers have no unit: a difference counts relative to the largest value of all clips.
+    scale = np.abs(first.astype(np.float64)).max(initial=0) if kind in ("gradcam", "gradients") else 1.0
     found = [
         compare.difference(name, a.astype(np.float64) / (scale or 1), b.astype(np.float64) / (scale or 1))
         for a, b in zip(first, second, strict=True)

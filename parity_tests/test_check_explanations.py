@@ -27,6 +27,10 @@ def write(path, framework, header=(), **changes):
         for name, column in explanations.COLUMNS.items()
         if not column.is_text
     }
+    columns |= {
+        explanations.attribution(name): np.full((2, 4), 1e-3, np.float32)
+        for name in explanations.methods_of(dict(header))
+    }
     columns |= {"video_id": np.array(["one", "two"], dtype=object), "CS": np.array([np.nan, 0.25], np.float32)}
     columns["gradcam"] += 1e-3  # Raw maps are small: what counts is their difference relative to the largest value.
     columns |= {name: np.asarray(value, columns[name].dtype) for name, value in changes.items()}
@@ -65,6 +69,20 @@ def test_what_is_beyond_its_limit_is_found_in_its_clip(tmp_path, name, value):
     assert not result["agree"]
     assert rows[name]["clips_beyond"] == 1 and rows[name]["worst_clip"] == "two"
     assert sum(row["clips_beyond"] for row in rows.values()) == 1
+
+
+@pytest.mark.parametrize(("value", "beyond"), [(1.0005e-3, 0), (1.01e-3, 1)])
+def test_answers_of_other_methods_are_compared_relative_to_the_largest(tmp_path, value, beyond):
+    header = {"methods": {"names": ["occlusion"], "evaluations": 4, "steps": 2, "seed": 0}}
+    answers = np.full((2, 4), 1e-3)
+    ours = write(tmp_path / "torch.h5", "torch", header)
+    answers[1, 2] = value
+    theirs = write(tmp_path / "tf.h5", "tf", header, attribution_occlusion=answers)
+    result = check_explanations.check_explanations(ours, theirs)
+    rows = {row["quantity"]: row for row in result["rows"]}
+    assert rows["attribution_occlusion"]["clips_beyond"] == beyond and result["agree"] == (not beyond)
+    if beyond:
+        assert rows["attribution_occlusion"]["worst_clip"] == "two"
 
 
 def test_a_frame_that_is_undecided_may_snap_either_way(tmp_path):

@@ -60,10 +60,10 @@ def test_perturbed_clips_and_their_gradient(kind, precision):
 
 
 @pytest.mark.parametrize("precision", twins.PRECISIONS)
-@pytest.mark.parametrize(("compat", "game"), [("paper", "delete"), ("released", "delete"), ("paper", "preserve")])
-def test_mask_loss_and_its_gradient(compat, game, precision):
+@pytest.mark.parametrize("changes", [{}, {"compat": "released"}, {"game": "preserve"}, {"ends": "counted"}])
+def test_mask_loss_and_its_gradient(changes, precision):
     limit = tolerances.limit("perturbation", precision)
-    config = masks.MaskConfig(compat=compat, game=game, beta=2.5)
+    config = masks.MaskConfig(beta=2.5, **changes)
     mask, scores = some_masks(precision), np.linspace(0, 1, 6).astype(precision)
     torch_values = torch.from_numpy(mask).requires_grad_()
     ours = torch_mask.mask_loss(torch.from_numpy(scores), torch_values, config)

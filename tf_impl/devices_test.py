@@ -1,6 +1,7 @@
 import pytest
 
 from common import errors
+from common.models import convolution_check
 from tf_impl import devices, layers  # noqa: F401
 
 # isort: split
@@ -24,3 +25,21 @@ def test_gpu_is_refused_where_there_is_none(monkeypatch):
     ):
         devices.find_device("gpu")
     assert devices.find_device("auto") == "/CPU:0"
+
+
+def test_tf32_is_refused_on_a_cpu():
+    with pytest.raises(errors.UserError, match="With precision=tf32 the device must be a GPU .* Received: the CPU"):
+        devices.find_device("cpu", "tf32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_the_check_asks_of_a_gpu_a_cpu_answers_rightly(precision):
+    cases = (
+        convolution_check.Case((1, 4, 12, 12, 3), (7, 7, 7, 3, 4), (1, 2, 2)),
+        convolution_check.Case((2, 3, 5, 5, 2), (1, 1, 1, 2, 3), (1, 1, 1)),
+    )
+
+    def convolve(*arguments):
+        return devices._convolve("/CPU:0", *arguments)
+
+    convolution_check.check(convolve, precision, None, cases)

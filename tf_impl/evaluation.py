@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from common.models import configs, foreign
 from common.models.foreign import ForeignModel
@@ -20,7 +21,7 @@ def evaluate(
 
     Args:
       settings: which models, on which clips.
-      precision: "float32", "bfloat16" or "float64".
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
     """
 
@@ -43,11 +44,11 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     model = weights.build_model(config, precision, device=place, arrays=arrays)
     logits = tf.function(model, input_signature=(frames_spec(config),), autograph=False)
 
-    def predict(frames: np.ndarray) -> np.ndarray:
+    def predict(frames: np.ndarray) -> ArrayLike:
         with tf.device(place):
             return logits(frames).numpy()
 

@@ -27,8 +27,10 @@ def main(_: list[str]) -> int:
     from data_prep import loose_clips
 
     def explain_clips(settings: ExplainSettings) -> tuple[Explanations, ClipStore]:
-        from tf_impl import explanation
+        from tf_impl import devices, explanation
 
+        if explain_flags.DETERMINISTIC.value:
+            devices.make_deterministic()
         return explanation.explain(settings, explain_flags.DEVICE.value)
 
     if explain_flags.VIDEO.value:

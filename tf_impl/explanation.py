@@ -88,7 +88,7 @@ class Explainer:
         on_step: Callable[[int], object] = lambda clips: None,
         device: str = "auto",
     ) -> None:
-        self._device = devices.find_device(device)
+        self._device = devices.find_device(device, precision)
         self._dtype = tf.float64 if precision == "float64" else tf.uint8
         if isinstance(classifier, Trained):
             model = weights.build_model(classifier.config, precision, device=self._device, arrays=classifier.weights)

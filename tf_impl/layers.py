@@ -17,7 +17,12 @@ from common.models import architectures
 
 # Precision -> Keras' policy: `variable_dtype` of weights, statistics and logits, `compute_dtype` of convolutions and
 # activations (bfloat16: float32 and bfloat16).
-DTYPES = {"float32": "float32", "float64": "float64", "bfloat16": "mixed_bfloat16"}
+DTYPES = {
+    "float32": "float32",
+    "tf32": "float32",  # What rounds the factors of products is `devices`.
+    "float64": "float64",
+    "bfloat16": "mixed_bfloat16",
+}
 
 
 class Layer(keras.layers.Layer):

@@ -76,7 +76,7 @@ def mask_loss(
     Args:
       scores: F_c, probability of the target class of the perturbed clips.
       mask: 0…1.
-      config: weights, power of the total variation, compat, game.
+      config: weights, power of the total variation, compat, ends, game.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 

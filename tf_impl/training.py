@@ -5,6 +5,7 @@ import platform
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from common.models import architectures, configs
 from common.runs import training_loop
@@ -38,7 +39,7 @@ class Trainer:
     framework = "tf"
 
     def __init__(self, config: configs.TrainConfig, device: str = "auto") -> None:
-        self._device = devices.find_device(device)
+        self._device = devices.find_device(device, config.precision)
         self.model = weights.build_model(config.model, config.precision, config.seed, self._device)
         parameters = weights.trainable(self.model)
         for layer in architectures.frozen_layers(config):
@@ -89,8 +90,8 @@ class Trainer:
         self.optimizer.step(tape.gradient(loss, self._variables), learning_rate)
         return loss, tf.math.count_nonzero(tf.argmax(logits, axis=1) == labels)
 
-    def predict(self, frames: np.ndarray) -> np.ndarray:
-        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode."""
+    def predict(self, frames: np.ndarray) -> ArrayLike:
+        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode; see `prediction.predict`."""
         with tf.device(self._device):
             return self._logits(frames).numpy()
 

@@ -76,7 +76,13 @@ class FramePool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[T, N, C, H, W]` -> `[T, N, C, H // 2, W // 2]`."""
-        return functional.max_pool2d(_frames(x), _POOL).unflatten(0, x.shape[:2])
+        frames = _frames(x)
+        if torch.are_deterministic_algorithms_enabled():
+            rows, columns = (size - size % 2 for size in frames.shape[2:])  # No window reaches beyond the last one.
+            frames = layers.max_pool(frames[:, :, None, :rows, :columns], (1, *_POOL), (1, *_POOL), [0, 0, 0])[:, :, 0]
+        else:
+            frames = functional.max_pool2d(frames, _POOL)
+        return frames.unflatten(0, x.shape[:2])
 
 
 class ConvLSTM(nn.Module):
@@ -145,7 +151,7 @@ class ConvLSTM(nn.Module):
         layer = self.ConvLSTM_1
         x = layers.frames_and_ones(clips, self.config.normalization, layer.kernel.dtype)
         maps = layers.same_conv(x.flatten(0, 1).permute(0, 3, 1, 2), layer.kernel, _STRIDES)
-        return maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2]).contiguous()
+        return maps.to(self.compute_dtype).permute(0, 2, 3, 1).unflatten(0, x.shape[:2]).contiguous()
 
     def perturbed(self, prepared: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         """Scores perturbed clips: the logits of `matrix` · clips, to rounding. Inference mode.
@@ -159,8 +165,8 @@ class ConvLSTM(nn.Module):
         """
         layer = self.ConvLSTM_1
         rows = layers.with_ones(matrix, self.config.normalization)
-        gates = (rows @ prepared.flatten(2)).unflatten(2, prepared.shape[2:]) + layer.bias
-        x = _to_border(layer.recur(_to_native(gates.to(self.compute_dtype))))
+        gates = layers.mix(rows, prepared) + layer.bias.to(prepared.dtype)
+        x = _to_border(layer.recur(_to_native(gates)))
         for name in self._names()[1:]:
             x = _to_border(self.get_submodule(name)(_to_native(x)))
         return self._logits(x)

@@ -17,8 +17,10 @@ def main(_: list[str]) -> None:
     """Evaluates what the flags say and prints Table 1."""
     # Only now: --help and wrong flags need no framework.
     from common.command_line import evaluate
-    from torch_impl import evaluation
+    from torch_impl import devices, evaluation
 
+    if evaluate_flags.DETERMINISTIC.value:
+        devices.make_deterministic()
     evaluate.evaluate(
         evaluate_flags.settings(),
         lambda settings: evaluation.evaluate(settings, evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value),

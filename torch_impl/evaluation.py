@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from common.models import configs, foreign
 from common.models.foreign import ForeignModel
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, layers, weights
+from torch_impl import devices, layers, transfers, weights
 
 
 def evaluate(
@@ -20,7 +21,7 @@ def evaluate(
 
     Args:
       settings: which models, on which clips.
-      precision: "float32", "bfloat16" or "float64".
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
       device: "auto", "cpu" or "gpu".
     """
 
@@ -43,12 +44,12 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
     model = weights.build_model(config, precision, device=place, arrays=arrays).eval()
 
-    def predict(frames: np.ndarray) -> np.ndarray:
+    def predict(frames: np.ndarray) -> ArrayLike:
         with torch.inference_mode():
-            return model(torch.from_numpy(frames).to(place)).cpu().numpy()
+            return transfers.to_host(model(transfers.to_device(frames, place)))
 
     return predict
 

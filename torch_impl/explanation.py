@@ -50,6 +50,8 @@ class Probabilities:
       model: in inference mode.
     """
 
+    recordable = True  # See `temporal_mask.MaskSearch`.
+
     def __init__(self, model: weights.Model) -> None:
         self._model = model
 
@@ -89,7 +91,7 @@ class Explainer:
         on_step: Callable[[int], object] = lambda clips: None,
         device: str = "auto",
     ) -> None:
-        self._device = devices.find_device(device)
+        self._device = devices.find_device(device, precision)
         self._dtype = torch.float64 if precision == "float64" else torch.uint8
         if isinstance(classifier, Trained):
             model = weights.build_model(classifier.config, precision, device=self._device, arrays=classifier.weights)

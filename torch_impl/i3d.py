@@ -61,7 +61,7 @@ class Head(nn.Module):
         dtype = self.Conv3d_0c_1x1.kernel.dtype
         if self.pool is None:
             return self.Conv3d_0c_1x1(self.dropout(x.mean((2, 3, 4), dtype=dtype)))
-        pooled = functional.avg_pool3d(x.to(dtype), self.pool, stride=1, padding=0)
+        pooled = layers.average_pool(x.to(dtype), self.pool)
         return self.Conv3d_0c_1x1(self.dropout(pooled).mean((2, 3, 4)))
 
 
@@ -126,7 +126,7 @@ class I3D(nn.Module):
         kernel = kernel.permute(2, 0, 1, 3, 4).flatten(0, 1)  # [taps C, 3, H, W]
         maps = layers.same_conv(x.flatten(0, 1).permute(0, 3, 1, 2), kernel, unit.conv.strides[1:])
         maps = maps.unflatten(1, (taps, -1)).unflatten(0, x.shape[:2])  # [N, T + 1, taps, C, H', W']
-        return maps.permute(0, 2, 1, 4, 5, 3).flatten(1, 2).contiguous()
+        return maps.to(self.compute_dtype).permute(0, 2, 1, 4, 5, 3).flatten(1, 2).contiguous()
 
     def perturbed(self, prepared: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         """Scores perturbed clips: the logits of `matrix` · clips, to rounding. Inference mode.
@@ -143,9 +143,8 @@ class I3D(nn.Module):
         taps, stride = unit.conv.kernel.shape[2], unit.conv.strides[0]
         around = padding.same_padding(rows.shape[1], taps, stride)
         windows = functional.pad(rows, (0, 0, *around)).unfold(1, taps, stride)  # [N, T', T + 1, taps]
-        x = (windows.transpose(2, 3).flatten(2) @ prepared.flatten(2)).unflatten(2, prepared.shape[2:])
         _, shift = unit.batch_norm.folded()
-        x = functional.relu(x + shift).to(self.compute_dtype)
+        x = functional.relu(layers.mix(windows.transpose(2, 3).flatten(2), prepared) + shift.to(prepared.dtype))
         for name, _ in list(self.named_children())[1:]:
             x = self._run(name, x)
         return x

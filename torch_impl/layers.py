@@ -8,6 +8,7 @@ batch norm's epsilon, momentum and unbiased running variance (`common/models/arc
 
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from common.models import architectures, padding
 # Precision -> (dtype of weights, statistics and logits, dtype of convolutions and activations).
 DTYPES = {
     "float32": (torch.float32, torch.float32),
+    "tf32": (torch.float32, torch.float32),  # What rounds the factors of products is `devices`.
     "float64": (torch.float64, torch.float64),
     "bfloat16": (torch.float32, torch.bfloat16),
 }
@@ -63,6 +65,31 @@ def with_ones(matrix: torch.Tensor, normalization: str) -> torch.Tensor:
     """
     excess = matrix.sum(dim=2, keepdim=True) - 1
     return torch.cat([matrix, excess if normalization == "minus_one_to_one" else 0 * excess], dim=2)
+
+
+def mix(matrix: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+    """Mixes what a model has prepared of frames, by matrices over time.
+
+    In bfloat16 a matrix is a sum of two, since 8 bits would be too few for the values of a mask: the products of both
+    with what is prepared, which is read once, are added.
+
+    Args:
+      matrix: `[N, M, K]`, float, in which the result is differentiable.
+      prepared: of N clips, or of one that meets all N matrices, `[N, K, …]` or `[1, K, …]`.
+
+    Returns:
+      `[N, M, …]` in the dtype of what is prepared.
+    """
+    size, rows = matrix.shape[1], matrix
+    if prepared.dtype == torch.bfloat16:
+        high = matrix.to(prepared.dtype)
+        rows = torch.cat([high, (matrix - high).detach().to(prepared.dtype)], dim=1)
+    features = prepared.flatten(2)
+    # One product for all matrices of a clip reads it once.
+    y = (rows.flatten(0, 1) @ features[0]).unflatten(0, rows.shape[:2]) if len(features) == 1 else rows @ features
+    if prepared.dtype == torch.bfloat16:
+        y = y[:, :size] + y[:, size:]
+    return y.unflatten(2, prepared.shape[2:])
 
 
 def to_native(x: torch.Tensor) -> torch.Tensor:
@@ -250,7 +277,76 @@ class MaxPool(nn.Module):
         ):
             x = functional.pad(x, [size for pad in reversed(pads) for size in pad], value=-torch.inf)
             pads = [(0, 0)] * len(pads)
-        return functional.max_pool3d(x, self.kernel_size, self.strides, [before for before, _ in pads], ceil_mode=True)
+        return max_pool(x, self.kernel_size, self.strides, [before for before, _ in pads])
+
+
+def max_pool(x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int, ...], pads: list[int]) -> torch.Tensor:
+    """Returns the largest values of windows of x `[N, C, T, H, W]`; the last windows may reach beyond the padding.
+
+    A GPU adds the gradients of overlapping windows in no certain order; where operations must be deterministic, they
+    are added window place by window place.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        return _OrderedMaxPool.apply(x, kernel_size, strides, pads)
+    return functional.max_pool3d(x, kernel_size, strides, pads, ceil_mode=True)
+
+
+class _OrderedMaxPool(torch.autograd.Function):
+    """`max_pool3d`, whose gradient is a sum in one order."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int, ...], pads: list[int]
+    ) -> torch.Tensor:
+        """As `max_pool`."""
+        y, places = functional.max_pool3d(x, kernel_size, strides, pads, ceil_mode=True, return_indices=True)
+        ctx.save_for_backward(places)
+        ctx.size, ctx.windows = x.shape[2:], (kernel_size, strides, pads)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        """Gives each window's gradient to the place of its largest value."""
+        (places,), (kernel_size, strides, pads) = ctx.saved_tensors, ctx.windows
+        _, height, width = ctx.size
+        # Where in its window each largest value is, along each axis: its place in x, and where the window begins there.
+        axes = (places // (height * width), places // width % height, places % width)
+        inside = [
+            place + pad - stride * torch.arange(count, device=place.device).view([-1] + [1] * (2 - axis))
+            for axis, (place, count, stride, pad) in enumerate(
+                zip(axes, gradient.shape[2:], strides, pads, strict=True)
+            )
+        ]
+        reach = [
+            max((count - 1) * stride + kernel, size + pad)
+            for count, stride, kernel, size, pad in zip(
+                gradient.shape[2:], strides, kernel_size, ctx.size, pads, strict=True
+            )
+        ]
+        total = gradient.new_zeros(*gradient.shape[:2], *reach)
+        for window_place in itertools.product(*map(range, kernel_size)):
+            chosen = [where == offset for where, offset in zip(inside, window_place, strict=True)]
+            steps = [
+                slice(offset, offset + stride * (count - 1) + 1, stride)
+                for offset, stride, count in zip(window_place, strides, gradient.shape[2:], strict=True)
+            ]
+            total[(..., *steps)] += torch.where(chosen[0] & chosen[1] & chosen[2], gradient, 0)
+        return (
+            total[(..., *(slice(pad, pad + size) for pad, size in zip(pads, ctx.size, strict=True)))],
+            None,
+            None,
+            None,
+        )
+
+
+def average_pool(x: torch.Tensor, kernel_size: tuple[int, int, int]) -> torch.Tensor:
+    """Returns the means of all windows of x `[N, C, T, H, W]` that lie inside, at stride 1 (see `max_pool`)."""
+    if torch.are_deterministic_algorithms_enabled():
+        for axis, size in enumerate(kernel_size, start=2):
+            x = x.unfold(axis, size, 1).mean(-1)
+        return x
+    return functional.avg_pool3d(x, kernel_size, stride=1, padding=0)
 
 
 class Dropout(nn.Module):

@@ -219,3 +219,67 @@ def test_weights_may_stay_in_autograds_sight():
     with layers.frozen(model):
         assert not model.training and not model.weight.requires_grad
     assert model.training and model.weight.requires_grad
+
+
+@pytest.fixture
+def deterministic():
+    """Turns the switch back, which is the process's."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides"),
+    [
+        ((5, 6, 7), (3, 3, 3), (1, 1, 1)),
+        ((4, 7, 8), (1, 3, 3), (1, 2, 2)),
+        ((5, 8, 7), (3, 3, 3), (2, 2, 2)),
+        ((5, 7, 6), (2, 2, 2), (2, 2, 2)),
+        ((2, 2, 2), (3, 3, 3), (2, 2, 2)),
+    ],
+)
+def test_pools_in_one_order_compute_the_same(size, kernel, strides, deterministic):
+    # Of few values, so that windows have several largest ones.
+    x = torch.randint(0, 3, (2, 3, *size), generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    pool = layers.MaxPool(kernel, strides)
+    found = []
+    for ordered in (True, False):
+        torch.use_deterministic_algorithms(ordered)
+        y = pool(x)
+        weights = torch.arange(y.numel(), dtype=y.dtype).view_as(y)
+        found.append((y, *torch.autograd.grad((y * weights).sum(), x)))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_average_pools_in_one_order_compute_the_same(deterministic):
+    x = torch.rand(2, 3, 4, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = []
+    for ordered in (True, False):
+        torch.use_deterministic_algorithms(ordered)
+        y = layers.average_pool(x, (2, 7, 7))
+        found.append((y, *torch.autograd.grad((y**2).sum(), x)))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("prepared_clips", [1, 3])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_mixing_is_a_product_in_every_precision(prepared_clips, dtype, limit):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.rand(3, 4, 5, dtype=torch.float64, generator=generator)
+    prepared = torch.randn(prepared_clips, 5, 3, 2, dtype=torch.float64, generator=generator).to(dtype)
+    expected = (matrix @ prepared.double().flatten(2)).unflatten(2, (3, 2))
+    given = matrix.to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_()
+    received = layers.mix(given, prepared)
+    assert received.dtype == dtype and received.shape == (3, 4, 3, 2)
+    torch.testing.assert_close(received.double(), expected, rtol=0, atol=limit * expected.abs().max().item())
+    weights = torch.randn(3, 4, 3, 2, dtype=torch.float64, generator=generator)
+    (gradient,) = torch.autograd.grad((received * weights).sum(), given)
+    wanted = weights.flatten(2) @ prepared.double().flatten(2).transpose(1, 2)
+    torch.testing.assert_close(gradient.double(), wanted, rtol=0, atol=limit * wanted.abs().max().item())
+
+
+def test_mixing_in_bfloat16_keeps_the_digits_of_a_mask():
+    # bfloat16 has 0.9961 for both of these.
+    mixed = layers.mix(torch.tensor([[[0.9971, 0.9961]]]), torch.tensor([[[64.0], [-64.0]]]).bfloat16())
+    assert mixed.item() == pytest.approx(0.064, rel=0.01)

@@ -9,17 +9,19 @@ probabilities will do as a model, and nothing but the mask is differentiated:
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from absl import logging
 from jaxtyping import Float, Float64, Integer, Shaped
 
 from common.explaining import descent, mask_search, masks, model_checks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
-from torch_impl import layers
+from torch_impl import graphs, layers
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[torch.Tensor], torch.Tensor]
@@ -29,7 +31,7 @@ class _Ops:
     """`perturbations.Ops` on tensors."""
 
     def constant(self, values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+        return _constant(values.tobytes(), values.dtype.str, values.shape, like.dtype, like.device)
 
     def where(self, condition: torch.Tensor, x: torch.Tensor | float, y: torch.Tensor | float) -> torch.Tensor:
         return torch.where(condition, x, y)
@@ -39,6 +41,14 @@ class _Ops:
 
     def amax(self, x: torch.Tensor, axis: int) -> torch.Tensor:
         return torch.amax(x, dim=axis)
+
+
+@functools.lru_cache(maxsize=1024)  # A copy to a GPU in every step would hold it up, and cannot be in a CUDA graph.
+def _constant(
+    values: bytes, kind: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return torch.as_tensor(np.frombuffer(values, kind).reshape(shape).copy(), dtype=dtype, device=device)
 
 
 _OPS = _Ops()
@@ -73,7 +83,7 @@ def mask_loss(
     Args:
       scores: F_c, probability of the target class of the perturbed clips.
       mask: 0…1.
-      config: weights, power of the total variation, compat, game.
+      config: weights, power of the total variation, compat, ends, game.
     """
     return masks.mask_loss(scores, mask, config, _OPS)
 
@@ -113,6 +123,7 @@ class MaskSearch:
     Args:
       score_fn: see `learn_masks`. If it also has `prepare(clips)` and `perturbed(prepared, matrix)`, which returns what
         it would for matrix · clips, these are used: what all perturbations of a clip share is then computed once.
+        On a GPU, an attribute `recordable` that is true says that its kernels may be recorded and replayed (`graphs`).
       config: how masks are learnt.
       batch_size: clips at a time; 0 for all that are given.
       on_step: called with a number of clips after each of their steps of the descent, for a progress bar.
@@ -127,6 +138,17 @@ class MaskSearch:
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
         self.checked = False  # Whether the model has passed the checks of `mask_search`.
+        self.computation = _Computation(score_fn, config)
+        self._replayer: graphs.Replayer | None = None
+
+    def replayer(self, device: torch.device) -> graphs.Replayer | None:
+        """Returns what runs the steps on a GPU; None on the CPU, where they run as they are."""
+        if device.type == "cuda" and self._replayer is None:
+            recorded = getattr(self.score_fn, "recordable", False)
+            if not recorded:
+                logging.info("The steps of a model that is not this project's are not recorded as CUDA graphs.")
+            self._replayer = graphs.Replayer(recorded)
+        return self._replayer
 
     def on(self, clips: torch.Tensor | np.ndarray, targets: Any) -> "Scorer":
         """Returns a `Scorer` for the functions of `mask_search`; the first call checks the model.
@@ -185,12 +207,14 @@ class _Computation:
         self,
         prepared: torch.Tensor,
         targets: torch.Tensor,
-        state: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        corrections: tuple[float, float],
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it."""
+        corrections: torch.Tensor,
+        *state: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """Returns the loss `[N]` before a step of Adam, and the state (logits first) after it; corrections `[N, 2]`."""
         loss, gradient = self._loss_and_gradient(prepared, targets, state[0], torch.sigmoid)
-        return loss, descent.adam_step(state, gradient, corrections, self.config.learning_rate)
+        logits, mean, square = state
+        both = corrections[:, :1], corrections[:, 1:]
+        return loss, *descent.adam_step((logits, mean, square), gradient, both, self.config.learning_rate)
 
     def _loss_and_gradient(
         self,
@@ -222,7 +246,7 @@ class Scorer:
         self._targets = torch.as_tensor(targets, device=self._clips.device)
         self._batch_size = search.batch_size or self.num_clips
         self._kept: tuple[np.ndarray, torch.Tensor] | None = None  # Which clips were prepared last, and the result.
-        self._computation = _Computation(search.score_fn, search.config)
+        self._computation, self._replayer = search.computation, search.replayer(self._clips.device)
         # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
         with self._computation.frozen(), torch.no_grad():
             clip = self._clips[:1].to(self._dtype)
@@ -255,7 +279,7 @@ class Scorer:
         with self._computation.frozen():
             for some in self._batches(clip_indices):
                 prepared, targets = self._prepared(clip_indices[some])
-                parts.append(self._computation.gradient(prepared, targets, self._tensor(masks[some])))
+                parts.append(self._run(self._computation.gradient, prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
         return mask_search.check_finite(losses, "Losses"), gradients
 
@@ -281,11 +305,23 @@ class Scorer:
     def _descend(self, clip_indices: np.ndarray, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         prepared, targets = self._prepared(clip_indices)
         state, losses = (logits, torch.zeros_like(logits), torch.zeros_like(logits)), []
-        for step in range(self._computation.config.iterations):
-            loss, state = self._computation.step(prepared, targets, state, descent.adam_corrections(step + 1))
+        iterations = self._computation.config.iterations
+        # On the device from the start, so that no step waits for them.
+        corrections = self._tensor(np.array([descent.adam_corrections(step + 1) for step in range(iterations)]))
+        for step in range(iterations):
+            both = corrections[step].expand(len(logits), 2)
+            loss, *state = self._run(self._computation.step, prepared, targets, both, *state)
             losses.append(loss)
             self._on_step(len(logits))
         return _numpy(torch.sigmoid(state[0])), _numpy(torch.stack(losses, dim=1))
+
+    def _run(
+        self, step: graphs.Step, prepared: torch.Tensor, targets: torch.Tensor, *values: torch.Tensor
+    ) -> Sequence[torch.Tensor]:
+        """Runs a step on what `_prepared` returned last."""
+        if self._replayer is None:
+            return step(prepared, targets, *values)
+        return self._replayer.run(step, targets, *values)
 
     def _batches(self, clip_indices: np.ndarray) -> list[slice]:
         size = self._batch_size
@@ -294,14 +330,19 @@ class Scorer:
     def _prepared(self, clip_indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns prepared clips and their targets; those of the last call are kept."""
         rows = self._rows(clip_indices)
+        if self._replayer and self._kept and not self._replayer.holds(self._kept[1]):
+            self._kept = None  # Another scorer of the same search has been at work.
         if self._kept is None or not np.array_equal(self._kept[0], clip_indices):
             places = None if self._kept is None else scorer.places_in(self._kept[0], clip_indices)
             if self._kept is None or places is None:
                 self._kept = None  # Two at a time may not fit.
-                self._kept = clip_indices, self._computation.prepare(self._clips[rows])
+                self._kept = clip_indices, self._held(self._computation.prepare(self._clips[rows]))
             else:  # Some of them, as when the others have converged.
-                self._kept = clip_indices, self._kept[1][self._rows(places)]
+                self._kept = clip_indices, self._held(self._kept[1][self._rows(places)])
         return self._kept[1], self._targets[rows]
+
+    def _held(self, prepared: torch.Tensor) -> torch.Tensor:
+        return prepared if self._replayer is None else self._replayer.hold(prepared)
 
     def _rows(self, clip_indices: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(clip_indices, device=self._clips.device)

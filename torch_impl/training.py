@@ -4,11 +4,12 @@ import platform
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn import functional
 
 from common.models import architectures, configs
 from common.runs import training_loop
-from torch_impl import devices, layers, optimizers, weights
+from torch_impl import devices, layers, optimizers, transfers, weights
 
 
 def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, device: str = "auto") -> None:
@@ -33,7 +34,7 @@ class Trainer:
     framework = "torch"
 
     def __init__(self, config: configs.TrainConfig, device: str = "auto") -> None:
-        self._device = devices.find_device(device)
+        self._device = devices.find_device(device, config.precision)
         self.model = weights.build_model(config.model, config.precision, config.seed, self._device)
         parameters = weights.trainable(self.model)
         frozen = architectures.frozen_layers(config)
@@ -64,18 +65,18 @@ class Trainer:
         for module in self._frozen:
             module.eval()
         layers.seed_dropout(self.model, seed)
-        targets = torch.from_numpy(labels).to(self._device)
-        logits = self.model(torch.from_numpy(frames).to(self._device))
+        targets = transfers.to_device(labels, self._device)
+        logits = self.model(transfers.to_device(frames, self._device))
         loss = functional.cross_entropy(logits, targets, reduction="mean", label_smoothing=0.0)
         loss.backward()
         self.optimizer.step(learning_rate)
         return loss.detach(), (logits.detach().argmax(dim=1) == targets).sum()
 
-    def predict(self, frames: np.ndarray) -> np.ndarray:
-        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode."""
+    def predict(self, frames: np.ndarray) -> ArrayLike:
+        """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode; see `prediction.predict`."""
         self.model.eval()
         with torch.inference_mode():
-            return self.model(torch.from_numpy(frames).to(self._device)).cpu().numpy()
+            return transfers.to_host(self.model(transfers.to_device(frames, self._device)))
 
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the canonical weights, in the precision they are held in."""

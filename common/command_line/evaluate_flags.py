@@ -9,6 +9,9 @@ from common.models import configs
 from common.runs.evaluation_loop import EvaluateSettings
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
+)
 PRECISION = flags.DEFINE_enum("precision", "float32", list(configs.PRECISIONS), "Precision of the computation.")
 _RUN = flags.DEFINE_list("run", None, "Run directories of either framework, separated by commas.")
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one each run was trained on.")

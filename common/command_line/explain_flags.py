@@ -13,6 +13,9 @@ from common.models import configs
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
+)
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
 VIDEO = flags.DEFINE_multi_string(
     "video",
@@ -69,6 +72,12 @@ _START = flags.DEFINE_enum(
 )
 _COMPAT = flags.DEFINE_enum(
     "compat", _MASK.compat, list(masks.COMPATS), "released: total variation and first window as the released code's."
+)
+_ENDS = flags.DEFINE_enum(
+    "ends",
+    _MASK.ends,
+    list(masks.ENDS),
+    "counted: a mask that begins or ends with the clip pays for that end as for any other (total variation, Eq. 1).",
 )
 _CAM_ENDPOINT = flags.DEFINE_string("cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2).")
 _CAM_WEIGHTS = flags.DEFINE_enum(
@@ -131,6 +140,7 @@ def settings() -> ExplainSettings:
             area=_AREA.value,
             oracle=_ORACLE.value,
             stop=_STOP.value,
+            ends=_ENDS.value,
         ),
         gradcam=gradcam_maps.GradCamConfig(
             endpoint=_CAM_ENDPOINT.value, weights=_CAM_WEIGHTS.value, score=_CAM_SCORE.value, time=_CAM_TIME.value

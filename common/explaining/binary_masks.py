@@ -19,7 +19,7 @@ from common.explaining.scorer import Scorer, Search
 Place = tuple[int, int]  # An interval: its first frame, and the one after its last.
 
 _GRID_STEPS = 4  # The coarse oracle first tries starts and stops at least this many to a clip.
-_REFINED = 4  # Around how many of the best intervals it halves the grid.
+_REFINED = 3  # Around how many of the best intervals it halves the grid.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
 
     Args:
       scorer: the clips.
-      config: kind, weights, compat and game count. The oracle "full" tries every interval, or with an area every one of
-        so many frames; "coarse" (see `coarse_to_fine`) about a third of them, and may miss the best.
+      config: kind, weights, compat, ends and game count. The oracle "full" tries every interval, or with an area every
+        one of so many frames; "coarse" (see `coarse_to_fine`) about a third of them, and may miss the best.
 
     Raises:
       errors.UserError: for an area of more frames than clips have.
@@ -110,12 +110,14 @@ def _among(places: list[Place]) -> Search[tuple[Place, float]]:
 def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]:
     """Searches one clip's best interval from a grid of starts and stops, refined around the best of what was tried.
 
-    At the end it goes to a better interval as long as there is one whose ends are at most two frames away. An interval
-    that costs more than the best loss so far cannot be better, whatever its score, and is not tried.
+    At the end it goes to a better interval as long as there is one whose ends are at most two frames away, or one that
+    begins where the best does, wherever it stops: the last frame shown stays on the screen while what follows is
+    frozen, so a score may leap from one stop to the next where it hardly moves with the start. An interval that costs
+    more than the best loss so far cannot be better, whatever its score, and is not tried.
 
     Args:
       time: frames of the clip.
-      config: weights and compat count.
+      config: weights, compat and ends count.
 
     Yields:
       Intervals [k, 2]; their Eq. 1 [k] must be sent.
@@ -146,6 +148,7 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
         (centre,) = best(1)
         yield from ask(_around(centre, (-1, 0, 1)))
         yield from ask(_around(centre, (-2, -1, 0, 1, 2)))
+        yield from ask((centre[0], stop) for stop in range(centre[0] + 1, time + 1))
         if best(1) == [centre]:
             return centre, losses[centre]
 
@@ -161,7 +164,7 @@ def flip_frames(start: np.ndarray, config: MaskConfig) -> Search[tuple[np.ndarra
 
     Args:
       start: mask [T].
-      config: weights, compat and area count.
+      config: weights, compat, ends and area count.
 
     Yields:
       Masks [k, T]; their Eq. 1 [k] must be sent.

@@ -55,6 +55,21 @@ def test_from_coarse_to_fine_each_clip_goes_its_own_way():
         np.testing.assert_array_equal(found.scores[0], together.scores[clip])
 
 
+def test_from_coarse_to_fine_all_stops_are_tried_where_the_best_begins():
+    # The score leaps with the frame that is shown last, as where it is kept and the rest frozen: of all stops 11 alone
+    # is good, and nothing near 14, the best of the others, leads there.
+    def loss(start, stop):
+        return (0.1 if stop == 11 else 0.7) + 0.01 * abs(start - 5) + max(0.02 * (14 - stop), 0.001 * (stop - 14))
+
+    search = binary_masks.coarse_to_fine(16, MaskConfig(game="preserve"))
+    places, tried = next(search), 0
+    with pytest.raises(StopIteration) as finished:
+        while True:
+            tried += len(places)
+            places = search.send(np.array([loss(*place) for place in places.tolist()]))
+    assert finished.value.value == ((5, 11), loss(5, 11)) and tried <= 68
+
+
 @pytest.mark.parametrize("time", [1, 2, 3, 5, 8, 13, 32])
 def test_from_coarse_to_fine_for_any_number_of_frames(time):
     score = evidence_in(time // 2, time=time)

@@ -80,7 +80,7 @@ class _HeaderOfFirstVersions(TypedDict):
     target: Literal["guess", "label"]
     mask: MaskConfig
     gradcam: GradCamConfig
-    precision: Literal["float32", "bfloat16", "float64"]
+    precision: Literal["float32", "tf32", "bfloat16", "float64"]
     framework: files.Text
     versions: dict[files.Text, files.Text]
 

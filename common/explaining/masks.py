@@ -22,6 +22,7 @@ from common import errors
 from common.explaining import perturbations
 
 COMPATS = ("paper", "released")
+ENDS = ("free", "counted")
 GAMES = ("delete", "preserve")
 FORMS = ("soft", "hard")
 ORACLES = ("full", "coarse")
@@ -30,7 +31,15 @@ STARTS = ("centred", "oracle", "multi")
 SNAP_THRESHOLD = 0.5
 
 
-_CHOICES = {"start": STARTS, "compat": COMPATS, "game": GAMES, "form": FORMS, "oracle": ORACLES, "stop": STOPS}
+_CHOICES = {
+    "start": STARTS,
+    "compat": COMPATS,
+    "game": GAMES,
+    "ends": ENDS,
+    "form": FORMS,
+    "oracle": ORACLES,
+    "stop": STOPS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +65,9 @@ class MaskConfig:
         steps until it has converged, after as many losses and gradients at most ("converged"; D20; see `descent`).
       game: "delete" (the mask is perturbed, and the score should fall) or "preserve" (all else is, and it should stay;
         D19).
+      ends: whether a mask may begin and end with the clip for nothing ("free", the paper's), or the total variation
+        counts a step from 0 to the first frame and one from the last to 0 ("counted", so that Eq. 1 of an interval does
+        not depend on where in the clip it lies; D21).
     """
 
     kind: str = "freeze"
@@ -71,6 +83,7 @@ class MaskConfig:
     area: int = 0
     oracle: str = "full"
     stop: str = "iterations"
+    ends: str = "free"
 
     def __post_init__(self) -> None:
         perturbations.find(self.kind)
@@ -87,6 +100,8 @@ class MaskConfig:
             raise errors.UserError(f"iterations must be at least 1. Received: {self.iterations}")
         if self.compat == "released" and self.game != "delete":
             raise errors.UserError(f"compat must be 'paper' for the game {self.game!r}. Received: 'released'")
+        if self.compat == "released" and self.ends != "free":
+            raise errors.UserError(f"compat must be 'paper' where ends are {self.ends!r}. Received: 'released'")
         if self.area < 0 or (self.area and self.form != "hard"):
             raise errors.UserError(
                 f"area must be at least 0, and 0 unless form is 'hard'. Received: {self.area} with {self.form!r}"
@@ -115,11 +130,14 @@ def difference_weights(time: int, compat: str) -> Float64[np.ndarray, " {time}-1
 
 
 def total_variation(
-    masks: Float[Any, "N T"], beta: float, compat: str = "paper", ops: perturbations.Ops = perturbations.NUMPY_OPS
+    masks: Float[Any, "N T"], config: MaskConfig, ops: perturbations.Ops = perturbations.NUMPY_OPS
 ) -> Float[Any, " N"]:
-    """Returns TV(m) of masks: arrays of NumPy, or of the framework that `ops` is for."""
-    weights = ops.constant(difference_weights(masks.shape[1], compat)[:, None], masks)
-    return (abs(masks[:, 1:] - masks[:, :-1]) ** beta @ weights)[:, 0]
+    """Returns TV(m) of masks: arrays of NumPy, or of the framework that `ops` is for; beta, compat and ends count."""
+    weights = ops.constant(difference_weights(masks.shape[1], config.compat)[:, None], masks)
+    within = (abs(masks[:, 1:] - masks[:, :-1]) ** config.beta @ weights)[:, 0]
+    if config.ends == "free":
+        return within
+    return within + abs(masks[:, 0]) ** config.beta + abs(masks[:, -1]) ** config.beta
 
 
 def mask_cost(
@@ -127,7 +145,7 @@ def mask_cost(
 ) -> Float[Any, " N"]:
     """Returns what masks cost in Eq. 1 whatever the score: lambda_1 |m|_1 + lambda_2 TV(m)."""
     length = (abs(masks) @ ops.constant(np.ones((masks.shape[1], 1)), masks))[:, 0]
-    return config.lambda_1 * length + config.lambda_2 * total_variation(masks, config.beta, config.compat, ops)
+    return config.lambda_1 * length + config.lambda_2 * total_variation(masks, config, ops)
 
 
 def mask_loss(
@@ -141,7 +159,7 @@ def mask_loss(
     Args:
       scores: F_c of clips of which `perturbed_part` is perturbed.
       masks: arrays of NumPy, or of the framework that `ops` is for.
-      config: weights, power of the total variation, compat, game.
+      config: weights, power of the total variation, compat, ends, game.
       ops: of the arrays.
     """
     return mask_cost(masks, config, ops) + shortfall(scores, config.game)

@@ -20,6 +20,8 @@ from common.explaining import masks
         ({"learning_rate": 0.0}, "learning_rate above 0. Received: 0.01, 0.02, 3.0, 0.0"),
         ({"iterations": 0}, "iterations must be at least 1. Received: 0"),
         ({"game": "win"}, "game must be one of delete, preserve. Received: 'win'"),
+        ({"ends": "open"}, "ends must be one of free, counted. Received: 'open'"),
+        ({"ends": "counted", "compat": "released"}, "compat must be 'paper' where ends are 'counted'. Received: 'rel"),
         ({"game": "preserve", "compat": "released"}, "compat must be 'paper' for the game 'preserve'. Received: 'rel"),
     ],
 )
@@ -32,15 +34,28 @@ def test_the_defaults_are_the_papers():
     config = masks.MaskConfig()
     assert (config.lambda_1, config.lambda_2, config.beta) == (0.01, 0.02, 3)
     assert (config.iterations, config.learning_rate) == (300, 0.2)
-    assert (config.kind, config.start, config.compat, config.game) == ("freeze", "centred", "paper", "delete")
+    assert (config.kind, config.start, config.compat, config.game, config.ends) == (
+        *("freeze", "centred", "paper", "delete"),
+        "free",
+    )
 
 
 def test_total_variation_by_hand():
     rows = np.array([[0, 1, 1, 0.5, 0], [0.5, 0.5, 0.5, 0.5, 0.5]])
     # Differences 1, 0, 1/2, 1/2, cubed; in the released code the inner two count twice.
-    np.testing.assert_array_equal(masks.total_variation(rows, beta=3), [1 + 1 / 8 + 1 / 8, 0])
-    np.testing.assert_array_equal(masks.total_variation(rows, beta=3, compat="released"), [1 + 2 / 8 + 1 / 8, 0])
-    np.testing.assert_array_equal(masks.total_variation(rows, beta=1), [2, 0])
+    for changes, expected in (
+        ({}, [1 + 1 / 8 + 1 / 8, 0]),
+        ({"compat": "released"}, [1 + 2 / 8 + 1 / 8, 0]),
+        ({"ends": "counted"}, [1 + 1 / 8 + 1 / 8, 1 / 8 + 1 / 8]),  # From 0 and to 0: only the second row begins above.
+        ({"beta": 1}, [2, 0]),
+    ):
+        np.testing.assert_array_equal(masks.total_variation(rows, masks.MaskConfig(**changes)), expected)
+
+
+def test_where_ends_are_counted_an_interval_costs_the_same_anywhere():
+    rows = np.stack([masks.interval_mask(start, start + 3, 8) for start in range(6)])
+    np.testing.assert_allclose(masks.mask_cost(rows, masks.MaskConfig(ends="counted")), 0.03 + 2 * 0.02)
+    np.testing.assert_allclose(masks.mask_cost(rows, masks.MaskConfig()), 0.03 + np.array([1, 2, 2, 2, 2, 1]) * 0.02)
 
 
 @pytest.mark.parametrize(("time", "weights"), [(1, []), (2, [1]), (3, [1, 1]), (4, [1, 2, 1]), (6, [1, 2, 2, 2, 1])])

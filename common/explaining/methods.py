@@ -268,8 +268,8 @@ def _score_gradients(subject: Subject, masks: np.ndarray, config: MethodConfig) 
 
 def cost_gradient(masks: Float[np.ndarray, "M T"], config: MaskConfig) -> Float64[np.ndarray, "M T"]:
     """Returns the gradient in m of what a mask costs in Eq. 1 (`masks.mask_cost`); 0 at a kink."""
-    steps = np.diff(masks, axis=1)
-    slopes = difference_weights(masks.shape[1], config.compat) * config.beta
-    slopes = slopes * np.abs(steps) ** (config.beta - 1) * np.sign(steps)
-    padded = np.pad(slopes, ((0, 0), (1, 1)))
-    return config.lambda_1 * np.sign(masks) + config.lambda_2 * (padded[:, :-1] - padded[:, 1:])
+    at_ends = float(config.ends == "counted")
+    weights = np.concatenate([[at_ends], difference_weights(masks.shape[1], config.compat), [at_ends]])
+    steps = np.diff(np.pad(masks, ((0, 0), (1, 1))), axis=1)
+    slopes = weights * config.beta * np.abs(steps) ** (config.beta - 1) * np.sign(steps)
+    return config.lambda_1 * np.sign(masks) + config.lambda_2 * (slopes[:, :-1] - slopes[:, 1:])

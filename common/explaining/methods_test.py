@@ -147,9 +147,9 @@ def test_the_game_of_the_masks_does_not_matter(name):
     np.testing.assert_allclose(found[0], found[1], atol=1e-9)
 
 
-@pytest.mark.parametrize("compat", masks.COMPATS)
-def test_the_cost_of_a_mask_has_the_gradient_that_it_has(compat):
-    config = MaskConfig(lambda_1=0.3, lambda_2=0.7, beta=1.5, compat=compat)
+@pytest.mark.parametrize("changes", [{}, {"compat": "released"}, {"ends": "counted"}])
+def test_the_cost_of_a_mask_has_the_gradient_that_it_has(changes):
+    config = MaskConfig(lambda_1=0.3, lambda_2=0.7, beta=1.5, **changes)
     mask = np.random.default_rng(0).uniform(0.1, 1, (4, 6))
     steps = 1e-6 * np.eye(6)
     numeric = [(masks.mask_cost(mask + step, config) - masks.mask_cost(mask - step, config)) / 2e-6 for step in steps]

@@ -17,7 +17,7 @@ So the frames used are known exactly, and are those of the event: freezing all o
 that is left still says that something has moved, and each one that is frozen costs area. Under `freeze` the cheapest
 deletion is the frames of all events, and the least that preserves the class is one set that suffices. At the ends of a
 clip Eq. 1 adds frames to them that change nothing: the total variation has no edge there, so a mask that goes on to the
-end is the cheaper one where at most one frame is left.
+end is the cheaper one where at most one frame is left (unless ends are counted, `MaskConfig.ends`).
 
 All is written in operators that NumPy, PyTorch and TensorFlow share (see `perturbations.Ops`); each build has an
 `Observer` of its own.

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,14 @@ def test_least_interval_that_preserves_is_a_set_that_suffices(suite):
         suffices = [one for one in sets[number] if one.any() and not one[[1, 2, -3, -2]].any()]
         if len(suffices) == sets[number].any(axis=1).sum():
             assert any((best == one).all() for one in suffices)
+
+
+@pytest.mark.parametrize("game", masks.GAMES)
+@pytest.mark.parametrize("suite", ["rare", "edges", "distractor"])
+def test_where_ends_are_counted_the_best_interval_is_the_event_wherever_it_lies(suite, game):
+    _, scorer, sets = scored(suite)
+    found = mask_search.best_intervals(scorer, dataclasses.replace(_CONFIG, game=game, ends="counted")).masks(24)
+    np.testing.assert_array_equal(found, sets[:, 0])
 
 
 def test_pair_is_lost_without_either_event_and_cheapest_without_both():

@@ -237,8 +237,7 @@ class _Clips:
         settings: BenchmarkSettings,
     ) -> None:
         self._asked, self._settings = asked, settings
-        # A scorer's gradient knows the game.
-        self._explainers = {settings.methods.mask.game: explainer}
+        self._explainers = {_equation(settings.methods.mask): explainer}
         self._video_ids = tuple(store.video_ids[place] for place in places)
         self._frames, self._targets = store.read(places), store.labels[places].astype(np.int64)
         size = settings.batch_size
@@ -285,10 +284,15 @@ class _Clips:
         return np.concatenate(curves).mean(axis=(1, 3))
 
     def _subjects(self, mask: MaskConfig) -> Iterator[Subject]:
-        if mask.game not in self._explainers:
-            self._explainers[mask.game] = self._asked.explainer(mask)
-        explainer = self._explainers[mask.game]
+        if _equation(mask) not in self._explainers:
+            self._explainers[_equation(mask)] = self._asked.explainer(mask)
+        explainer = self._explainers[_equation(mask)]
         for batch in self._batches:  # One at a time: a scorer may hold much.
             frames, targets = self._frames[batch], self._targets[batch]
             maps = functools.partial(explainer.gradcam, frames, targets)
             yield Subject(explainer.scorer(frames, targets), frames, maps)
+
+
+def _equation(mask: MaskConfig) -> tuple[str, str]:
+    """Returns what a scorer's gradient knows of the entry that it serves: Eq. 1 differs between entries in these."""
+    return mask.game, mask.ends

@@ -45,9 +45,11 @@ class Explainer:
 
     framework = "numpy"
     asked: list[int] = []
+    equations: list[tuple[str, str]] = []
 
     def __init__(self, mask):
         self._mask = mask
+        self.equations.append((mask.game, mask.ends))
 
     def probabilities(self, frames):
         return np.tile([0.5, 0.25, 0.25], (len(frames), 1))
@@ -76,7 +78,7 @@ def settings(tmp_path):
 
 
 def gather(settings):
-    Explainer.asked = []
+    Explainer.asked, Explainer.equations = [], []
 
     def make_explainer(trained, mask, *_):
         assert trained.config == _MODEL
@@ -111,6 +113,7 @@ def test_every_method_answers_for_the_clips_that_the_model_gets_right(settings):
             np.testing.assert_array_equal(found.selected, np.tile(_EVENT, (3, 1)))
         else:
             assert found.selected is None
+    assert Explainer.equations == [("delete", "free"), ("preserve", "counted")]  # Not one an entry.
     preserved = attribution_file.read(folder / "preserve_mask.npz")
     np.testing.assert_array_equal(preserved.selected, np.tile([0, 0, 1, 1, 1, 1, 0, 0], (3, 1)) == 1)
     random = attribution_file.read(folder / "random.npz").areas

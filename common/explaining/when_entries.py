@@ -36,14 +36,18 @@ class Entry(NamedTuple):
         return dataclasses.replace(config, mask=dataclasses.replace(config.mask, **self.mask))
 
 
+# The least that keeps a class is asked with both ends of the clip counted (D21): a frame that shows how the event ends
+# does change the clip, so `effective` cannot tell that Eq. 1 names it for its place alone.
+_PRESERVE = {"game": "preserve", "ends": "counted"}
+
 # What is searched for by Eq. 1: these answer with frames, not with numbers alone.
 SEARCHES = {
     "mask": Entry(mask, {}),
     "hard_mask": Entry(mask, {"form": "hard"}),
     "oracle": Entry(oracle, {}),
-    "preserve_mask": Entry(mask, {"game": "preserve"}),
-    "preserve_hard_mask": Entry(mask, {"game": "preserve", "form": "hard"}),
-    "preserve_oracle": Entry(oracle, {"game": "preserve"}),
+    "preserve_mask": Entry(mask, _PRESERVE),
+    "preserve_hard_mask": Entry(mask, {**_PRESERVE, "form": "hard"}),
+    "preserve_oracle": Entry(oracle, _PRESERVE),
 }
 ENTRIES = SEARCHES | {name: Entry(method, {}) for name, method in methods.METHODS.items()}
 

@@ -13,7 +13,7 @@ from common import errors, files
 from common.clips.augmentation import Augmentation
 
 NORMALIZATIONS = ("minus_one_to_one", "raw")
-PRECISIONS = ("float32", "bfloat16", "float64")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 # Least and greatest value of whole numbers. Far beyond what anybody trains, but a file may say anything, and shapes and
 # names are computed from these before the weights show that they are others.
 _BOUNDS = {

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from common import errors
+from common.models import convolution_check
+from torch_impl import devices
+
+_CASES = (
+    convolution_check.Case((1, 4, 12, 12, 3), (7, 7, 7, 3, 4), (1, 2, 2)),
+    convolution_check.Case((2, 3, 5, 5, 2), (1, 1, 1, 2, 3), (1, 1, 1)),
+)
+
+
+@pytest.fixture
+def deterministic():
+    """Turns the switch back, which is the process's."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_cpu_is_found_and_tf32_is_off():
+    assert devices.find_device("cpu", "bfloat16") == torch.device("cpu")
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+
+
+def test_tf32_is_refused_on_a_cpu():
+    with pytest.raises(errors.UserError, match="With precision=tf32 the device must be a GPU .* Received: the CPU"):
+        devices.find_device("cpu", "tf32")
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(errors.UserError, match="device must be one of auto, cpu, gpu. Received: 'tpu'"):
+        devices.find_device("tpu")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_the_check_asks_of_a_gpu_a_cpu_answers_rightly(precision):
+    def convolve(*arguments):
+        return devices._convolve(torch.device("cpu"), *arguments)
+
+    convolution_check.check(convolve, precision, None, _CASES)
+
+
+def test_a_process_becomes_deterministic(deterministic, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    devices.make_deterministic()
+    assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
