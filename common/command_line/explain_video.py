@@ -103,11 +103,8 @@ def _tell(
     place = out / explanation.name
     parts = []
     for game, explained in found.items():
-        one = explained.take([row])
-        # Both are of one model; the page names them by what their masks say.
-        header = {**one.header, "run": f"{one.header['run']}, {clip_explanation.GAMES[game]}"}
         parts.append(work / f"{row}-{game}.h5")
-        explanations.write(parts[-1], Explanations(header, one.columns))
+        explanations.write(parts[-1], explained.take([row]))
     with files.folder_beside(place.resolve(), "--out") as temporary:
         made = temporary / "page"
         building.build(ReportSettings(made, tuple(parts), clips=store.directory, figures=0))

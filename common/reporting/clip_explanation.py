@@ -218,7 +218,7 @@ def of_row(found: Mapping[str, Explanations], store: ClipStore, row: int) -> Cli
 
 
 def _mask(game: str, explained: Explanations, row: int) -> LearntMask:
-    said = words.clip_words(words.clip_facts(Run("", explained, {}), row))
+    said = words.clip_words(words.clip_facts(Run("", explained, {}, ""), row))
     return LearntMask(
         game,
         explained.header["mask"]["kind"],
