@@ -72,7 +72,7 @@ class VideoContract:
         for mask in values["masks"].values():
             assert (np.array(mask["soft"]) > 0.5).tolist() == [bool(on) for on in mask["snapped"]]
         page = (made / "index.html").read_text(encoding="utf-8")
-        assert "deletion" in page and "preservation" in page
+        assert "), deletion" in page and "), preservation" in page
         printed = capsys.readouterr().out.splitlines()
         assert printed[0] == "a (run, conv_lstm)"
         assert printed[1].endswith(values["top"][0]["class"])
@@ -80,7 +80,7 @@ class VideoContract:
         self.explain(folder, out, "a.avi", games=("delete",))
         again = json.loads((made / "explanation.json").read_text(encoding="utf-8"))
         assert again["masks"] == {"delete": values["masks"]["delete"]}
-        assert "preservation" not in (made / "index.html").read_text(encoding="utf-8")
+        assert "), preservation" not in (made / "index.html").read_text(encoding="utf-8")
         assert [path.name for path in out.iterdir()] == ["a"]
 
     def test_a_folder_gives_each_of_its_videos_and_says_which_cannot_be_read(self, folder, tmp_path, capsys, caplog):
