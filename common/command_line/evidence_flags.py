@@ -12,7 +12,7 @@ _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
 _EXPLANATIONS = flags.DEFINE_string("explanations", None, "Its explanations. Unset: explanations.h5 in the run.")
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one that was explained.")
 _LIMIT = flags.DEFINE_integer(
-    "limit", 12, "Clips for curves and Grad-CAM, spread over the file; 0: all.", lower_bound=0
+    "limit", 12, "Clips for curves and Grad-CAM, spread over the classes; 0: all.", lower_bound=0
 )
 _MASK_LIMIT = flags.DEFINE_integer(
     "mask_limit", 4, "Clips of these whose masks are learnt again, seven times each; 0: none.", lower_bound=0

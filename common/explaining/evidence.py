@@ -10,6 +10,7 @@
 All of it starts from an explanations file, and works with any framework's explainer.
 """
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ class EvidenceSettings:
       model: run directory, or a foreign model.
       explanations: file of that model, or None for explanations.h5 in `foreign.folder`.
       clips: folder of the clip store, or None for the one that was explained.
-      limit: number of clips for the curves and for Grad-CAM, spread over the file; 0 for all.
+      limit: number of clips for the curves and for Grad-CAM, spread over the classes; 0 for all.
       mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
       seed: of random orders, weights and starts.
       out: file to write, or None for evidence.json beside the explanations.
@@ -103,8 +104,7 @@ def gather(
     clips = settings.clips or explanations.clips_folder(path, explained)
     subject, store = subjects.open_subject(settings.model, clips, explained.header["split"], load)
     explanation_loop.check_weights(subject, explained.header)
-    chosen = spread(len(explained), settings.limit)
-    some = explained.take(chosen)
+    some = explained.take(spread_over_classes(explained["label"], settings.limit))
     frames = store.read(store.places(some["video_id"]))
     mask_config = MaskConfig(**explained.header["mask"])
     cam_config = GradCamConfig(**explained.header["gradcam"])
@@ -113,7 +113,7 @@ def gather(
         return make_explainer(classifier, mask_config, cam_config, explained.header["precision"], lambda clips: None)
 
     explainer = make(subject.classifier)
-    few = spread(len(some), settings.mask_limit)[: settings.mask_limit]
+    few = spread_over_classes(some["label"], settings.mask_limit)[: settings.mask_limit]
     return {
         "run": explained.header["run"],
         "model": subject.model,
@@ -171,6 +171,28 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def spread(total: int, limit: int) -> np.ndarray:
     """Returns `limit` places evenly over 0…total - 1, or all."""
     return np.arange(total) if not limit or limit >= total else np.arange(limit) * total // limit
+
+
+def spread_over_classes(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the places of `limit` clips, ascending, or of all: each class has its n-th before one has its (n + 1)-th.
+
+    Of the classes that have one more than others, where the limit ends in the middle of a turn, those are chosen that
+    are spread evenly.
+
+    Args:
+      labels: int [N], classes of the clips.
+      limit: number of clips; 0 for all.
+    """
+    if not limit or limit >= len(labels):
+        return np.arange(len(labels))
+    seen: collections.Counter[int] = collections.Counter()
+    turns = np.empty(len(labels), int)
+    for place, label in enumerate(labels.tolist()):
+        turns[place] = seen[label]
+        seen[label] += 1
+    last = int(np.sort(turns)[limit - 1])
+    taken, partly = np.flatnonzero(turns < last), np.flatnonzero(turns == last)
+    return np.sort(np.concatenate([taken, partly[spread(len(partly), limit - len(taken))]]))
 
 
 def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:

@@ -516,10 +516,17 @@ def test_clips_that_were_prepared_otherwise_are_refused(run, tmp_path):
     tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"validation": 2}, shape=(8, 32, 40))
     with pytest.raises(errors.UserError, match=r"input_shape .* \[8, 32, 32\]. Received: \[8, 32, 40\]"):
         explain(run, clips=tmp_path / "other")
-    tiny_store_for_tests.write_tiny_store(tmp_path / "more", clips={"validation": 2}, num_classes=4)
-    with pytest.raises(errors.UserError, match="Clips must have the class_names that the run was trained with"):
-        explain(run, clips=tmp_path / "more")
     assert not (run.path / "explanations.h5.parts").exists()
+
+
+def test_clips_of_other_classes_are_explained_with_the_labels_that_the_model_knows(run, tmp_path, caplog):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "more", clips={"validation": 4}, num_classes=4)
+    with caplog.at_level("INFO"):
+        found, _ = explain(run, clips=tmp_path / "more")
+    assert found["label"].tolist() == [0, 1, 2, -1] and found.header["class_names"] == ["class 0", "class 1", "class 2"]
+    assert "has other classes" in caplog.text and "3 clips of 4 have one of its classes" in caplog.text
+    with pytest.raises(errors.UserError, match="With target=label all clips must be labelled"):
+        explain(run, clips=tmp_path / "more", target="label", out=tmp_path / "other.h5")
 
 
 def test_other_clips_that_fit_are_explained(run, tmp_path):

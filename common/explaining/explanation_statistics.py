@@ -20,6 +20,8 @@ from common.tables import Cell, Column, Table
 
 Statistics = dict[str, np.ndarray]
 
+HALF = 0.5  # Of the original score: a perturbation that leaves no more has an effect to speak of.
+
 _SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "CS")
 _TEMPORAL = (
     *("temporal_iou", "temporal_iou_random", "temporal_iou_centered"),
@@ -41,6 +43,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
       Name -> float64 [N], NaN where a value is not defined.
 
       OS, FS, RS, FS_snapped, RS_snapped, CS: as in the explanations file.
+      halved: 1 where the mask leaves half of OS or less with the kind it was learnt with (S), else 0.
       RS/FS; freeze_drop, reverse_drop: (OS - FS) / OS, (OS - RS) / OS.
       mask_length, runs: frames that are on in the snapped mask, and the coherent runs that they form.
       oracle_gap: loss of the learnt mask over that of the best single interval, less 1.
@@ -71,6 +74,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
     learnt, best = (explanations[name].astype(np.float64) for name in ("final_loss", "oracle_loss"))
     snapped = explanations["mask_snapped"].astype(np.int64)
     statistics |= {
+        "halved": (explanations["S"] <= HALF * original).astype(np.float64),
         "RS/FS": _ratio(reversed_, frozen),
         "freeze_drop": _ratio(original - frozen, original),
         "reverse_drop": _ratio(original - reversed_, original),
@@ -182,7 +186,8 @@ def summary(statistics: Statistics, explanations: Explanations) -> dict[str, Any
     """Returns means over clips, ready for JSON.
 
     A mean of ratios says nothing where a denominator may be almost 0, as FS is when a mask works: one clip decides.
-    So RS/FS has no mean, but the ratio of the mean RS to the mean FS, and the median of the clips' ratios.
+    So RS/FS has no mean, but the ratio of the mean RS to the mean FS, and the median of the clips' ratios. FS itself,
+    almost 0 in most clips and large in a few, has a median beside its mean.
 
     Args:
       statistics: of `clip_statistics`.
@@ -190,7 +195,8 @@ def summary(statistics: Statistics, explanations: Explanations) -> dict[str, Any
 
     Returns:
       "all" (all clips) and "correct" (those whose guess is their label), each with "clips", "statistics" (name ->
-      "mean" and "clips", the number for which it is defined; RS/FS: "ratio_of_means", "median" and "clips") and
+      "mean" and "clips", the number for which it is defined; FS: "median", too; RS/FS: "ratio_of_means", "median" and
+      "clips") and
       "per_class" (class name -> "clips" and "statistics"). A clip's class is its label, or its target where the label
       is unknown. What no clip defines is None.
     """
@@ -218,9 +224,10 @@ def _means(statistics: Statistics, chosen: np.ndarray) -> dict[str, Any]:
         found[name] = {"mean": _or_none(_mean(defined)), "clips": len(defined)}
     reversed_, frozen = (_mean(statistics[name][chosen]) for name in ("RS", "FS"))
     ratios = statistics["RS/FS"][chosen & np.isfinite(statistics["RS/FS"])]
+    found["FS"]["median"] = _median(statistics["FS"][chosen])
     found["RS/FS"] = {
         "ratio_of_means": reversed_ / frozen if frozen > 0 else None,
-        "median": float(np.median(ratios)) if len(ratios) else None,
+        "median": _median(ratios),
         "clips": len(ratios),
     }
     return {"clips": int(chosen.sum()), "statistics": found}
@@ -237,19 +244,25 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
 def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
 def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
-    """Returns means of runs side by side, as text: one row per run, the same for ground truth, then each run's classes.
+    """Returns runs side by side, as text: means, medians, ground truth, one row per run; then each run's classes.
 
-    RS/FS is the ratio of means (see `summary`); "correct" is a number of clips.
+    RS/FS is the ratio of means (see `summary`); "correct" is a number of clips, not defined where no label is known.
+    The second table has medians over clips, and the share of clips whose score the mask halves.
 
     Args:
       named: (name of the run, its explanations, their `clip_statistics`).
     """
     rows: list[tuple[Cell, ...]] = []
+    medians: list[tuple[Cell, ...]] = []
     truths: list[tuple[Cell, ...]] = []
     by_class = []
     for name, explanations, statistics in named:
@@ -257,26 +270,35 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
         found = means["statistics"]
         rows.append(
             (
-                *(name, means["clips"], int(_correct(explanations).sum())),
+                *(name, explanations.header["mask"]["game"], means["clips"]),
+                int(_correct(explanations).sum()) if (explanations["label"] >= 0).any() else None,
                 *(found[key]["mean"] for key in ("OS", "FS", "RS")),
                 found["RS/FS"]["ratio_of_means"],
                 *(found[key]["mean"] for key in ("mask_length", "runs", "oracle_gap")),
             )
         )
+        medians.append((name, found["FS"]["median"], found["RS/FS"]["median"], found["halved"]["mean"]))
         if "temporal_iou" in statistics:
             truths.append((name, *(found[key]["mean"] for key in (*_TEMPORAL, *_POINTING))))
         by_class.append(_class_table(name, means))
     all_clips = Table(
         (
-            *(Column("Run"), Column("clips", "d"), Column("correct", "d")),
+            *(Column("Run"), Column("game"), Column("clips", "d"), Column("correct", "d")),
             *(Column(key, ".3f") for key in ("OS", "FS", "RS")),
             *(Column("RS/FS", ".2f"), Column("mask length", ".1f"), Column("runs", ".2f"), Column("oracle gap", ".1%")),
         ),
         rows,
     )
+    columns = (
+        Column("Median over clips"),
+        Column("FS", ".3f"),
+        Column("RS/FS", ".2f"),
+        Column("score halved in", ".0%"),
+    )
+    of_clips = Table(columns, medians)
     titles = ("temporal IoU", "random", "centred", "AP", "random", "centred", "pointing", "random", "centre")
     ground_truth = Table((Column("Against ground truth"), *(Column(title, ".3f") for title in titles)), truths)
-    shown = [all_clips, *([ground_truth] if truths else []), *by_class]
+    shown = [all_clips, of_clips, *([ground_truth] if truths else []), *by_class]
     return "\n\n".join(map(tables.write_text, shown))
 
 

@@ -104,7 +104,7 @@ def explain(
 def make_run(store: ClipStore, label: str, model: str, framework: str = "torch") -> Run:
     """Returns made-up explanations of a store (see `explain`), with their statistics."""
     explained = explain(store, "mine", model, framework)
-    return Run(label, explained, explanation_statistics.clip_statistics(explained, store))
+    return Run(label, explained, explanation_statistics.clip_statistics(explained, store), label)
 
 
 def evaluation(class_names: tuple[str, str, str], **changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from common import errors, tables
+from common import errors, tables, text
 from common.models import foreign
 from common.runs import evaluation_file, metrics, prediction, subjects
 from common.runs.subjects import Classifier, LoadForeign
@@ -84,7 +84,9 @@ def _evaluate_one(
     subject, store = subjects.open_subject(source, settings.clips, settings.split, load)
     if not len(store) or store.labels.min() < 0:
         raise errors.UserError(
-            f"For evaluation all clips must be labelled. Received: {settings.split} of {store.directory}"
+            "For evaluation all clips must be labelled, with classes of the model. "
+            f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
+            f"{settings.split} of {store.directory}"
         )
     predict_batch = make_predict(subject.classifier)
     scores = {

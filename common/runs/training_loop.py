@@ -24,7 +24,7 @@ from common import progress as progress_bar
 from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
-from common.runs import metrics, prediction, starting_weights, tensorboard
+from common.runs import contention, metrics, prediction, starting_weights, tensorboard
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
@@ -218,6 +218,7 @@ class _Loop:
         self._saved_at = time.monotonic()
         self._stopping = ""  # Why to stop after the present step; empty: go on.
         self._interrupted = False
+        self._watch = contention.Watch(trainer.framework)
 
     def run_epochs(self) -> None:
         """Goes on from where `_progress` is, to the last epoch."""
@@ -322,6 +323,7 @@ class _Loop:
             if len(self._unread) == _STEPS_BETWEEN_READINGS:
                 self._read_losses(bar, events)
             bar.update()
+            self._watch.after_step()
             progress.seconds += time.monotonic() - started
             started = time.monotonic()
             if self._checkpoint_due():
