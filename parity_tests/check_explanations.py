@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, tables
+from common import errors, tables, text
 from common.explaining import explanations, masks
 from common.explaining.explanations import Explanations
 from common.tables import Column, Table
@@ -139,5 +139,5 @@ def table(result: dict[str, Any]) -> str:
     verdict = "agree" if result["agree"] else "do NOT agree"
     return (
         f"{tables.write_text(Table(columns, rows))}\n"
-        f"torch and tf {verdict} on {result['num_clips']} explained clip(s) in {result['precision']}."
+        f"torch and tf {verdict} on {text.counted(result['num_clips'], 'explained clip')} in {result['precision']}."
     )

@@ -4,6 +4,7 @@ import pathlib
 
 from absl import flags
 
+from common import errors
 from common.command_line import model_flags
 from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
@@ -20,6 +21,11 @@ DETERMINISTIC = flags.DEFINE_bool(
 )
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
 _MODEL = flags.DEFINE_string("model", None, model_flags.MODEL_HELP)
+VIDEO = flags.DEFINE_multi_string(
+    "video",
+    [],
+    "Explain this video, or those in this folder, in place of clips of a store; may be given several times.",
+)
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one a run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
@@ -96,13 +102,29 @@ _PRECISION = flags.DEFINE_enum(
     "Of the model's computation. bfloat16 is faster on hardware that has it, and not the same computation.",
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
-_OUT = flags.DEFINE_string(
-    "out", None, "File to write. Unset: explanations.h5 in the run directory, or in models/NAME."
+BRIEF = flags.DEFINE_bool("brief", False, "Print means over clips alone, without classes and what the columns mean.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace explanations of other clips or settings, finished or not; unset, they are refused."
 )
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "File to write, with --video a folder that gets one for each video. "
+    "Unset: explanations.h5 in the run directory, or in models/NAME; with --video explained/.",
+)
+_ONLY_STORES = (_CLIPS, _SPLIT, _LIMIT, _PER_CLASS, _VIDEO_IDS, _CLASSES, _TARGET, _METHODS)
+
+
+def games() -> tuple[str, ...]:
+    """Returns which masks of a video are learnt: of both games, or of the one that --game names."""
+    return (_GAME.value,) if _GAME.present else ("delete", "preserve")
 
 
 def settings() -> ExplainSettings:
     """Returns what to explain."""
+    wrong = [flag.name for flag in _ONLY_STORES if VIDEO.value and flag.present]
+    if wrong:
+        raise errors.UserError(f"--{wrong[0]} must be left out with --video, which needs no clip store. Received: both")
     return ExplainSettings(
         model=model_flags.source(_RUN.value, _MODEL.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
@@ -136,4 +158,5 @@ def settings() -> ExplainSettings:
         precision=_PRECISION.value,
         batch_size=_BATCH.value,
         out=pathlib.Path(_OUT.value) if _OUT.value else None,
+        overwrite=_OVERWRITE.value,
     )

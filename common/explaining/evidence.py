@@ -110,6 +110,7 @@ def gather(
     )
     explanation_loop.check_weights(subject, header)
     some = explained.take(spread_over_classes(explained["label"], settings.limit))
+    subject.tell(len(some), store)
     frames = store.read(store.places(some["video_id"]))
 
     def make(classifier: Classifier) -> explanation_loop.Explainer:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 from absl import logging
 
-from common import errors, files, locks, progress
+from common import errors, files, locks, progress, text
 from common.clips.clip_store import ClipStore
 from common.explaining import binary_masks, explanations, mask_search, masks, methods, steps
 from common.explaining import scorer as scoring
@@ -86,6 +86,7 @@ class ExplainSettings:
       precision: of the model's computation; mask, Adam and Eq. 1 stay float32 in bfloat16.
       batch_size: clips at a time, 0 for what fits the memory.
       out: file to write, or None for explanations.h5 in `foreign.folder`.
+      overwrite: replace an `out` of other clips or settings, and its parts.
     """
 
     model: foreign.Source
@@ -103,6 +104,7 @@ class ExplainSettings:
     precision: str = "float32"
     batch_size: int = 0
     out: pathlib.Path | None = None
+    overwrite: bool = False
 
     @property
     def method_config(self) -> MethodConfig:
@@ -150,6 +152,7 @@ def explain(
         lambda spec: load(spec, settings.gradcam.endpoint, settings.precision),
     )
     chosen = choose_clips(store, settings)
+    subject.tell(len(chosen), store)
     out = settings.path
     with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {subject.name}", bar_format=_BAR) as bar:
         steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
@@ -162,6 +165,8 @@ def explain(
         )
         header = _header(settings, subject, store, explainer)
         parts = _Parts(out)
+        if settings.overwrite:
+            parts.discard_others(header, store, chosen)
         if out.exists() and not parts.leave_traces():
             return _finished(out, header, store, chosen), store
         parts.make_place()
@@ -236,8 +241,8 @@ def _explain_part(
     if config.oracle == "full" and not config.area:
         exact, tried = binary_masks.coarse_share(oracle, searched.time, config)
         logging.info(
-            "--oracle=coarse would find the best interval of %d of %d clip(s), trying %.0f of %d on average.",
-            *(exact.sum(), len(exact), tried.mean(), oracle.scores.shape[1]),
+            "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
+            *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), oracle.scores.shape[1]),
         )
     learnt = mask_search.learn_masks(searched, config, oracle)
     learnt_masks = learnt.masks.repeat(step, axis=1)
@@ -337,8 +342,17 @@ def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]
     if different:
         raise errors.UserError(
             f"--out must be a new file, or one of the same settings. Received: {out}, which differs in "
-            f"{', '.join(different)}; give another --out or remove it"
+            f"{', '.join(different)}; give another --out, or --overwrite"
         )
+
+
+def _accepts(check: Callable[..., object], *arguments: Any) -> bool:
+    """Returns whether a check refuses nothing."""
+    try:
+        check(*arguments)
+    except errors.UserError:
+        return False
+    return True
 
 
 class _Plan(TypedDict):
@@ -370,6 +384,19 @@ class _Parts:
         """Returns whether there is more than the file: a call is at work, or was killed."""
         return self.folder.exists() or (self._out.parent / self.lock).exists()
 
+    def discard_others(self, header: dict[str, Any], store: ClipStore, chosen: np.ndarray) -> None:
+        """Removes file and parts that are not of these clips and settings, or cannot be read."""
+        if not (self._out.exists() or self.folder.exists()):
+            return
+        files.refuse_link(self.folder)
+        with locks.exclusive(self._out.parent, self.lock):
+            if self._out.exists() and not _accepts(_finished, self._out, header, store, chosen):
+                logging.info("%s is of other clips or settings, and is replaced.", self._out)
+                self._out.unlink()
+            if self._plan.exists() and not _accepts(self.check_plan, header, store, chosen):
+                logging.info("%s holds parts of other clips or settings, which go.", self.folder)
+                self._clear()
+
     def make_place(self) -> None:
         """Makes the folder that file and parts are to lie in, and refuses a link in the place of the parts."""
         files.refuse_link(self.folder)
@@ -386,18 +413,21 @@ class _Parts:
             "batch_size": batch_size,
         }
         if self._plan.exists():
-            found = read_plan(self._plan)
-            _check_same(
-                self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
-            )
             # Free memory may differ now; what is computed together stays together, so that every bit stays.
-            plan = found
+            plan = self.check_plan(header, store, chosen)
         else:
             self.folder.mkdir(exist_ok=True)
             files.write_json(self._plan, plan)
         self.header: dict[str, Any] = plan["header"]
         self.batch_size: int = plan["batch_size"]
         self.indices = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
+
+    def check_plan(self, header: dict[str, Any], store: ClipStore, chosen: np.ndarray) -> dict[str, Any]:
+        """Returns the plan that is there; refuses one of other clips or settings."""
+        found = read_plan(self._plan)
+        ours = {**header, "video_ids": [store.video_ids[index] for index in chosen]}
+        _check_same(self.folder, ours, {**found["header"], "video_ids": found["video_ids"]})
+        return found
 
     def path(self, number: int) -> pathlib.Path:
         """Returns the file of a part."""
@@ -415,6 +445,9 @@ class _Parts:
             return
         if self._plan.exists() and read_plan(self._plan)["header"] != header:
             return
+        self._clear()
+
+    def _clear(self) -> None:
         files.remove_leftovers(self.folder)
         for path in self.folder.iterdir():
             if _PART.fullmatch(path.name):
@@ -435,7 +468,7 @@ def _batch_size(classifier: Classifier, explainer: Explainer, store: ClipStore, 
     free, is_gpu = explainer.free_memory()
     most = free * _SHARE_OF_MEMORY if is_gpu else min(free * _SHARE_OF_MEMORY, _MOST_BYTES_ON_CPU)
     size = int(min(max(most // bytes_per_clip, 1), _MOST_CLIPS))
-    logging.info("%d clip(s) at a time (--batch).", size)
+    logging.info("%s at a time (--batch).", text.counted(size, "clip"))
     return size
 
 

@@ -256,7 +256,18 @@ def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
+_LEGEND = """OS          score of the explained class on the clip
+FS, RS      its score with the mask's frames frozen, or reversed (game preserve: all frames but these)
+RS/FS       ratio of the means: near 1, reversing hurts as much as freezing, so the order of frames counts
+mask length frames that the mask takes; runs: in how many pieces
+oracle gap  the mask's loss against that of the best single interval: below 0 %, the mask is the better one"""
+_TRUTH_LEGEND = """
+IoU         frames in both mask and event, as a share of those in either
+AP          average precision of the mask's values: 1 where all frames of the event come before all others
+pointing    share of frames whose hottest pixel in Grad-CAM lies on what moves"""
+
+
+def table(named: Sequence[tuple[str, Explanations, Statistics]], brief: bool = False) -> str:
     """Returns runs side by side, as text: means, medians, ground truth, one row per run; then each run's classes.
 
     RS/FS is the ratio of means (see `summary`); "correct" is a number of clips, not defined where no label is known.
@@ -264,6 +275,7 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
 
     Args:
       named: (name of the run, its explanations, their `clip_statistics`).
+      brief: leave out classes, and the lines at the end that say what the columns mean.
     """
     rows: list[tuple[Cell, ...]] = []
     medians: list[tuple[Cell, ...]] = []
@@ -284,7 +296,8 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
         medians.append((name, found["FS"]["median"], found["RS/FS"]["median"], found["halved"]["mean"]))
         if "temporal_iou" in statistics:
             truths.append((name, *(found[key]["mean"] for key in (*_TEMPORAL, *_POINTING))))
-        by_class.append(_class_table(name, means))
+        if not brief:
+            by_class.append(_class_table(name, means))
     all_clips = Table(
         (
             *(Column("Run"), Column("game"), Column("clips", "d"), Column("correct", "d")),
@@ -303,7 +316,8 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
     titles = ("temporal IoU", "random", "centred", "AP", "random", "centred", "pointing", "random", "centre")
     ground_truth = Table((Column("Against ground truth"), *(Column(title, ".3f") for title in titles)), truths)
     shown = [all_clips, of_clips, *([ground_truth] if truths else []), *by_class]
-    return "\n\n".join(map(tables.write_text, shown))
+    legend = [] if brief else [_LEGEND + _TRUTH_LEGEND * bool(truths)]
+    return "\n\n".join([*map(tables.write_text, shown), *legend])
 
 
 def _class_table(name: str, means: dict[str, Any]) -> Table:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from common import errors, tables, text
 from common.models import foreign
 from common.runs import evaluation_file, metrics, order_card, prediction, subjects
+from common.runs.processes import ALONE, Processes
 from common.runs.subjects import Classifier, LoadForeign
 from common.tables import Cell, Column, Table
 
@@ -52,7 +53,7 @@ class EvaluateSettings:
         if self.out and len({path.resolve() for path in self.out}) != len(self.models):
             raise errors.UserError(
                 f"--out must name one file for each model, all different. "
-                f"Received: {', '.join(map(str, self.out))} for {len(self.models)} model(s)"
+                f"Received: {', '.join(map(str, self.out))} for {text.counted(len(self.models), 'model')}"
             )
 
 
@@ -61,7 +62,8 @@ def evaluate(
     make_predict: Callable[[Classifier], PredictBatch],
     framework: str,
     load: LoadForeign = subjects.load_none,
-) -> Iterator[dict[str, Any]]:
+    processes: Processes = ALONE,
+) -> Iterator[dict[str, Any] | None]:
     """Evaluates models forward and reversed, each when it is asked for; writes nothing.
 
     Args:
@@ -69,11 +71,14 @@ def evaluate(
       make_predict: classifier -> function from clips uint8 [n, T, H, W, 3] to logits [n, K].
       framework: that computes: "torch" or "tf".
       load: loads a foreign model.
+      processes: that share the clips.
 
     Yields:
-      What `evaluation_file.write` takes, of one model after the other.
+      What `evaluation_file.write` takes, of one model after the other; None where another process does.
     """
-    return (_evaluate_one(source, settings, make_predict, framework, load) for source in settings.models)
+    for source in settings.models:
+        result = _evaluate_one(source, settings, make_predict, framework, load, processes)
+        yield result if processes.rank == 0 else None
 
 
 def _evaluate_one(
@@ -82,6 +87,7 @@ def _evaluate_one(
     make_predict: Callable[[Classifier], PredictBatch],
     framework: str,
     load: LoadForeign,
+    processes: Processes,
 ) -> dict[str, Any]:
     subject, store = subjects.open_subject(source, settings.clips, settings.split, load)
     if not len(store) or store.labels.min() < 0:
@@ -90,6 +96,7 @@ def _evaluate_one(
             f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
             f"{settings.split} of {store.directory}"
         )
+    subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
     names, time = store.info.class_names, store.info.layout.frames
 
@@ -101,6 +108,7 @@ def _evaluate_one(
             num_threads=settings.num_threads,
             orders=orders,
             progress=f"{subject.name} {shown}",
+            processes=processes,
         )
         subjects.check_classes(logits, store.info)
         return logits
@@ -138,18 +146,22 @@ def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
     return {**{name: drop(forward[name], backward[name]) for name in names}, "per_class": per_class}
 
 
-def table_1(results: list[dict[str, Any]]) -> str:
-    """Returns the rows of Table 1 for evaluated models, then each one's accuracy per class and order card, as text."""
+def table_1(results: list[dict[str, Any]], brief: bool = False) -> str:
+    """Returns the rows of Table 1 for evaluated models, as text; then, unless `brief`, accuracies per class.
+
+    Where there are order cards, they follow.
+    """
     titles = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
     rows: list[tuple[Cell, ...]] = []
     for result in results:
         forward, backward, drop = evaluation_file.table_1_cells(result)
         rows += [(result["run"], *forward), (f"{result['run']} (reversed)", *backward), ("  drop by reversal", *drop)]
     table = Table([Column(title) for title in titles], rows, forms=(".3f", ".3f", ".0%") * len(results))
-    blocks = list(map(tables.write_text, [table, *map(_class_table, results)]))
+    blocks = list(map(tables.write_text, [table, *([] if brief else map(_class_table, results))]))
     for result in results:
         if "order_card" in result:
-            blocks += map(tables.write_text, order_card.card_tables(result["run"], result["order_card"]))
+            shown, by_class = map(tables.write_text, order_card.card_tables(result["run"], result["order_card"]))
+            blocks += [shown] if brief else [shown, by_class]
             blocks.append(f"{result['run']}: {order_card.sentence(result['order_card'])}")
     return "\n\n".join(blocks)
 

@@ -9,8 +9,9 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from absl import logging
 
-from common import errors, files
+from common import errors, files, text
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import configs, foreign
 from common.models.foreign import ForeignModel
@@ -64,6 +65,11 @@ class Subject:
         """The foreign model, or None for a run's."""
         return self.classifier if isinstance(self.classifier, ForeignModel) else None
 
+    def tell(self, num_clips: int, store: ClipStore) -> None:
+        """Says what is about to be asked about which clips."""
+        clips = text.counted(num_clips, "clip")
+        logging.info("%s (%s): %s, %s of %s", self.name, self.model, clips, store.split, store.directory)
+
 
 def open_subject(
     source: foreign.Source, clips: pathlib.Path | None, split: str, load: LoadForeign
@@ -86,7 +92,7 @@ def open_subject(
             )
         store = ClipStore(clips, split)
         model = load(source)
-        check_shape(model, store.info)
+        check_clips(model, store.info)
         return of_foreign(model), store.known_to(model.class_names) if model.class_names else store
     run = RunDirectory(source)
     stored, weights, store = run_directory.open_trained(run, clips, split)
@@ -117,7 +123,7 @@ def check_classes(scores: np.ndarray, info: DatasetInfo) -> None:
         )
 
 
-def check_shape(model: ForeignModel, info: DatasetInfo) -> None:
+def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
     """Refuses clips of another shape than a foreign model takes."""
     shape = info.layout.clip_shape[:3]
     if any(wanted not in (None, size) for wanted, size in zip(model.clip_shape, shape, strict=True)):
