@@ -11,12 +11,12 @@ from common.models import configs, foreign
 from common.models.foreign import ForeignModel
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, weights
+from tf_impl import devices, processes, weights
 
 
 def evaluate(
     settings: evaluation_loop.EvaluateSettings, precision: str = "float32", device: str = "auto"
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """Evaluates models forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
 
     Args:
@@ -30,7 +30,8 @@ def evaluate(
             return predictor(classifier.config, classifier.weights, precision, device)
         return foreign_predictor(classifier, device)
 
-    return evaluation_loop.evaluate(settings, make_predict, framework="tf")
+    with processes.joined(device) as those:
+        yield from evaluation_loop.evaluate(settings, make_predict, framework="tf", processes=those)
 
 
 def predictor(
