@@ -13,7 +13,6 @@ A shard that does not have the SHA-256 which `dataset.json` gives it is damaged,
 
 import collections
 import concurrent.futures
-import csv
 import dataclasses
 import functools
 import pathlib
@@ -23,10 +22,10 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from common import errors, files, locks, progress
+from common import errors, files, locks, progress, tables, text
 from common.clips import clip_store, shards
 from common.models import configs
-from data_prep import data_sets, decoded, names, plans, sampling, shard_jobs, videos, workers
+from data_prep import data_sets, decoded, division, names, plans, sampling, shard_jobs, videos, workers
 
 TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
 _TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\w+\.tmp")
@@ -53,9 +52,12 @@ class PrepareConfig:
       max_failures: with more failed clips than this, the command ends with exit code 1; the store is made in any case.
       splits: the splits to make; None makes all there are.
       dry_run: print what would be made, what is missing and what is left out, and write nothing.
-      seed: for the videos that the data set makes itself.
+      seed: for the videos that the data set makes itself, and for dividing clips.
       clips_per_class: split -> number of such videos of each class; None takes the data set's default.
       suite: of planted events, one of `suites.SUITES`; None takes "rare".
+      validation_share: part of clips without splits that becomes validation, in [0, 1); see `division`.
+      test_share: part of them that becomes test, in [0, 1).
+      group_by: regular expression with one group that says which of them stay together; "": none.
     """
 
     dataset: str
@@ -77,6 +79,9 @@ class PrepareConfig:
     seed: int = 0
     clips_per_class: Mapping[str, int] | None = None
     suite: str | None = None
+    validation_share: float = 0.0
+    test_share: float = 0.0
+    group_by: str = ""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -89,6 +94,18 @@ class PrepareConfig:
                 raise errors.UserError(f"{name} must be at least {least}. Received: {getattr(self, name)}")
         plans.check_splits(self.splits)
         self.layout()
+        if self.division and (self.splits or self.data_set.maker):
+            raise errors.UserError(
+                "validation_share, test_share and group_by must be given without splits, for videos that you bring. "
+                f"Received: dataset {self.dataset}, splits {','.join(self.splits or ()) or None}"
+            )
+
+    @property
+    def division(self) -> clip_store.Division | None:
+        """How clips are divided into splits; None where their source does that."""
+        if not (self.validation_share or self.test_share or self.group_by):
+            return None
+        return clip_store.Division(self.validation_share, self.test_share, self.seed, self.group_by)
 
     @property
     def data_set(self) -> data_sets.DataSet:
@@ -157,6 +174,8 @@ def _plan(config: PrepareConfig) -> plans.Plan:
     if maker is not None:
         maker.make(source, config.seed, config.clips_per_class, _workers(config))
     plan = config.data_set.plan(source, config.annotations, config.splits, config.out)
+    if config.division:
+        plan = division.divide(plan, config.division)
     if not config.dry_run and not any(plan.items.values()):
         raise errors.UserError(
             f"--source must hold videos that the annotations name. Received: {source} with none of "
@@ -270,13 +289,14 @@ def _workers(config: PrepareConfig) -> int:
 
 
 def _write_remarks(path: pathlib.Path, heading: str, remarks: Sequence[plans.Remark]) -> None:
-    with (
-        files.written_whole(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("video_id", "path", heading))
-        writer.writerows(dataclasses.astuple(remark) for remark in remarks)
+    columns = [tables.Column(title) for title in ("video_id", "path", heading)]
+    rows = [tuple(map(_printable, dataclasses.astuple(remark))) for remark in remarks]
+    files.write_text(path, tables.write_csv(tables.Table(columns, rows)))
+
+
+def _printable(name: str) -> str:
+    """Returns text in which bytes of a name that are no UTF-8 are spelt out."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _info(
@@ -299,6 +319,7 @@ def _info(
         tool=TOOL,
         decoder=videos.decoder_versions(),
         shards=tuple(result.shard for result in results),
+        division=config.division,
     )
 
 
@@ -307,12 +328,16 @@ def _tell(config: PrepareConfig, plan: plans.Plan, results: Sequence[shard_jobs.
         logging.info("%s", names.printable(line))
     for split in plan.items:
         clips = sum(result.shard.clips for result in results if result.shard.split == split)
-        logging.info("%s: %d clips", split, clips)
+        logging.info("%s: %s", split, text.counted(clips, "clip"))
     num_notes = sum(len(result.notes) for result in results)
     if num_notes:
-        logging.info("%d clips have notes: see %s", num_notes, config.out / "notes.csv")
+        logging.info("Notes on %s: see %s", text.counted(num_notes, "clip"), config.out / "notes.csv")
     tell = logging.error if num_failures > config.max_failures else logging.info
-    tell("%d clips failed%s", num_failures, f": see {config.out / 'failures.csv'}" if num_failures else "")
+    tell(
+        "%s failed%s",
+        text.counted(num_failures, "clip"),
+        f": see {config.out / 'failures.csv'}" if num_failures else "",
+    )
     return int(num_failures > config.max_failures)
 
 

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from absl import logging
 
 from common import errors, locks
 from common.clips import clip_store
-from data_prep import building, encoding, ground_truth, shard_jobs, verification, videos_for_tests
+from data_prep import building, encoding, ground_truth, plans, shard_jobs, verification, videos_for_tests
 
 
 def test_a_folder_of_videos_becomes_a_store(tmp_path, capfd):
@@ -47,6 +48,42 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path):
     assert len(clip_store.ClipStore(config.out, "train")) == 3
     assert list(verification.problems(config.out)) == []
     assert building.prepare(dataclasses.replace(config, max_failures=1)) == 0
+
+
+def test_clips_without_splits_are_divided_by_shares_and_the_store_says_how(tmp_path, capsys):
+    sizes = {f"{name}/p{person}_{take}.avi": 4 for name in "ab" for person in range(4) for take in range(2)}
+    config = videos_for_tests.folder_config(tmp_path, sizes, validation_share=0.25, group_by=r"p(\d)_", seed=5)
+    assert building.prepare(dataclasses.replace(config, dry_run=True)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:3]] == [["train", "validation", "class"], ["6", "2", "a"], ["6", "2", "b"]]
+    assert building.prepare(config) == 0
+    stores = [clip_store.ClipStore(config.out, split) for split in ("train", "validation")]
+    assert stores[0].info.division == clip_store.Division(0.25, 0.0, 5, r"p(\d)_")
+    people = [{video_id[3] for video_id in store.video_ids} for store in stores]
+    assert [len(store) for store in stores] == [12, 4] and not people[0] & people[1]
+    assert list(verification.problems(config.out)) == []
+    with pytest.raises(errors.UserError, match="--out must be empty or hold shards of the same videos, settings"):
+        building.prepare(dataclasses.replace(config, seed=6))
+
+
+def test_unlabelled_clips_and_folders_of_frames_become_a_store(tmp_path):
+    config = videos_for_tests.folder_config(tmp_path, {"b.avi": 4})
+    (tmp_path / "videos" / "a").mkdir()
+    for number in range(1, 4):
+        cv2.imwrite(str(tmp_path / "videos" / "a" / f"{number:06d}.png"), np.full((16, 16, 3), 40 * number, np.uint8))
+    assert building.prepare(config) == 0
+    store = clip_store.ClipStore(config.out, "test")
+    assert store.video_ids == ("a", "b.avi") and store.labels.tolist() == [-1, -1]
+    assert store.info.class_names == () and store.info.counts == {"test": {}}
+    np.testing.assert_allclose(store.read([0])[0].mean((1, 2, 3)), [40, 80, 120], atol=2)
+    assert list(verification.problems(config.out)) == []
+
+
+def test_names_in_lists_are_no_formulas(tmp_path):
+    config = videos_for_tests.folder_config(tmp_path, {"=HYPERLINK(1)/a.avi": 0, "b/a.avi": 4})
+    assert building.prepare(config) == 1
+    ((video_id, path, _),) = _rows(config.out / "failures.csv", "reason")
+    assert (video_id, path) == ("'=HYPERLINK(1)-a.avi", "'=HYPERLINK(1)/a.avi")
 
 
 def test_a_video_is_decoded_once_for_all_of_its_sequences_and_ranges_are_cut_to_what_decodes(tmp_path, monkeypatch):
@@ -467,3 +504,13 @@ def _rows(path, heading):
         rows = list(csv.reader(file))
     assert rows[0] == ["video_id", "path", heading]
     return rows[1:]
+
+
+def test_what_is_said_of_a_clip_is_no_formula_and_one_line(tmp_path):
+    remark = plans.Remark("=1+1", "videos/a\nb\udcff.avi", "It must decode. Received: nothing")
+
+    building._write_remarks(tmp_path / "notes.csv", "note", [remark])
+
+    assert (tmp_path / "notes.csv").read_text() == (
+        "video_id,path,note\n'=1+1,videos/a b\\udcff.avi,It must decode. Received: nothing\n"
+    )

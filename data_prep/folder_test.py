@@ -60,7 +60,7 @@ def test_other_files_are_left_alone_and_told_and_hidden_ones_are_left_alone(tmp_
         f"{tmp_path}: 1 {left_alone} readme.md",
         f"{tmp_path / 'a'}: 2 {left_alone} more, notes.txt",
         f"{tmp_path / 'b'}: 7 {left_alone} 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, and 2 more",
-        f"{tmp_path / 'empty'} is not a class: it holds no videos",
+        f"{tmp_path / 'empty'} is not a class: it holds no clips",
         f"{tmp_path / 'empty'}: 1 {left_alone} thumbs.db",
     )
 
@@ -102,10 +102,58 @@ def test_classes_beside_splits_are_refused(tmp_path):
 
 def test_a_folder_without_videos_is_refused(tmp_path):
     _touch(tmp_path, "a/readme.txt")
-    with pytest.raises(errors.UserError, match="CLASS folders must hold video files"):
+    with pytest.raises(errors.UserError, match="--source must hold folders of classes.*a is not a class: it holds no"):
         folder.plan(tmp_path, None)
     with pytest.raises(errors.UserError, match="--source must be a folder. Received: .*(a file)"):
         folder.plan(tmp_path / "a" / "readme.txt", None)
+
+
+def test_folders_of_frames_are_clips_of_their_class(tmp_path):
+    _touch(tmp_path, "a/one/000001.jpg", "a/one/000002.jpg", "a/two/img_1.PNG", "b/3.mp4", "b/cover/readme.txt")
+    plan = folder.plan(tmp_path, None)
+    assert plan.class_names == ("a", "b")
+    assert [(item.video_id, item.path) for item in plan.items["train"]] == [
+        ("a-one", "a/one"),
+        ("a-two", "a/two"),
+        ("b-3.mp4", "b/3.mp4"),
+    ]
+    assert plan.skipped == (f"{tmp_path / 'b'}: 1 left alone (not videos): cover",)
+
+
+def test_a_class_may_hold_pictures_beside_its_videos(tmp_path):
+    _touch(tmp_path, "a/1.mp4", "a/1.jpg")
+    plan = folder.plan(tmp_path, None)
+    assert [item.path for item in plan.items["train"]] == ["a/1.mp4"]
+    assert plan.skipped == (f"{tmp_path / 'a'}: 1 left alone (not videos): 1.jpg",)
+
+
+def test_clips_without_folders_of_classes_are_unlabelled(tmp_path):
+    _touch(tmp_path, "b.mp4", "a.webm", "notes.txt", "shot/0001.jpg", "empty/readme.txt")
+    plan = folder.plan(tmp_path, None)
+    assert plan.class_names == ()
+    assert plan.items == {
+        "test": (
+            plans.Item("a.webm", "a.webm", -1),
+            plans.Item("b.mp4", "b.mp4", -1),
+            plans.Item("shot", "shot", -1),
+        )
+    }
+    assert plan.skipped[0] == f"{tmp_path}: 1 left alone (not videos): notes.txt"
+    assert list(folder.plan(tmp_path, ("validation",)).items) == ["validation"]
+
+
+def test_a_split_without_classes_is_unlabelled(tmp_path):
+    _touch(tmp_path, "train/a/1.avi", "test/2.avi")
+    plan = folder.plan(tmp_path, None)
+    assert plan.items["train"][0].label == 0
+    assert plan.items["test"] == (plans.Item("test-2.avi", "test/2.avi", -1),)
+
+
+def test_clips_beside_classes_are_left_alone_and_told(tmp_path):
+    _touch(tmp_path, "a/1.avi", "2.avi", "shot/0001.jpg")
+    plan = folder.plan(tmp_path, None)
+    assert [item.path for item in plan.items["train"]] == ["a/1.avi"]
+    assert plan.skipped == (f"{tmp_path}: 2 left alone (beside folders of classes): 2.avi, shot",)
 
 
 def test_names_that_collide_or_cannot_be_ids_refuse_nothing(tmp_path):

@@ -59,6 +59,12 @@ def reader(path: pathlib.Path) -> Read | None:
     return read_pages if _TIFF.match(start) else None
 
 
+def holds_frames(folder: pathlib.Path) -> bool:
+    """Returns whether a folder holds a frame image, by its name, such as 0001.jpg or img_00001.png."""
+    with os.scandir(folder) as entries:
+        return any(not entry.name.startswith(".") and _FRAME_NAME.fullmatch(entry.name) for entry in entries)
+
+
 def has_several(path: pathlib.Path) -> bool:
     """Returns whether an image file holds more than one picture; False for what is no image."""
     try:

@@ -130,14 +130,20 @@ def is_video(path: pathlib.Path) -> bool:
         raise
 
 
-def left_alone(where: str, others: Sequence[str]) -> list[str]:
+def is_clip(path: pathlib.Path) -> bool:
+    """Returns whether a file is taken for a video, or a folder for one of frames."""
+    return images.holds_frames(path) if path.is_dir() else path.is_file() and is_video(path)
+
+
+def left_alone(where: str, others: Sequence[str], why: str = "not videos") -> list[str]:
     """Returns the line that says which files or folders of a folder are not used, or none if there are none.
 
     Args:
       where: the folder, as the line names it.
       others: names of what is left alone.
+      why: it is.
     """
     if not others:
         return []
     more = [f"and {len(others) - _LISTED} more"] if len(others) > _LISTED else []
-    return [f"{where}: {len(others)} left alone (not videos): {', '.join([*sorted(others)[:_LISTED], *more])}"]
+    return [f"{where}: {len(others)} left alone ({why}): {', '.join([*sorted(others)[:_LISTED], *more])}"]

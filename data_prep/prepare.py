@@ -77,7 +77,8 @@ _MAX_FAILURES = flags.DEFINE_integer(
 _SPLITS = flags.DEFINE_list(
     "splits",
     None,
-    f"Splits to make, from {','.join(plans.SPLITS)}. Default: all there are; with CLASS/video.ext, train.",
+    f"Splits to make, from {','.join(plans.SPLITS)}. Default: all there are; with CLASS/video.ext, train "
+    "(see --validation_share).",
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
@@ -85,7 +86,22 @@ _DRY_RUN = flags.DEFINE_bool(
     "Write nothing; print the number of clips per split and class, and which files are missing or left alone.",
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "planted, synthetic: seed for the videos (planted: but for those of the test split).", lower_bound=0
+    "seed",
+    0,
+    "planted, synthetic: seed for the videos (planted: but for those of the test split). Else: for dividing clips.",
+    lower_bound=0,
+)
+_VALIDATION_SHARE = flags.DEFINE_float(
+    "validation_share",
+    0.0,
+    "Part of each class that becomes validation, e.g. 0.2, where clips have no splits (CLASS/video.ext).",
+)
+_TEST_SHARE = flags.DEFINE_float("test_share", 0.0, "Part of each class that becomes test, in the same way.")
+_GROUP_BY = flags.DEFINE_string(
+    "group_by",
+    "",
+    "Regular expression with one group, searched in each clip's path below --source: clips of which it takes the same "
+    r"text, e.g. of one person with 'person(\d+)', go to one split.",
 )
 _CLIPS_PER_CLASS = flags.DEFINE_list(
     "clips_per_class",
@@ -122,6 +138,9 @@ def main(argv: list[str]) -> int:
         seed=_SEED.value,
         clips_per_class=_clips_per_class(_CLIPS_PER_CLASS.value),
         suite=_SUITE.value,
+        validation_share=_VALIDATION_SHARE.value,
+        test_share=_TEST_SHARE.value,
+        group_by=_GROUP_BY.value,
     )
     return building.prepare(config)
 

@@ -22,7 +22,7 @@ def test_from_another_folder_and_as_a_module(tmp_path):
     as_module = _run(["-m", "data_prep.prepare", *arguments, f"--out={tmp_path / 'two'}"], cwd=ROOT)
     assert as_file.returncode == as_module.returncode == 0
     assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
-    assert "train: 1 clips" in as_file.stderr and "0 clips failed" in as_file.stderr
+    assert "train: 1 clip\n" in as_file.stderr and "0 clips failed" in as_file.stderr
 
     checked = _run([ROOT / "data_prep" / "verify.py", "one"], cwd=tmp_path)
     assert (checked.returncode, checked.stdout) == (0, "one: whole\n")
@@ -48,7 +48,7 @@ def test_failures_above_the_limit_end_in_1(tmp_path):
     _video(tmp_path / "videos" / "wave" / "1.avi")
     (tmp_path / "videos" / "wave" / "2.avi").touch()
     done = _run(_command(tmp_path), cwd=tmp_path)
-    assert done.returncode == 1 and "1 clips failed: see" in done.stderr
+    assert done.returncode == 1 and "1 clip failed: see" in done.stderr
     assert _run([*_command(tmp_path), "--max_failures=1"], cwd=tmp_path).returncode == 0
 
 
@@ -99,11 +99,22 @@ def test_classes_and_files_of_any_name_on_any_terminal(tmp_path, environment):
     ("arguments", "message"),
     [
         ([], "error: --source must be a folder. Received: videos (nothing there)"),
-        (["--source="], "error: CLASS folders must hold video files. Received: . with none"),
+        (
+            ["--source="],
+            "error: --source must hold folders of classes, with videos or folders of frames, or videos. Received: .",
+        ),
         (["--dataset=ucf"], "ucf"),
         (["--frames=0"], "--frames"),
         (["--out="], "error: --out must be given with --dataset=folder. Received: none"),
         (["--suite=rare"], "error: suite must be given with dataset planted alone. Received: 'rare' with folder"),
+        (
+            ["--validation_share=1"],
+            "error: validation_share and test_share must be at least 0, and their sum between 0",
+        ),
+        (
+            ["--validation_share=0.2", "--splits=train"],
+            "error: validation_share, test_share and group_by must be given",
+        ),
         (["--jpeg_quality=101"], "--jpeg_quality"),
         (["--splits=train,val"], "error: splits must be some of train, validation, test. Received: train, val"),
         (["--clips_per_class=3,x"], "error: --clips_per_class must give three numbers, for train, validation, test"),

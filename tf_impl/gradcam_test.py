@@ -1,17 +1,23 @@
 """Grad-CAM in TensorFlow: the contract of both builds, endpoints, models within models, and graphs."""
 
 import functools
+import math
+import re
 
 import numpy as np
 import pytest
 
 from common import errors
-from common.explaining import gradcam_maps
+from common.explaining import layer_axes
 from common.explaining.gradcam_contract_for_tests import (
     BIAS,
+    CLASS_TOKEN,
     CLIP,
     CONV_LSTM,
+    HEAD,
+    KERNEL,
     MATRIX,
+    PATCH,
     SCALE,
     GradCamContract,
     own_clips,
@@ -92,9 +98,9 @@ class Permuted(keras.Model):
         keras.utils.set_random_seed(0)
         self.conv = keras.layers.Conv3D(7, 3, padding="same", dtype="float64", name="conv")
         self.out, self.head = keras.layers.Identity(dtype="float64", name="out"), keras.layers.Dense(2, dtype="float64")
-        self.to_layer = gradcam_maps.permutation(clips_axes, "NTHWC")
-        self.to_out = gradcam_maps.permutation("NTHWC", activations_axes)
-        self.from_out = gradcam_maps.permutation(activations_axes, "NTHWC")
+        self.to_layer = layer_axes.permutation(clips_axes, "NTHWC")
+        self.to_out = layer_axes.permutation("NTHWC", activations_axes)
+        self.from_out = layer_axes.permutation(activations_axes, "NTHWC")
 
     def call(self, x):
         out = self.out(tf.transpose(self.conv(tf.transpose(x, self.to_layer)), self.to_out))
@@ -105,6 +111,76 @@ def _frame_wise():
     clips = keras.Input((4, 5, 6, 3), dtype="float64")
     frames = keras.layers.Reshape((20, 6, 3), dtype="float64", name="frames")(clips)
     return keras.Model(clips, keras.layers.GlobalAveragePooling2D(dtype="float64")(frames))
+
+
+class Layer(keras.layers.Layer):
+    """Returns what a function makes of its input."""
+
+    def __init__(self, function, name=None):
+        super().__init__(dtype="float64", name=name)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+class Tokens(keras.Model):
+    def __init__(self, axes, class_tokens, pack):
+        super().__init__(dtype="float64")
+        self.patches = keras.layers.Conv3D(4, PATCH, PATCH, use_bias=False, dtype="float64")
+        self.patches.build((None, 4, 4, 6, 3))
+        self.patches.kernel.assign(KERNEL)
+        self.tokens = Layer(pack)
+        self.groups, self.class_tokens = layer_axes.LayerAxes(axes).groups, class_tokens
+
+    def call(self, x):
+        letters = "".join(self.groups)
+        x = tf.transpose(self.patches(x), layer_axes.permutation("NTHWC", letters))
+        sizes = iter(-1 if letter == "N" else x.shape[i] for i, letter in enumerate(letters))
+        x = tf.reshape(x, [max(math.prod(next(sizes) for _ in group), -1) for group in self.groups])
+        if self.class_tokens:
+            shape = tf.stack([tf.shape(x)[0], self.class_tokens, 4])
+            x = tf.concat([tf.fill(shape, tf.constant(CLASS_TOKEN, tf.float64)), x], 1)
+        packed = self.tokens(x)
+        x = tf.tanh(packed[0] if isinstance(packed, tuple | list) else packed)
+        others = [axis for axis, group in enumerate(self.groups) if axis and group != "C"]
+        per_answer = math.prod(2 for group in self.groups if "N" in group for letter in group if letter != "N")
+        return tf.reduce_mean(tf.reshape(tf.reduce_mean(x, others), (-1, per_answer, 4)), 1) @ HEAD
+
+
+class Attentive(keras.Model):
+    def __init__(self, attentions):
+        super().__init__(dtype="float64")
+        self.parts = [
+            Layer(lambda x, array=attention: (x, tf.constant(array)), f"attention_{i}")
+            for i, attention in enumerate(attentions)
+        ]
+
+    def call(self, x):
+        for layer in self.parts:
+            x, _ = layer(x)
+        return tf.reduce_mean(x, (1, 2, 3))
+
+
+class Block(keras.layers.Layer):
+    """A layer, no model, that holds a model in a list."""
+
+    def __init__(self, model):
+        super().__init__(dtype="float64")
+        self.stages = [model]
+
+    def call(self, x):
+        return self.stages[0](x)
+
+
+class Outer(keras.Model):
+    def __init__(self, model):
+        super().__init__(dtype="float64")
+        self.backbone = Block(model)
+        self.get_layer = model.get_layer  # Where `own_parts` looks.
+
+    def call(self, x):
+        return self.backbone(x)
 
 
 class TestGradCam(GradCamContract):
@@ -120,6 +196,9 @@ class TestGradCam(GradCamContract):
     returning = Returning
     permuted = Permuted
     frame_wise = staticmethod(_frame_wise)
+    tokens = Tokens
+    attentive = Attentive
+    deep = staticmethod(lambda: (Outer(Subclassed()), "backbone/stages/0/parts/0"))
 
     def check_batches_of_all_sizes_were_cheap(self, cam):
         assert cam._traced.experimental_get_tracing_count() == 1
@@ -169,19 +248,66 @@ def test_an_inner_model_itself_and_its_layers_are_offered():
         [keras.Input((4, 5, 6, 3), dtype="float64"), keras.layers.ReLU(dtype="float64", name="relu")], name="inner"
     )
     model = keras.Model(clips, keras.ops.mean(inner(clips), (1, 2, 3)))
-    with pytest.raises(errors.UserError, match=r"endpoint must be one of inner, inner/relu. Received: 'relu'"):
-        gradcam.endpoint_fn(model, "relu")
+    with pytest.raises(errors.UserError, match=r"endpoint must be one of inner, inner/relu. Received: 'elu'"):
+        gradcam.endpoint_fn(model, "elu")
     maps = [
         gradcam.gradcam(gradcam.endpoint_fn(model, name), own_clips(), [0, 2], GradCamConfig())
-        for name in ("inner", "inner/relu")
+        for name in ("inner", "inner/relu", "relu")
     ]
-    np.testing.assert_allclose(maps, [np.stack([own_clips()[0, ..., 0], own_clips()[1, ..., 2]]) / 120] * 2, rtol=1e-12)
+    np.testing.assert_allclose(maps, [np.stack([own_clips()[0, ..., 0], own_clips()[1, ..., 2]]) / 120] * 3, rtol=1e-12)
+
+
+class ChannelsFirst(keras.Model):
+    """Calls a layer that wants channels first, a pool of one px: on a CPU there is no such convolution outside XLA."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = keras.layers.AveragePooling3D((1, 1, 1), data_format="channels_first")
+        self.out = keras.layers.ReLU()
+
+    def call(self, x):
+        return tf.reduce_mean(self.out(self.pool(x)), (2, 3, 4))
+
+
+@pytest.mark.parametrize("given", [{}, {"clips_axes": "NCTHW"}, {"activations_axes": "NCTHW"}])
+def test_a_model_with_channels_first_must_be_told_its_axes(given):
+    with pytest.raises(errors.UserError, match="must be given for a model with layers of channels_first. .* with aver"):
+        gradcam.endpoint_fn(ChannelsFirst(), "out", **given)
+
+
+@pytest.mark.parametrize("endpoint", ["pool", "out"])
+def test_channels_first_are_channels(endpoint):
+    fn = gradcam.endpoint_fn(ChannelsFirst(), endpoint, "NCTHW", "NCTHW")
+    maps = gradcam.gradcam(fn, own_clips().astype(np.float32), [0, 2], GradCamConfig())
+    np.testing.assert_allclose(maps, np.stack([own_clips()[0, ..., 0], own_clips()[1, ..., 2]]) / 120, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "axes", "channels"),
+    [
+        (keras.layers.UpSampling3D(2, data_format="channels_first"), "NTHWC", 1),
+        (keras.layers.ConvLSTM2D(2, 3, return_sequences=True, data_format="channels_first"), "NCTHW", 2),
+        (keras.layers.TimeDistributed(keras.layers.Conv2D(2, 3, data_format="channels_first")), "NTHWC", 2),
+        (keras.layers.TimeDistributed(keras.layers.Dense(2)), "NTCHW", 4),
+        (keras.layers.Conv2D(2, 3, data_format="channels_first"), "(NT)HWC", 1),
+        (keras.layers.BatchNormalization(axis=1), "NTHWC", 1),
+        (keras.layers.Dense(2), "NC(THW)", 2),
+    ],
+)
+def test_every_layer_that_knows_its_channels_is_asked(layer, axes, channels):
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+    with pytest.raises(errors.UserError, match=rf"has its channels, axis {channels}. Received: '{re.escape(axes)}'"):
+        gradcam.endpoint_fn(Model(), "layer", "NTHWC", axes)
 
 
 def test_a_name_of_two_layers_is_refused():
     model = Subclassed()
     model.other = keras.layers.Conv3D(4, 3, name="conv")
-    with pytest.raises(errors.UserError, match="must be the name of one layer. Received: 'conv', of 2"):
+    with pytest.raises(errors.UserError, match="must be the name of one layer .* Received: 'conv', of 2"):
         gradcam.endpoint_fn(model, "conv")
 
 
@@ -192,12 +318,12 @@ def test_a_model_of_two_inputs_is_refused():
         gradcam.endpoint_fn(model, "conv")
 
 
-def test_a_model_of_two_outputs_is_refused():
+def test_of_two_outputs_the_one_of_two_axes_is_the_logits():
     clips = keras.Input((4, 5, 6, 3), dtype="float64")
     x = keras.layers.ReLU(dtype="float64", name="relu")(clips)
-    model = keras.Model(clips, [keras.ops.mean(x, (1, 2, 3)), x])
-    with pytest.raises(errors.UserError, match=r"must return logits \[N, K\] as one tensor.* list of tensor, tensor$"):
-        gradcam.gradcam(gradcam.endpoint_fn(model, "relu"), own_clips(), [0, 1], GradCamConfig())
+    model = keras.Model(clips, [x, keras.ops.mean(x, (1, 2, 3))])
+    maps = gradcam.gradcam(gradcam.endpoint_fn(model, "relu"), own_clips(), [0, 2], GradCamConfig())
+    np.testing.assert_allclose(maps, np.stack([own_clips()[0, ..., 0], own_clips()[1, ..., 2]]) / 120, rtol=1e-12)
 
 
 def test_predict_is_no_endpoint_function():

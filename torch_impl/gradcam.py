@@ -4,7 +4,10 @@ Here are the forward pass to endpoint and logits, and the gradient between the t
 normalisation are `common/explaining/gradcam_maps.py`. Works on any callable from clips to logits and activations.
 """
 
-from collections.abc import Callable
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import nn
 
 from common import errors
-from common.explaining import gradcam_maps, model_checks
+from common.explaining import attention_rollout, gradcam_maps, layer_axes, model_checks
 from common.explaining.gradcam_maps import GradCamConfig
 from torch_impl import layers, weights
 
@@ -22,7 +25,9 @@ from torch_impl import layers, weights
 EndpointFn = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 LAYER_AXES = "NCTHW"  # Of what PyTorch's 3-D layers take and return.
-_CHANNELS_FIRST = (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d)  # Whatever the rest of a module does.
+# Where these have their channels, whatever the rest of a module does.
+_CHANNELS_FIRST = (nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention)
 
 
 def gradcam(
@@ -84,7 +89,12 @@ class GradCam:
 
 
 def endpoint_fn(
-    model: nn.Module, endpoint: str = "", clips_axes: str = LAYER_AXES, activations_axes: str = LAYER_AXES
+    model: nn.Module,
+    endpoint: str = "",
+    clips_axes: str = "",
+    activations_axes: str = "",
+    grid: tuple[int, int, int] | None = None,
+    class_tokens: int | None = None,
 ) -> EndpointFn:
     """Returns the function from clips to logits and the activations of an endpoint.
 
@@ -92,55 +102,153 @@ def endpoint_fn(
     afterwards, also after an exception, the model is as it was.
 
     Args:
-      model: an I3D or a ConvLSTM of this package, or any module from clips to logits `[N, K]`.
+      model: an I3D or a ConvLSTM of this package, or any module that returns logits `[N, K]` (see
+        `model_checks.find_logits`); compiled or wrapped in `DataParallel`, it is taken as it was before.
       endpoint: one of the model's endpoints, "" for the paper's; of any other module, a layer by the name that
-        `get_submodule` takes. Where the layer is called several times, the first call counts.
-      clips_axes: the order of the axes in which any other module takes clips, as letters: "NCTHW", "NTHWC", "NTCHW".
-      activations_axes: the order in which its layer returns activations.
+        `get_submodule` takes, or by the end of it. Where the layer is called several times, the first call counts.
+      clips_axes: the order of the axes in which any other module takes clips, as letters: "NCTHW", "NTHWC", "NTCHW";
+        "" for `LAYER_AXES`.
+      activations_axes: the order in which its layer returns activations, tokens and single frames with brackets (see
+        `layer_axes`): "N(THW)C", "(NT)CHW"; "" for `LAYER_AXES`.
+      grid: T', H', W' of tokens; None where the model's patches, the convolutions whose kernel is their stride, say it.
+      class_tokens: tokens before those of the grid, which are left out; None for 0 or 1, whichever fits.
 
     Raises:
       UserError: for an endpoint that the model does not have (lists those it has), or axes that cannot be.
     """
-    ours = model if isinstance(model, weights.Model) else None
-    if ours is not None:
-        endpoint = gradcam_maps.find_endpoint(ours.config, endpoint)
-        clips_axes = activations_axes = gradcam_maps.BORDER_AXES
+    model = _unwrapped(model)
+    if isinstance(model, weights.Model):
+        ours, clips_axes = gradcam_maps.find_endpoint(model.config, endpoint), layer_axes.BORDER_AXES
+        layer, axes = model.get_submodule(ours), layer_axes.LayerAxes(layer_axes.BORDER_AXES)
     else:
-        names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-        errors.check_choice("endpoint", endpoint, names)
-    layer = model.get_submodule(endpoint)
-    if ours is None:
-        gradcam_maps.check_axes(activations_axes, 1 if isinstance(layer, _CHANNELS_FIRST) else None)
-    to_model = gradcam_maps.permutation(gradcam_maps.BORDER_AXES, clips_axes)
+        ours, layer = "", layer_axes.find_layer(endpoint, _named_layers(model), ".")
+        axes = layer_axes.LayerAxes(activations_axes or LAYER_AXES, grid, class_tokens)
+        axes.check_channels(_channels(layer))
+    to_model = layer_axes.permutation(layer_axes.BORDER_AXES, clips_axes or LAYER_AXES)
+    patches = _patches(model)
 
     def run(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         activations: list[torch.Tensor] = []
-        with layers.frozen(model), layer.register_forward_hook(_cut(activations, activations_axes)):
-            if ours is not None:
-                logits, endpoints = ours(clips, return_endpoints=True)
-                return logits, endpoints[endpoint]
-            logits = model(clips.permute(to_model))
+
+        def cut(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            del layer, inputs
+            if activations:
+                return None
+            found = model_checks.find_activations(output, torch.Tensor, axes)
+            fold = axes.fold(tuple(found.shape), tuple(clips.shape[1:4]), patches)
+            activations.append(_folded(found, fold).detach().requires_grad_())
+            return model_checks.with_activations(output, _unfolded(activations[0], found.detach(), fold))
+
+        with layers.frozen(model), _not_compiled(), layer.register_forward_hook(cut):
+            if ours:
+                logits, endpoints = model(clips, return_endpoints=True)
+                return logits, endpoints[ours]
+            output = model(clips.permute(to_model))
         model_checks.check_called(activations, endpoint)
-        return model_checks.check_tensor(logits, torch.Tensor, model_checks.LOGITS), activations[0]
+        return model_checks.find_logits(output, torch.Tensor), activations[0]
 
     return run
 
 
-def _cut(activations: list[torch.Tensor], axes: str) -> Callable[..., torch.Tensor | None]:
-    """Returns a hook that begins the graph at a layer's first output, which it appends to `activations`."""
-    to_border = gradcam_maps.permutation(axes, gradcam_maps.BORDER_AXES)
-    to_layer = gradcam_maps.permutation(gradcam_maps.BORDER_AXES, axes)
+def attentions(
+    model: nn.Module,
+    endpoints: Sequence[str],
+    clips: Shaped[torch.Tensor | np.ndarray, "N T H W C"],
+    clips_axes: str = "",
+) -> Float[np.ndarray, "layers n heads L L"]:
+    """Returns the attentions of layers, for `attention_rollout`; the model is in inference mode.
 
-    def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> torch.Tensor | None:
-        del layer, inputs
-        if activations:
-            return None
-        leaf = model_checks.check_layer(output, torch.Tensor).permute(to_border).detach().requires_grad_()
-        activations.append(leaf)
-        # A copy, since the next layer may write into it, which a leaf does not allow.
-        return leaf.clone().permute(to_layer)
+    Args:
+      model: any `nn.Module`; see `endpoint_fn`.
+      endpoints: layers that return their attention (see `model_checks.find_attention`), by name as in `endpoint_fn`,
+        the first one first.
+      clips: what the function takes that `endpoint_fn` returns.
+      clips_axes: see `endpoint_fn`.
 
-    return hook
+    Raises:
+      UserError: for unknown layers, and such that return no attention.
+    """
+    model, found = _unwrapped(model), [[] for _ in endpoints]
+    to_model = layer_axes.permutation(layer_axes.BORDER_AXES, clips_axes or LAYER_AXES)
+    named = list(_named_layers(model))
+
+    def recorded(outputs: list[np.ndarray]) -> Callable[..., None]:
+        def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            del layer, inputs
+            outputs.append(_array(model_checks.find_attention(output, torch.Tensor)))
+
+        return record
+
+    with contextlib.ExitStack() as stack, torch.no_grad(), layers.frozen(model), _not_compiled():
+        for endpoint, outputs in zip(endpoints, found, strict=True):
+            layer = layer_axes.find_layer(endpoint, named, ".")
+            stack.enter_context(layer.register_forward_hook(recorded(outputs)))
+        model(torch.as_tensor(clips).permute(to_model))
+    for endpoint, outputs in zip(endpoints, found, strict=True):
+        model_checks.check_called(outputs, endpoint)
+    return attention_rollout.stack([outputs[0] for outputs in found])
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Returns the module that a user compiled or wrapped."""
+    while _is_wrapper(model):
+        model = next(model.children())
+    return model
+
+
+def _is_wrapper(module: nn.Module) -> bool:
+    # What `torch.compile` returns is known by its attribute: to import its class takes seconds.
+    return hasattr(module, "_orig_mod") or isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
+
+
+def _named_layers(model: nn.Module) -> Iterator[tuple[list[str], nn.Module]]:
+    """Yields a module's layers, each by its path without wrappers, and with them."""
+    wrappers = {name for name, module in model.named_modules(remove_duplicate=False) if _is_wrapper(module)}
+    for name, module in model.named_modules(remove_duplicate=False):
+        parts = name.split(".")
+        own = [part for i, part in enumerate(parts) if ".".join(parts[:i]) not in wrappers]
+        if name and name not in wrappers:
+            yield [".".join(own), name], module
+
+
+@contextlib.contextmanager
+def _not_compiled() -> Iterator[None]:
+    """Runs compiled parts of a model as they were written: compiled code does not see a layer's hooks."""
+    if "torch._dynamo" not in sys.modules:  # Whatever compiles imports it, which takes seconds.
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        # `layers.frozen` has a hook on all modules, which may see a wrapper and what is in it.
+        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
+        yield
+
+
+def _channels(layer: nn.Module) -> int | None:
+    """Returns which axis of its output a layer says that the channels are; None for layers that do not say."""
+    if isinstance(layer, _CHANNELS_FIRST):
+        return 1
+    return -1 if isinstance(layer, _CHANNELS_LAST) else None
+
+
+def _patches(model: nn.Module) -> list[tuple[int, ...]]:
+    """Returns the sizes (T, H, W) of the patches that a model cuts clips into, one for each convolution that does."""
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
+    sizes = [(conv.kernel_size, conv.stride) for conv in convs if max(conv.kernel_size) > 1]
+    return [((1,) * (3 - len(kernel))) + kernel for kernel, stride in sizes if kernel == stride]
+
+
+def _folded(output: torch.Tensor, fold: layer_axes.Fold) -> torch.Tensor:
+    kept = output.narrow(fold.axis, fold.skipped, output.shape[fold.axis] - fold.skipped)
+    return (kept if fold.shape is None else kept.reshape(fold.shape)).permute(fold.order)
+
+
+def _unfolded(activations: torch.Tensor, output: torch.Tensor, fold: layer_axes.Fold) -> torch.Tensor:
+    """Returns a layer's output with these activations: the way back from `_folded`."""
+    kept = list(output.shape)
+    kept[fold.axis] -= fold.skipped
+    tokens = activations.permute(fold.back).reshape(kept)
+    # A copy in either case, since the next layer may write into it, which a leaf does not allow.
+    return torch.cat([output.narrow(fold.axis, 0, fold.skipped), tokens], fold.axis) if fold.skipped else tokens.clone()
 
 
 def _full(x: torch.Tensor) -> torch.Tensor:

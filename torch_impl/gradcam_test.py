@@ -1,6 +1,7 @@
 """Grad-CAM in PyTorch: the contract of both builds, every endpoint, and what it may not do to a module."""
 
 import collections
+import math
 
 import numpy as np
 import pytest
@@ -8,13 +9,17 @@ import torch
 from torch import nn
 
 from common import errors
-from common.explaining import gradcam_maps
+from common.explaining import layer_axes
 from common.explaining.gradcam_contract_for_tests import (
     BIAS,
+    CLASS_TOKEN,
     CLIP,
+    HEAD,
     I3D,
+    KERNEL,
     MATRIX,
     MODELS,
+    PATCH,
     SCALE,
     GradCamContract,
     own_clips,
@@ -87,9 +92,9 @@ class _Permuted(nn.Module):
         torch.manual_seed(0)
         self.conv, self.out = nn.Conv3d(3, 7, 3, padding=1).double(), nn.Identity()
         self.head = nn.Linear(7, 2).double()
-        self.to_layer = gradcam_maps.permutation(clips_axes, "NCTHW")
-        self.to_out = gradcam_maps.permutation("NCTHW", activations_axes)
-        self.from_out = gradcam_maps.permutation(activations_axes, "NTHWC")
+        self.to_layer = layer_axes.permutation(clips_axes, "NCTHW")
+        self.to_out = layer_axes.permutation("NCTHW", activations_axes)
+        self.from_out = layer_axes.permutation(activations_axes, "NTHWC")
 
     def forward(self, x):
         out = self.out(self.conv(x.permute(self.to_layer)).permute(self.to_out))
@@ -109,6 +114,59 @@ class _FrameWise(nn.Module):
         return self.lstm(frames.unflatten(0, (len(x), -1)))[0][:, -1]
 
 
+class _Layer(nn.Module):
+    """Returns what a function makes of its input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class _Tokens(nn.Module):
+    def __init__(self, axes, class_tokens, pack):
+        super().__init__()
+        self.patches = nn.Conv3d(3, 4, PATCH, PATCH, bias=False).double()
+        self.patches.weight.data = torch.from_numpy(KERNEL).permute(4, 3, 0, 1, 2).contiguous()
+        self.tokens = _Layer(pack)
+        self.groups, self.class_tokens = layer_axes.LayerAxes(axes).groups, class_tokens
+
+    def forward(self, x):
+        letters = "".join(self.groups)
+        x = self.patches(x.permute(0, 4, 1, 2, 3)).permute(layer_axes.permutation("NCTHW", letters))
+        sizes = iter(x.shape)
+        x = x.reshape([math.prod(next(sizes) for _ in group) for group in self.groups])
+        if self.class_tokens:
+            x = torch.cat([torch.full((len(x), self.class_tokens, 4), CLASS_TOKEN, dtype=torch.float64), x], 1)
+        packed = self.tokens(x)
+        x = torch.tanh(packed[0] if isinstance(packed, tuple | list) else packed)
+        others = [axis for axis, group in enumerate(self.groups) if axis and group != "C"]
+        return x.mean(others).reshape(2, -1, 4).mean(1) @ torch.from_numpy(HEAD)
+
+
+class _Attentive(nn.Module):
+    def __init__(self, attentions):
+        super().__init__()
+        for i, attention in enumerate(attentions):
+            self.add_module(f"attention_{i}", _Layer(lambda x, array=attention: (x, torch.from_numpy(array))))
+
+    def forward(self, x):
+        for layer in self.children():
+            x, _ = layer(x)
+        return x.mean((1, 2, 3))
+
+
+def _deep():
+    """A module in a wrapper, compiled, in another module, and wrapped again."""
+    inner = _own_module()
+    outer = nn.Sequential(collections.OrderedDict(net=torch.compile(nn.DataParallel(inner), backend="eager")))
+    wrapped = torch.compile(nn.DataParallel(outer), backend="eager")
+    wrapped.conv, wrapped.fc, wrapped.norm = inner.conv, inner.fc, inner.norm  # Where `own_parts` looks.
+    return wrapped, "net.conv"
+
+
 class TestGradCam(GradCamContract):
     gradcam = gradcam
     tensor = staticmethod(torch.as_tensor)
@@ -122,6 +180,9 @@ class TestGradCam(GradCamContract):
     returning = _Returning
     permuted = _Permuted
     frame_wise = _FrameWise
+    tokens = _Tokens
+    attentive = _Attentive
+    deep = staticmethod(_deep)
 
     @pytest.mark.parametrize(
         ("name", "endpoint"),
@@ -236,11 +297,9 @@ def test_works_where_gradients_are_off(mode):
         np.testing.assert_array_equal(cam(clips.clone(), [0, 1]), expected)
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "received"), [("frames", r"\(8, 4, 3, 4\)"), ("lstm", "tuple of tensor, tuple of tensor, tensor")]
-)
+@pytest.mark.parametrize(("endpoint", "received"), [("frames", r"\(8, 4, 3, 4\)"), ("lstm", r"\(2, 4, 5\)")])
 def test_layers_whose_output_is_not_of_clips(endpoint, received):
-    with pytest.raises(errors.UserError, match=f"one output, 5 axes, of clips. Received: {received}"):
+    with pytest.raises(errors.UserError, match=f"output has the axes NCTHW .* Received: {received}"):
         gradcam.gradcam(
             gradcam.endpoint_fn(_FrameWise(), endpoint), torch.from_numpy(own_clips()), [0, 1], GradCamConfig()
         )

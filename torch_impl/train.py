@@ -18,13 +18,15 @@ flags.adopt_module_key_flags(train_flags)  # So that --help lists them.
 def main(_: list[str]) -> None:
     """Trains what the flags say."""
     if train_flags.DESCRIBE.value:
-        sys.stdout.write(architectures.describe(train_flags.train_config().model) + "\n")
+        config = train_flags.train_config(train_flags.described_clips())
+        sys.stdout.write(architectures.describe(config.model) + "\n")
         return
     settings = train_flags.settings()
     own_data = train_flags.own_data()
     if own_data and not (settings.clips / "dataset.json").exists():
         from data_prep import building  # Loaded only where videos must be made.
 
+        train_flags.train_config()  # Refuses wrong flags before that.
         building.prepare(building.PrepareConfig(own_data, settings.clips))
     # Only now: --help, --describe and wrong flags need no framework.
     from torch_impl import devices, training

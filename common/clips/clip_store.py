@@ -4,18 +4,21 @@
 finished. Everything it says is checked against the shards when a split is opened.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from absl import logging
 from jaxtyping import Integer, Shaped, UInt8
 
-from common import errors, files, hdf5
+from common import errors, files, hdf5, text
 from common.clips import shards
 from common.clips.shards import SCHEMA_VERSION, Layout, ShardReader
 
@@ -38,6 +41,42 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
+class Division:
+    """How clips were divided into splits, where their source did not.
+
+    Attributes:
+      validation_share: of the clips, in [0, 1).
+      test_share: of the clips, in [0, 1).
+      seed: of the order in which clips are drawn.
+      group_by: regular expression with one group; clips of which it takes the same text from the path are in one
+        split. "": each clip is drawn on its own.
+    """
+
+    validation_share: float = 0.0
+    test_share: float = 0.0
+    seed: files.Count = 0
+    group_by: files.Text = ""
+
+    def __post_init__(self) -> None:
+        shares = self.validation_share, self.test_share
+        if not (min(shares) >= 0 and 0 < sum(shares) < 1):
+            raise errors.UserError(
+                "validation_share and test_share must be at least 0, and their sum between 0 and 1. "
+                f"Received: {shares[0]:g} and {shares[1]:g}"
+            )
+        try:
+            num_groups = re.compile(self.group_by).groups if self.group_by else 1
+        except re.error as error:
+            raise errors.UserError(
+                f"group_by must be a regular expression. Received: {self.group_by!r}: {error}"
+            ) from None
+        if num_groups != 1:
+            raise errors.UserError(
+                f"group_by must have one group, in parentheses. Received: {num_groups} in {self.group_by!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class DatasetInfo:
     """What `dataset.json` says.
 
@@ -52,6 +91,7 @@ class DatasetInfo:
       decoder: name and version of what decoded the videos.
       shards: all shards.
       schema_version: of `dataset.json` and its shards.
+      division: how the clips were divided into splits; None where their source did that, and then left out of the file.
     """
 
     dataset: files.Text
@@ -64,6 +104,7 @@ class DatasetInfo:
     decoder: dict[files.Text, files.Text]
     shards: tuple[Shard, ...]
     schema_version: int = SCHEMA_VERSION
+    division: Division | None = None
 
     @property
     def digest(self) -> str:
@@ -84,6 +125,8 @@ def shard_name(split: str, index: int, count: int) -> str:
 def write_dataset_json(directory: pathlib.Path, info: DatasetInfo) -> None:
     """Writes `dataset.json` whole or not at all. It is written last: a folder that has it is finished."""
     values = {"schema_version": info.schema_version, **dataclasses.asdict(info)}
+    if info.division is None:
+        del values["division"]
     if info.schema_version > 1:
         values["content_sha256"] = content_sha256(values)
     files.write_json(directory / "dataset.json", values, ensure_ascii=False)
@@ -134,8 +177,9 @@ class ClipStore:
         self.info = read_dataset_json(self.directory)
         listed = [shard for shard in self.info.shards if shard.split == split]
         if not listed:
+            hint = " (prepare.py --validation_share=0.2 makes one)" if split == "validation" else ""
             raise errors.UserError(
-                f"Split must be one of {', '.join(self.info.splits())}. Received: {split!r} for {self.directory}"
+                f"Split must be one of {', '.join(self.info.splits())}. Received: {split!r} for {self.directory}{hint}"
             )
         self.split = split
         paths = [self.directory / shard.file for shard in listed]
@@ -153,6 +197,27 @@ class ClipStore:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def known_to(self, class_names: tuple[str, ...]) -> "ClipStore":
+        """Returns the same clips as a model of certain classes sees them.
+
+        Args:
+          class_names: of the model, in the order of its scores.
+
+        Returns:
+          The store itself, where it has these classes; otherwise one whose `info` has them, and whose `labels` are
+          their indices: found by the class's name, -1 for clips whose class the model does not know.
+        """
+        if class_names == self.info.class_names:
+            return self
+        index = {name: label for label, name in enumerate(class_names)}
+        labels = np.array([index.get(name, -1) for name in self.info.class_names] + [-1], np.int32)
+        seen = copy.copy(self)
+        seen.info = dataclasses.replace(self.info, class_names=class_names)
+        seen.labels = labels[self.labels]  # -1 reads the last one.
+        known = text.counted(int((seen.labels >= 0).sum()), "clip")
+        logging.info("%s has other classes than the model: %s of %d have one of its.", self.directory, known, len(self))
+        return seen
 
     def column(self, name: str) -> Shaped[np.ndarray, "N ..."]:
         """Returns a column over all clips (see `Clip` for names, shapes and units)."""

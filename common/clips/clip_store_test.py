@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 
@@ -38,6 +39,28 @@ def test_clips_are_found_by_id(store_path):
     assert store.places([store.video_ids[2], store.video_ids[0]]) == [2, 0]
     with pytest.raises(errors.UserError, match="Clips must be of the train split of .* Received: 'x', which is not"):
         store.places([store.video_ids[0], "x"])
+
+
+def test_a_model_of_other_classes_sees_its_own_labels(store_path):
+    store = clip_store.ClipStore(store_path, "train")
+    assert store.known_to(store.info.class_names) is store
+    seen = store.known_to(("class 2", "more", "class 0"))
+    assert seen.labels.tolist() == [2, -1, 0, 2, -1, 0, 2] and seen.labels.dtype == np.int32
+    assert seen.info.class_names == ("class 2", "more", "class 0")
+    assert store.known_to(("other",)).labels.tolist() == [-1] * 7
+    assert seen.known_to(("class 2",)).labels.tolist() == [-1, -1, 0, -1, -1, 0, -1]  # What is unknown stays so.
+    assert store.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_dataset_json_records_how_clips_were_divided(store_path):
+    info = clip_store.read_dataset_json(store_path)
+    assert info.division is None and "division" not in json.loads((store_path / "dataset.json").read_text())
+    divided = dataclasses.replace(info, division=clip_store.Division(0.2, 0.1, 3, r"p(\d+)"))
+    clip_store.write_dataset_json(store_path, divided)
+    assert clip_store.read_dataset_json(store_path) == divided
+    change_json(store_path, lambda values: values["division"].update(validation_share=2))
+    with pytest.raises(errors.UserError, match="their sum between 0 and 1. Received: 2 and 0.1"):
+        clip_store.read_dataset_json(store_path)
 
 
 def test_dataset_json_round_trip(store_path):

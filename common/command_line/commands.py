@@ -1,13 +1,17 @@
 """How a command begins and ends: flags are parsed, and what a user or a disk did wrong is one line and exit code 2."""
 
+import copy
 import io
+import logging as standard_logging
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags, logging
 
+import common
 from common import errors
 
 
@@ -35,6 +39,8 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
             return flags.FLAGS(argv)
         except flags.Error as error:
             raise errors.UserError(f"{error} (--helpfull lists every flag)") from None
+        except SystemExit:  # Of --help and its kin, which absl ends with 1 as if they were mistakes.
+            sys.exit(0)
 
     _open_streams()
     for stream in (sys.stdout, sys.stderr):  # What a terminal lacks letters for is shown as an escape.
@@ -42,6 +48,8 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
             stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
+    if sys.stderr.isatty():
+        logging.get_absl_handler().setFormatter(_TerminalFormatter("%(asctime)s %(message)s", "%H:%M"))
     try:
         app.run(checked, flags_parser=_with_help(parse))
     except errors.UserError as error:
@@ -50,6 +58,31 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
         _end(f"error: Files must be readable and writable. Received: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+
+
+class _TerminalFormatter(standard_logging.Formatter):
+    """A line for people: the time, what is worse than information by name, the message. Files get absl's full form."""
+
+    def format(self, record: standard_logging.LogRecord) -> str:
+        if record.levelno <= standard_logging.INFO:
+            return super().format(record)
+        named = copy.copy(record)
+        named.msg, named.args = f"{record.levelname.lower()}: {record.getMessage()}", ()
+        return super().format(named)
+
+
+class _VersionFlag(flags.BooleanFlag):
+    """--version: prints name and version, and ends, whatever else is given."""
+
+    def __init__(self) -> None:
+        super().__init__("version", False, "Print the version and end.")
+
+    def parse(self, argument: str | bool) -> None:
+        if self._parse(argument):
+            name = pathlib.Path(sys.argv[0]).name
+            sys.stdout.write(f"{name} of interpreting-video-features {common.__version__}\n")
+            sys.stdout.flush()
+            sys.exit(0)
 
 
 def _open_streams() -> None:
@@ -74,6 +107,7 @@ def _with_help(parse: Callable[[list[str]], list[str]]) -> Callable[[list[str]],
 
     def parser(argv: list[str]) -> list[str]:
         app.define_help_flags()
+        flags.DEFINE_flag(_VersionFlag())
         return parse(argv)
 
     return parser

@@ -1,14 +1,17 @@
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+import common
+
 PROGRAM = """
 import os
-from absl import flags
+from absl import flags, logging
 from common import errors
 from common.command_line import commands
 NUMBER = flags.DEFINE_integer("number", 1, "A number.", lower_bound=0)
@@ -17,6 +20,9 @@ def main(argv):
         raise errors.UserError("Numbers are not 7.\\nReceived: 7")
     if NUMBER.value == 8:
         raise KeyboardInterrupt
+    if NUMBER.value == 5:
+        logging.info("%s", "five")
+        logging.warning("careful")
     if NUMBER.value == 6:
         print("\\u00e9\\udcff\\U0001f3ac")
     if NUMBER.value in (28, 30):
@@ -29,14 +35,16 @@ commands.run(main)
 """
 
 
-def run(*arguments: str, encoding: str = "utf-8", stdout: Any = subprocess.PIPE) -> tuple[int, str, str]:
+def run(
+    *arguments: str, encoding: str = "utf-8", stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE
+) -> tuple[int, str, str]:
     root = pathlib.Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         cwd=root,
         env={**os.environ, "PYTHONIOENCODING": encoding},
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         encoding="utf-8",
         check=False,
     )
@@ -67,9 +75,32 @@ def test_an_interrupt_is_code_130_without_a_traceback():
     assert run("--number=8") == (130, "", "interrupted\n")
 
 
-def test_help_lists_the_flags():
-    code, out, _ = run("--helpfull")
-    assert code in (0, 1) and "--number" in out
+@pytest.mark.parametrize("flag", ["--help", "--helpfull", "--helpshort"])
+def test_help_lists_the_flags_and_is_no_error(flag):
+    code, out, err = run(flag)
+    assert (code, err) == (0, "") and "number: A number." in out
+
+
+def test_the_version_is_told_even_where_flags_are_missing():
+    code, out, err = run("--version", "--number=-1")
+    assert (code, err) == (0, "") and out.endswith(f" of interpreting-video-features {common.__version__}\n")
+    assert run("--noversion", "--number=9")[0] == 3
+
+
+def test_flags_may_stand_in_a_file(tmp_path):
+    (tmp_path / "flags").write_text("# Of the night's job.\n--number=9\n")
+    assert run(f"--flagfile={tmp_path / 'flags'}")[0] == 3
+
+
+def test_a_log_file_gets_the_full_form_and_a_terminal_time_and_message():
+    _, _, err = run("--number=5")
+    assert re.fullmatch(r"I\d{4} [\d:.]+ +\d+ <string>:\d+\] five\nW.*\] careful\n", err)
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as terminal:
+        assert run("--number=5", stderr=terminal)[0] == 0
+    with open(ours, encoding="utf-8", newline="\n") as read:
+        assert re.fullmatch(r"\d\d:\d\d five", read.readline().strip())
+        assert re.fullmatch(r"\d\d:\d\d warning: careful", read.readline().strip())
 
 
 @pytest.mark.parametrize(("number", "message"), [(28, "No space left on device"), (30, "Read-only file system")])

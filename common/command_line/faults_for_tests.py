@@ -142,7 +142,7 @@ def outcomes(
 
 
 def contents(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what all files and folders hold but TensorBoard's, whose names differ; without how long training took.
+    """Returns what all files and folders hold, but logs and TensorBoard's events; without how long training took.
 
     Args:
       folder: whose contents are compared with another's.
@@ -153,7 +153,7 @@ def contents(folder: pathlib.Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
-        if "events" in path.relative_to(folder).parts:
+        if "events" in path.relative_to(folder).parts or path.name == "train.log":
             continue
         if path.name == "log.jsonl":
             lines = [json.loads(line) for line in path.read_text().splitlines()]

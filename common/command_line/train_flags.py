@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from common import errors
-from common.clips import augmentation, suites
+from common.clips import augmentation, clip_store, suites
 from common.clips.clip_store import DatasetInfo
 from common.models import configs
 from common.runs.training_loop import TrainSettings
@@ -15,7 +15,11 @@ from common.runs.training_loop import TrainSettings
 PRESET = flags.DEFINE_enum(
     "preset", "i3d_synthetic", sorted(configs.PRESETS), "Model, data and training to start from."
 )
-DESCRIBE = flags.DEFINE_bool("describe", False, "Print the preset's layers, shapes, parameters and FLOPs, and end.")
+DESCRIBE = flags.DEFINE_bool(
+    "describe",
+    False,
+    "Print layers, shapes, parameters and FLOPs, of the preset for its own data or for --clips, and end.",
+)
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 DETERMINISTIC = flags.DEFINE_bool(
     "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
@@ -47,6 +51,8 @@ _FLIP = flags.DEFINE_string(
     "Show half of the clips as their mirror image. Which classes swap then: none, something_something_v2, or a file "
     "with two class names on each line, separated by a tab. Unset: no mirror images.",
 )
+
+_WIDTH = flags.DEFINE_string("width", None, "Earlier name of --multiplier.")
 
 _TRAIN_FLAGS = {
     "epochs": flags.DEFINE_integer("epochs", None, "Passes over the training split.", lower_bound=0),
@@ -80,7 +86,7 @@ _MODEL_FLAGS = {
     "temporal_strides": flags.DEFINE_enum(
         "temporal_strides", None, ["paper", "original"], "I3D: strides in time (section 4.2)."
     ),
-    "width": flags.DEFINE_float("width", None, "I3D: channel multiplier."),
+    "width": flags.DEFINE_float("multiplier", None, "I3D: multiplier of all numbers of channels."),
     "num_layers": flags.DEFINE_integer("num_layers", None, "ConvLSTM: number of layers.", lower_bound=1),
     "filters": flags.DEFINE_integer("filters", None, "ConvLSTM: channels of each layer.", lower_bound=1),
     "head": flags.DEFINE_enum(
@@ -126,6 +132,11 @@ def settings() -> TrainSettings:
     )
 
 
+def described_clips() -> DatasetInfo | None:
+    """Returns what the clips' `dataset.json` says, where --clips names some; None for those of the preset."""
+    return clip_store.read_dataset_json(pathlib.Path(_CLIPS.value)) if _CLIPS.value else None
+
+
 def train_config(info: DatasetInfo | None = None) -> configs.TrainConfig:
     """Returns the preset with the flags that are set; classes and clip shape are those of the data.
 
@@ -136,10 +147,15 @@ def train_config(info: DatasetInfo | None = None) -> configs.TrainConfig:
       errors.UserError: for a flag that the preset's model does not have, or a value that a rule forbids.
     """
     preset = configs.PRESETS[PRESET.value]
+    if _WIDTH.value is not None:
+        raise errors.UserError(
+            "I3D's channels must be given by --multiplier; a width is one of clips, in px, for data_prep/prepare.py. "
+            f"Received: --width={_WIDTH.value}"
+        )
     model_values = _set_flags(_MODEL_FLAGS)
     unknown = model_values.keys() - {field.name for field in dataclasses.fields(preset.model)}
     if unknown:
-        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        names = ", ".join(f"--{_MODEL_FLAGS[name].name}" for name in sorted(unknown))
         raise errors.UserError(
             f"Model flags must be those of the preset's model, {preset.model.model}. Received: {names}"
         )

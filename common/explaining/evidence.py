@@ -10,6 +10,7 @@
 All of it starts from an explanations file, and works with any framework's explainer.
 """
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from common.explaining import (
     mask_search,
     masks,
     methods_baselines,
+    steps,
 )
 from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explanations import Explanations
@@ -32,7 +34,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import architectures, foreign, initial_weights
 from common.runs import subjects
-from common.runs.subjects import Classifier, LoadForeign, Trained
+from common.runs.subjects import Classifier, LoadToExplain, Trained
 from common.tables import Column, Table
 
 _LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
@@ -48,7 +50,7 @@ class EvidenceSettings:
       model: run directory, or a foreign model.
       explanations: file of that model, or None for explanations.h5 in `foreign.folder`.
       clips: folder of the clip store, or None for the one that was explained.
-      limit: number of clips for the curves and for Grad-CAM, spread over the file; 0 for all.
+      limit: number of clips for the curves and for Grad-CAM, spread over the classes; 0 for all.
       mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
       seed: of random orders, weights and starts.
       out: file to write, or None for evidence.json beside the explanations.
@@ -82,7 +84,7 @@ class EvidenceSettings:
 def gather(
     settings: EvidenceSettings,
     make_explainer: explanation_loop.MakeExplainer,
-    load: LoadForeign = subjects.load_none,
+    load: LoadToExplain = subjects.load_none,
 ) -> dict[str, Any]:
     """Computes the evidence; writes nothing.
 
@@ -100,22 +102,24 @@ def gather(
     """
     path = settings.explained
     explained = explanations.read(path)
+    header = explained.header
     clips = settings.clips or explanations.clips_folder(path, explained)
-    subject, store = subjects.open_subject(settings.model, clips, explained.header["split"], load)
-    explanation_loop.check_weights(subject, explained.header)
-    chosen = spread(len(explained), settings.limit)
-    some = explained.take(chosen)
+    mask_config, cam_config = MaskConfig(**header["mask"]), GradCamConfig(**(header["gradcam"] or {}))
+    subject, store = subjects.open_subject(
+        settings.model, clips, header["split"], lambda spec: load(spec, cam_config.endpoint, header["precision"])
+    )
+    explanation_loop.check_weights(subject, header)
+    some = explained.take(spread_over_classes(explained["label"], settings.limit))
+    subject.tell(len(some), store)
     frames = store.read(store.places(some["video_id"]))
-    mask_config = MaskConfig(**explained.header["mask"])
-    cam_config = GradCamConfig(**explained.header["gradcam"])
 
     def make(classifier: Classifier) -> explanation_loop.Explainer:
-        return make_explainer(classifier, mask_config, cam_config, explained.header["precision"], lambda clips: None)
+        return make_explainer(classifier, mask_config, cam_config, header["precision"], lambda clips: None)
 
     explainer = make(subject.classifier)
-    few = spread(len(some), settings.mask_limit)[: settings.mask_limit]
+    few = spread_over_classes(some["label"], settings.mask_limit)[: settings.mask_limit]
     return {
-        "run": explained.header["run"],
+        "run": header["run"],
         "model": subject.model,
         "framework": explainer.framework,
         "explanations": path.name,
@@ -171,6 +175,28 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def spread(total: int, limit: int) -> np.ndarray:
     """Returns `limit` places evenly over 0…total - 1, or all."""
     return np.arange(total) if not limit or limit >= total else np.arange(limit) * total // limit
+
+
+def spread_over_classes(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the places of `limit` clips, ascending, or of all: each class has its n-th before one has its (n + 1)-th.
+
+    Of the classes that have one more than others, where the limit ends in the middle of a turn, those are chosen that
+    are spread evenly.
+
+    Args:
+      labels: int [N], classes of the clips.
+      limit: number of clips; 0 for all.
+    """
+    if not limit or limit >= len(labels):
+        return np.arange(len(labels))
+    seen: collections.Counter[int] = collections.Counter()
+    turns = np.empty(len(labels), int)
+    for place, label in enumerate(labels.tolist()):
+        turns[place] = seen[label]
+        seen[label] += 1
+    last = int(np.sort(turns)[limit - 1])
+    taken, partly = np.flatnonzero(turns < last), np.flatnonzero(turns == last)
+    return np.sort(np.concatenate([taken, partly[spread(len(partly), limit - len(taken))]]))
 
 
 def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
@@ -260,14 +286,14 @@ def _restarts(
     result: dict[str, Any] = {"starts": _RESTARTS, "mask": [], "loss": []}
     if not len(few):
         return result
-    time, stream = frames.shape[1], np.random.default_rng(seed)
-    places = [place for place in masks.intervals(time) if mask_config.area in (0, place[1] - place[0])]
-    windows = np.stack([masks.interval_mask(*place, time) for place in places])
-    scorer = explainer.scorer(frames[few], some["target"][few])
+    step, stream = some.header.get("frames_per_step", 1), np.random.default_rng(seed)
+    scorer, config = steps.whole_steps(explainer.scorer(frames[few], some["target"][few]), mask_config, step)
+    places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
+    windows = np.stack([masks.interval_mask(*place, scorer.time) for place in places])
     for _ in progress.bar(range(_RESTARTS), desc="restarts", unit="start"):
         start_masks = windows[stream.integers(0, len(windows), len(few))]
-        learnt = mask_search.learn_masks(scorer, mask_config, start_masks=start_masks)
-        result["mask"] += _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
+        learnt = mask_search.learn_masks(scorer, config, start_masks=start_masks)
+        result["mask"] += _ious(some["mask_snapped"][few], masks.snap(learnt.masks.repeat(step, axis=1)))
         result["loss"] += (learnt.final_loss / some["final_loss"][few]).tolist()
     return result
 

@@ -15,16 +15,19 @@ import numpy as np
 from common import errors, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import gradcam_maps, masks, when_metrics
-from common.explaining.explanations import Explanations
+from common.explaining.explanations import Explanations, has_maps
 from common.tables import Cell, Column, Table
 
 Statistics = dict[str, np.ndarray]
+
+HALF = 0.5  # Of the original score: a perturbation that leaves no more has an effect to speak of.
 
 _SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "CS")
 _TEMPORAL = (
     *("temporal_iou", "temporal_iou_random", "temporal_iou_centered"),
     *("average_precision", "average_precision_random", "average_precision_centered"),
 )
+_BLOBS = ("blobs_per_frame", "blob_area", "center_distance")
 _TIE = 1e-5  # Values this close to the maximum, relative to it, differ by rounding.
 _POINTING = ("pointing_game", "pointing_game_random", "pointing_game_center")
 
@@ -41,11 +44,13 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
       Name -> float64 [N], NaN where a value is not defined.
 
       OS, FS, RS, FS_snapped, RS_snapped, CS: as in the explanations file.
+      halved: 1 where the mask leaves half of OS or less with the kind it was learnt with (S), else 0.
       RS/FS; freeze_drop, reverse_drop: (OS - FS) / OS, (OS - RS) / OS.
       mask_length, runs: frames that are on in the snapped mask, and the coherent runs that they form.
       oracle_gap: loss of the learnt mask over that of the best single interval, less 1.
       blobs_per_frame, blob_area, center_distance: of Grad-CAM divided by its maximum in the clip (see
         `gradcam_maps.Blobs`); the mean over frames, over blobs (share of the frame), and over frames that are not zero.
+        Without maps they are NaN, as is the pointing game.
 
       With ground truth, NaN where no frame is salient:
       temporal_iou: of the snapped mask and the salient frames. `_random`: expected of one interval of the mask's length
@@ -71,6 +76,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
     learnt, best = (explanations[name].astype(np.float64) for name in ("final_loss", "oracle_loss"))
     snapped = explanations["mask_snapped"].astype(np.int64)
     statistics |= {
+        "halved": (explanations["S"] <= HALF * original).astype(np.float64),
         "RS/FS": _ratio(reversed_, frozen),
         "freeze_drop": _ratio(original - frozen, original),
         "reverse_drop": _ratio(original - reversed_, original),
@@ -79,7 +85,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
         "oracle_gap": _ratio(learnt - best, best),
     }
     rows = [_map_statistics(explanations, number, truth) for number in range(len(explanations))]
-    names = ["blobs_per_frame", "blob_area", "center_distance"]
+    names = [*_BLOBS]
     if truth:
         names += [*_TEMPORAL, *_POINTING]
         for number, row in enumerate(rows):
@@ -118,8 +124,10 @@ class _GroundTruth:
 
 def _map_statistics(explanations: Explanations, number: int, truth: _GroundTruth | None) -> dict[str, float]:
     """Returns what the Grad-CAM map of one clip says; only this clip's map is ever held at full size."""
-    shape, time = explanations.header["clip_shape"], explanations.header["gradcam"]["time"]
-    maps = gradcam_maps.upsample(explanations["gradcam"][number : number + 1], tuple(shape), time)
+    if not has_maps(explanations.header):
+        return dict.fromkeys((*_BLOBS, *_POINTING), float("nan"))
+    coarse, time = explanations.maps
+    maps = gradcam_maps.upsample(coarse[number : number + 1], tuple(explanations.header["clip_shape"]), time)
     blobs = gradcam_maps.blobs(gradcam_maps.normalize(maps)[0])
     found = {
         "blobs_per_frame": float(blobs.counts.mean()),
@@ -182,7 +190,8 @@ def summary(statistics: Statistics, explanations: Explanations) -> dict[str, Any
     """Returns means over clips, ready for JSON.
 
     A mean of ratios says nothing where a denominator may be almost 0, as FS is when a mask works: one clip decides.
-    So RS/FS has no mean, but the ratio of the mean RS to the mean FS, and the median of the clips' ratios.
+    So RS/FS has no mean, but the ratio of the mean RS to the mean FS, and the median of the clips' ratios. FS itself,
+    almost 0 in most clips and large in a few, has a median beside its mean.
 
     Args:
       statistics: of `clip_statistics`.
@@ -190,7 +199,8 @@ def summary(statistics: Statistics, explanations: Explanations) -> dict[str, Any
 
     Returns:
       "all" (all clips) and "correct" (those whose guess is their label), each with "clips", "statistics" (name ->
-      "mean" and "clips", the number for which it is defined; RS/FS: "ratio_of_means", "median" and "clips") and
+      "mean" and "clips", the number for which it is defined; FS: "median", too; RS/FS: "ratio_of_means", "median" and
+      "clips") and
       "per_class" (class name -> "clips" and "statistics"). A clip's class is its label, or its target where the label
       is unknown. What no clip defines is None.
     """
@@ -218,9 +228,10 @@ def _means(statistics: Statistics, chosen: np.ndarray) -> dict[str, Any]:
         found[name] = {"mean": _or_none(_mean(defined)), "clips": len(defined)}
     reversed_, frozen = (_mean(statistics[name][chosen]) for name in ("RS", "FS"))
     ratios = statistics["RS/FS"][chosen & np.isfinite(statistics["RS/FS"])]
+    found["FS"]["median"] = _median(statistics["FS"][chosen])
     found["RS/FS"] = {
         "ratio_of_means": reversed_ / frozen if frozen > 0 else None,
-        "median": float(np.median(ratios)) if len(ratios) else None,
+        "median": _median(ratios),
         "clips": len(ratios),
     }
     return {"clips": int(chosen.sum()), "statistics": found}
@@ -237,19 +248,37 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
 def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
-    """Returns means of runs side by side, as text: one row per run, the same for ground truth, then each run's classes.
+_LEGEND = """OS          score of the explained class on the clip
+FS, RS      its score with the mask's frames frozen, or reversed (game preserve: all frames but these)
+RS/FS       ratio of the means: near 1, reversing hurts as much as freezing, so the order of frames counts
+mask length frames that the mask takes; runs: in how many pieces
+oracle gap  the mask's loss against that of the best single interval: below 0 %, the mask is the better one"""
+_TRUTH_LEGEND = """
+IoU         frames in both mask and event, as a share of those in either
+AP          average precision of the mask's values: 1 where all frames of the event come before all others
+pointing    share of frames whose hottest pixel in Grad-CAM lies on what moves"""
 
-    RS/FS is the ratio of means (see `summary`); "correct" is a number of clips.
+
+def table(named: Sequence[tuple[str, Explanations, Statistics]], brief: bool = False) -> str:
+    """Returns runs side by side, as text: means, medians, ground truth, one row per run; then each run's classes.
+
+    RS/FS is the ratio of means (see `summary`); "correct" is a number of clips, not defined where no label is known.
+    The second table has medians over clips, and the share of clips whose score the mask halves.
 
     Args:
       named: (name of the run, its explanations, their `clip_statistics`).
+      brief: leave out classes, and the lines at the end that say what the columns mean.
     """
     rows: list[tuple[Cell, ...]] = []
+    medians: list[tuple[Cell, ...]] = []
     truths: list[tuple[Cell, ...]] = []
     by_class = []
     for name, explanations, statistics in named:
@@ -257,27 +286,38 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
         found = means["statistics"]
         rows.append(
             (
-                *(name, means["clips"], int(_correct(explanations).sum())),
+                *(name, explanations.header["mask"]["game"], means["clips"]),
+                int(_correct(explanations).sum()) if (explanations["label"] >= 0).any() else None,
                 *(found[key]["mean"] for key in ("OS", "FS", "RS")),
                 found["RS/FS"]["ratio_of_means"],
                 *(found[key]["mean"] for key in ("mask_length", "runs", "oracle_gap")),
             )
         )
+        medians.append((name, found["FS"]["median"], found["RS/FS"]["median"], found["halved"]["mean"]))
         if "temporal_iou" in statistics:
             truths.append((name, *(found[key]["mean"] for key in (*_TEMPORAL, *_POINTING))))
-        by_class.append(_class_table(name, means))
+        if not brief:
+            by_class.append(_class_table(name, means))
     all_clips = Table(
         (
-            *(Column("Run"), Column("clips", "d"), Column("correct", "d")),
+            *(Column("Run"), Column("game"), Column("clips", "d"), Column("correct", "d")),
             *(Column(key, ".3f") for key in ("OS", "FS", "RS")),
             *(Column("RS/FS", ".2f"), Column("mask length", ".1f"), Column("runs", ".2f"), Column("oracle gap", ".1%")),
         ),
         rows,
     )
+    columns = (
+        Column("Median over clips"),
+        Column("FS", ".3f"),
+        Column("RS/FS", ".2f"),
+        Column("score halved in", ".0%"),
+    )
+    of_clips = Table(columns, medians)
     titles = ("temporal IoU", "random", "centred", "AP", "random", "centred", "pointing", "random", "centre")
     ground_truth = Table((Column("Against ground truth"), *(Column(title, ".3f") for title in titles)), truths)
-    shown = [all_clips, *([ground_truth] if truths else []), *by_class]
-    return "\n\n".join(map(tables.write_text, shown))
+    shown = [all_clips, of_clips, *([ground_truth] if truths else []), *by_class]
+    legend = [] if brief else [_LEGEND + _TRUTH_LEGEND * bool(truths)]
+    return "\n\n".join([*map(tables.write_text, shown), *legend])
 
 
 def _class_table(name: str, means: dict[str, Any]) -> Table:

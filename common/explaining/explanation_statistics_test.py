@@ -25,6 +25,7 @@ def explained(clips=1, *, clip_shape=(4, 4, 4), time="repeat", **columns):
     values |= {name: np.array(column) for name, column in columns.items()}
     typed = {name: np.asarray(values[name], column.dtype) for name, column in COLUMNS.items()}
     header = {"class_names": ["up", "down", "still"], "clip_shape": list(clip_shape), "gradcam": {"time": time}}
+    header["mask"] = {"game": "delete"}
     return Explanations(header, typed)
 
 
@@ -303,7 +304,7 @@ def four_clips():
     return explained(
         4,
         **{"OS": [1, 0.5, 0.75, 0.25], "FS": [0.5, 0, 0.25, 0.25], "RS": [0.5, 0.25, 0.5, 0.25]},
-        **{"label": [0, 0, 1, -1], "prediction": [0, 1, 1, 2], "target": [0, 1, 1, 2]},
+        **{"S": [0.5, 0, 0.25, 0.25], "label": [0, 0, 1, -1], "prediction": [0, 1, 1, 2], "target": [0, 1, 1, 2]},
         **{"final_loss": [0.75, 0.5, 0.5, 0.5], "oracle_loss": [0.5] * 4, "CS": [np.nan, 0.25, np.nan, np.nan]},
         mask_snapped=[[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1]],
     )
@@ -314,6 +315,8 @@ def test_a_summary_by_hand():
     found = summary(clip_statistics(explanations), explanations)
     everything, correct = found["all"], found["correct"]
     assert everything["clips"] == 4 and correct["clips"] == 2
+    assert everything["statistics"]["FS"] == {"mean": 1 / 4, "median": 0.25, "clips": 4}
+    assert everything["statistics"]["halved"] == {"mean": 3 / 4, "clips": 4}
     assert everything["statistics"]["OS"] == {"mean": 2.5 / 4, "clips": 4}
     assert correct["statistics"]["OS"] == {"mean": 1.75 / 2, "clips": 2}
     assert everything["statistics"]["CS"] == {"mean": 0.25, "clips": 1}
@@ -338,10 +341,15 @@ def test_a_summary_of_what_is_never_defined_is_none():
 
 def test_the_table_of_runs():
     explanations = four_clips()
-    assert table([("mine", explanations, clip_statistics(explanations))]) == "\n".join(
+    named = [("mine", explanations, clip_statistics(explanations))]
+    assert table(named).endswith("below 0 %, the mask is the better one")
+    assert table(named).partition("\n\nOS ")[0] == "\n".join(
         [
-            "Run   clips  correct     OS     FS     RS  RS/FS  mask length  runs  oracle gap",
-            "mine      4        2  0.625  0.250  0.375   1.50          2.0  1.00      12.5 %",
+            "Run     game  clips  correct     OS     FS     RS  RS/FS  mask length  runs  oracle gap",
+            "mine  delete      4        2  0.625  0.250  0.375   1.50          2.0  1.00      12.5 %",
+            "",
+            "Median over clips     FS  RS/FS  score halved in",
+            "mine               0.250   1.00             75 %",
             "",
             "mine: per class  clips     OS     FS     RS  mask length",
             "  up                 2  0.750  0.250  0.375          1.0",
@@ -351,6 +359,18 @@ def test_the_table_of_runs():
     )
 
 
+def test_a_brief_table_has_no_classes_and_no_legend():
+    explanations = four_clips()
+    brief = table([("mine", explanations, clip_statistics(explanations))], brief=True)
+    assert [line.split()[0] for line in brief.splitlines() if line] == ["Run", "mine", "Median", "mine"]
+
+
+def test_unlabelled_clips_are_neither_correct_nor_wrong():
+    unknown = explained(2, label=[-1, -1])
+    lines = table([("mine", unknown, clip_statistics(unknown))]).splitlines()
+    assert dict(zip(lines[0].split(), lines[1].split(), strict=False))["correct"] == "-"
+
+
 def test_the_table_of_runs_with_ground_truth():
     plain = explained()
     known = explained(
@@ -358,11 +378,16 @@ def test_the_table_of_runs_with_ground_truth():
     )
     truth = Truth([0, 1, 1, 0], [TOP_RIGHT] * 4)
     runs = [("plain", plain, clip_statistics(plain)), ("known", known, clip_statistics(known, truth))]
-    assert table(runs) == "\n".join(
+    assert "pointing    share of frames" in table(runs)
+    assert table(runs).partition("\n\nOS ")[0] == "\n".join(
         [
-            "Run    clips  correct     OS     FS     RS  RS/FS  mask length  runs  oracle gap",
-            "plain      1        1  0.000  0.000  0.000      -          0.0  0.00           -",
-            "known      1        1  0.000  0.000  0.000      -          2.0  1.00    -100.0 %",
+            "Run      game  clips  correct     OS     FS     RS  RS/FS  mask length  runs  oracle gap",
+            "plain  delete      1        1  0.000  0.000  0.000      -          0.0  0.00           -",
+            "known  delete      1        1  0.000  0.000  0.000      -          2.0  1.00    -100.0 %",
+            "",
+            "Median over clips     FS  RS/FS  score halved in",
+            "plain              0.000      -            100 %",
+            "known              0.000      -            100 %",
             "",
             "Against ground truth  temporal IoU  random  centred     AP  random  centred  pointing  random  centre",
             "known                        0.333   0.556    1.000  0.500   0.681    1.000     1.000   0.250   0.250",

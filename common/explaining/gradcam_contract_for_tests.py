@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common import errors
-from common.explaining import gradcam_maps
+from common.explaining import gradcam_maps, layer_axes
 from common.explaining.gradcam_maps import GradCamConfig
 from common.models import configs
 
@@ -37,6 +37,24 @@ class ModelOutput(collections.OrderedDict):
     """What models of Hugging Face return."""
 
 
+Output = collections.namedtuple("Output", ["features", "logits"])
+PATCH = (2, 2, 3)
+KERNEL = np.random.default_rng(2).normal(size=(*PATCH, 3, 4))  # T, H, W, C, D
+HEAD = np.random.default_rng(3).normal(size=(4, 5))
+CLASS_TOKEN = 0.3
+
+
+def token_clips():
+    """Returns clips float64 [2, 4, 4, 6, 3], 0…1."""
+    return np.random.default_rng(4).random((2, 4, 4, 6, 3))
+
+
+def patches(clips):
+    """Returns the tokens [N, T', H', W', D] of `token_clips`."""
+    cut = clips.reshape(len(clips), 2, 2, 2, 2, 2, 3, 3)
+    return np.einsum("natbhcwi,thwid->nabcd", cut, KERNEL)
+
+
 class GradCamContract:
     """The tests that both builds share.
 
@@ -53,10 +71,15 @@ class GradCamContract:
       own_parts: (own model, clips) -> activations of conv, kernel [K, C] of fc, standard deviations [C] of norm.
       twice: () -> a model whose layer "twice" it calls twice: 3 · means over T, H, W of twice(2 · twice(clips)), and
         whose layer "never" it does not call.
-      returning: pack -> a model with a layer conv that returns what `pack` makes of its logits.
+      returning: pack -> a model with a layer conv that returns what `pack` makes of its logits, the means of conv.
       permuted: (clips_axes, activations_axes) -> a float64 model that takes clips in an order of axes, and has the
         layers conv, of 7 channels, and out, which returns the same in another order.
       frame_wise: () -> a model with a layer "frames" whose output is of single frames.
+      tokens: (axes, class_tokens, pack) -> a float64 model that cuts clips [N, 4, 4, 6, 3] into patches of 2 x 2 x 3,
+        times KERNEL, and lays them out by `axes` after class tokens, in a layer "tokens" that returns what `pack` makes
+        of them; logits are the mean over tokens of their tanh, times HEAD.
+      attentive: attentions, each [N, heads, L, L] -> a model whose layers "attention_0", … return (clips, attention).
+      deep: () -> the own model within another one, which gives it no name that a user knows; that user's path to conv.
     """
 
     gradcam: ModuleType
@@ -71,6 +94,9 @@ class GradCamContract:
     returning: Callable
     permuted: Callable
     frame_wise: Callable
+    tokens: Callable
+    attentive: Callable
+    deep: Callable
 
     def maps(self, endpoint_fn, clips, targets, config: Any = GradCamConfig()):  # noqa: B008
         return self.gradcam.gradcam(endpoint_fn, self.tensor(clips), targets, config)
@@ -183,9 +209,9 @@ class GradCamContract:
             self.gradcam.endpoint_fn(self.own_model(), "conv", activations_axes=wrong)
 
     @pytest.mark.parametrize("name", ["clips_axes", "activations_axes"])
-    @pytest.mark.parametrize("axes", ["", "NTHW", "NTHWCC", "nthwc", "channels_last"])
+    @pytest.mark.parametrize("axes", ["NTHW", "NTHWCC", "nthwc", "channels_last"])
     def test_axes_that_are_none_are_refused(self, name, axes):
-        with pytest.raises(errors.UserError, match=f"must be the letters NTHWC in some order. Received: '{axes}'"):
+        with pytest.raises(errors.UserError, match=f"must be the letters NTHWC in some order.* Received: '{axes}'"):
             self.gradcam.endpoint_fn(self.own_model(), "relu", **{name: axes})
 
     def test_unknown_endpoint_of_our_model(self):
@@ -197,22 +223,124 @@ class GradCamContract:
         with pytest.raises(errors.UserError, match=f"one of conv, relu, norm, pool.*, drop, fc. Received: '{name}'"):
             self.gradcam.endpoint_fn(self.own_model(), name)
 
+    def test_a_layer_of_a_model_within_a_model_by_the_end_of_its_path(self):
+        model, path = self.deep()
+        for name in ("conv", path):
+            self.check_own_model(model, name)
+
+    @pytest.mark.parametrize(
+        "pack",
+        [
+            lambda logits: (logits, logits[..., None]),
+            lambda logits: [logits],
+            lambda logits: {"features": logits - 1, "logits": logits},
+            lambda logits: {"loss": logits[0, 0], "scores": logits},
+            lambda logits: ModelOutput(logits=logits, hidden_states=(logits,)),
+            lambda logits: Output(logits - 1, logits),
+        ],
+    )
+    def test_logits_are_found_in_what_a_model_returns(self, pack):
+        run = self.gradcam.endpoint_fn(self.returning(pack), "conv")
+        logits, activations = (
+            np.asarray(part.detach() if hasattr(part, "detach") else part) for part in run(self.tensor(own_clips()))
+        )
+        np.testing.assert_allclose(logits, activations.mean((1, 2, 3)), rtol=1e-12)
+
     @pytest.mark.parametrize(
         ("pack", "received"),
         [
             (lambda logits: (logits, logits), "tuple of tensor, tensor"),
-            (lambda logits: [logits], "list of tensor"),
-            (lambda logits: {"logits": logits, "features": logits}, "dict of logits, features"),
-            (lambda logits: ModelOutput(logits=logits), "ModelOutput of logits"),
+            (lambda logits: {"a": logits, "b": logits}, "dict of a, b"),
+            (lambda logits: {"logits": None}, "dict of logits"),
+            (lambda logits: ModelOutput(hidden_states=(logits,)), "ModelOutput of hidden_states"),
+            (lambda logits: ((logits,),), "tuple of tuple of tensor"),
             (lambda logits: None, "NoneType"),
         ],
     )
-    def test_models_that_do_not_return_one_tensor_are_refused(self, pack, received):
+    def test_models_that_return_no_logits_are_refused(self, pack, received):
         fn = self.gradcam.endpoint_fn(self.returning(pack), "conv")
-        with pytest.raises(
-            errors.UserError, match=rf"must return logits \[N, K\] as one tensor.*Received: {received}$"
-        ):
+        with pytest.raises(errors.UserError, match=rf"must return logits \[N, K\]: .*Received: {received}$"):
             self.maps(fn, own_clips(), [0, 1])
+
+    @pytest.mark.parametrize(
+        ("axes", "class_tokens", "settings"),
+        [
+            ("N(THW)C", 0, {}),
+            ("N(THW)C", 1, {}),
+            ("N(THW)C", 1, {"grid": (2, 2, 2), "class_tokens": 1}),
+            ("N(THW)C", 3, {"class_tokens": 3}),
+            ("N(HWT)C", 1, {}),  # TimeSformer's order.
+            ("(NT)(HW)C", 1, {}),  # Its attention in space,
+            ("(NHW)TC", 0, {}),  # and in time.
+            ("(NT)CHW", 0, {}),
+        ],
+    )
+    @pytest.mark.parametrize("pack", [lambda x: x, lambda x: (x, None), lambda x: [x, x + 1]])
+    def test_tokens_are_folded_to_their_grid(self, axes, class_tokens, settings, pack):
+        clips, targets = token_clips(), np.array([4, 2])
+        activations, layer = patches(clips), layer_axes.LayerAxes(axes)
+        fn = self.gradcam.endpoint_fn(self.tokens(axes, class_tokens, pack), "tokens", "NTHWC", axes, **settings)
+        maps = self.maps(fn, clips, targets)
+        # The mean of tanh over the tokens that share the answer: those of the grid, and class tokens beside them.
+        per_answer = [2 if letter in "THW" else 1 for group in layer.groups if "N" in group for letter in group]
+        number = 8 + class_tokens * np.prod(per_answer)
+        gradients = (1 - np.tanh(activations) ** 2) * (HEAD.T[targets] / number)[:, None, None, None]
+        expected = gradcam_maps.combine(activations, gradients)
+        assert expected.max() > 0
+        np.testing.assert_allclose(maps, expected, rtol=1e-9, atol=1e-12)
+
+    def test_class_tokens_keep_their_part_in_the_answer(self):
+        model, clips = self.tokens("N(THW)C", 2, lambda x: x), self.tensor(token_clips())
+        run = self.gradcam.endpoint_fn(model, "tokens", "NTHWC", "N(THW)C", class_tokens=2)
+        tokens = np.tanh(patches(token_clips())).reshape(2, 8, 4).sum(1) + 2 * np.tanh(CLASS_TOKEN)
+        logits = run(clips)[0]
+        logits = logits.detach() if hasattr(logits, "detach") else logits
+        np.testing.assert_allclose(np.asarray(logits), tokens / 10 @ HEAD, rtol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({}, r"after 0 or 1 class tokens \(grid, class_tokens\). Received: 11"),
+            ({"class_tokens": 2}, "after 2 class tokens .* Received: 11"),
+            ({"grid": (4, 2, 2)}, "grid, 4 x 2 x 2, after 0 or 1 class tokens .* Received: 11"),
+        ],
+    )
+    def test_tokens_that_are_not_of_the_grid_are_refused(self, settings, message):
+        model = self.tokens("N(THW)C", 3, lambda x: x)
+        fn = self.gradcam.endpoint_fn(model, "tokens", "NTHWC", "N(THW)C", **settings)
+        with pytest.raises(errors.UserError, match=message):
+            self.maps(fn, token_clips(), [0, 1])
+
+    def test_tokens_without_a_word_about_their_axes_are_refused(self):
+        fn = self.gradcam.endpoint_fn(self.tokens("N(THW)C", 1, lambda x: x), "tokens", "NTHWC")
+        with pytest.raises(
+            errors.UserError, match=r"has the axes \w{5} \(activations_axes; .* Received: \((2|None), 9, 4\)"
+        ):
+            self.maps(fn, token_clips(), [0, 1])
+
+    def test_attentions_for_rollout(self):
+        rows = np.random.default_rng(5).random((3, 2, 4, 6, 6))
+        rows /= rows.sum(-1, keepdims=True)
+        names = ["attention_0", "attention_1", "attention_2"]
+        received = self.gradcam.attentions(self.attentive([*rows]), names, self.tensor(own_clips()), "NTHWC")
+        np.testing.assert_allclose(received, rows, rtol=1e-12)
+        averaged = self.attentive([*rows.mean(2)])
+        received = self.gradcam.attentions(averaged, names[1:], self.tensor(own_clips()), "NTHWC")
+        np.testing.assert_allclose(received, rows[1:].mean(2, keepdims=True), rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("shapes", "endpoints", "message"),
+        [
+            ([(2, 4, 6, 6)], ["attention_1"], "endpoint must be one of attention_0. Received: 'attention_1'"),
+            ([(2, 4, 6, 5)], ["attention_0"], "that return their attention .* Received: tuple of tensor, tensor"),
+            ([(2, 4, 6, 6), (2, 4, 7, 7)], ["attention_0", "attention_1"], "have one shape. Received: .*6.*, .*7"),
+            ([(2, 4, 6, 6)], [], "at least one layer, and have one shape. Received: none"),
+        ],
+    )
+    def test_attentions_that_cannot_be_had(self, shapes, endpoints, message):
+        model = self.attentive([np.ones(shape) for shape in shapes])
+        with pytest.raises(errors.UserError, match=message):
+            self.gradcam.attentions(model, endpoints, self.tensor(own_clips()), "NTHWC")
 
     @pytest.mark.parametrize(
         ("pack", "received"),
@@ -229,7 +357,7 @@ class GradCamContract:
 
     def test_a_layer_whose_output_is_not_of_clips(self):
         fn = self.gradcam.endpoint_fn(self.frame_wise(), "frames")
-        with pytest.raises(errors.UserError, match=r"one output, 5 axes, of clips. Received: \((8|None), "):
+        with pytest.raises(errors.UserError, match=r"whose output has the axes \w{5} .* Received: \((8|None), "):
             self.maps(fn, own_clips(), [0, 1])
 
     def test_activations_of_single_frames_are_refused(self):

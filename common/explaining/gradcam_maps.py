@@ -11,12 +11,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Float32, Float64, Int64
 
 from common import errors
 from common.models import architectures, configs
 
-BORDER_AXES = "NTHWC"  # Of clips, and of activations where a build hands them over.
 WEIGHTS = ("frame", "clip")
 SCORES = ("logit", "probability")
 TIMES = ("repeat", "linear")
@@ -59,33 +59,6 @@ def find_endpoint(model_config: configs.ModelConfig, endpoint: str) -> str:
         return default_endpoint(model_config)
     errors.check_choice("endpoint", endpoint, names)
     return endpoint
-
-
-def permutation(have: str, want: str) -> tuple[int, ...]:
-    """Returns the axes of an array that has the order `have`, in the order `want`: `array.transpose(permutation)`.
-
-    Args:
-      have: a letter for each axis, those of `BORDER_AXES` in any order; PyTorch's 3-D layers have "NCTHW".
-      want: the same letters.
-    """
-    for axes in (have, want):
-        if sorted(axes) != sorted(BORDER_AXES):
-            raise errors.UserError(f"Axes must be the letters {BORDER_AXES} in some order. Received: {axes!r}")
-    return tuple(have.index(axis) for axis in want)
-
-
-def check_axes(axes: str, channels: int | None) -> None:
-    """Refuses axes of a layer's output that are not those of `permutation`, or not the layer's own.
-
-    Args:
-      axes: what the user says of them.
-      channels: which axis the layer says that the channels are; None where it does not say.
-    """
-    place = permutation(axes, BORDER_AXES)[-1]
-    if channels is not None and place != channels:
-        raise errors.UserError(
-            f"activations_axes must have C where the layer has its channels, axis {channels}. Received: {axes!r}"
-        )
 
 
 def check_shapes(
@@ -149,6 +122,8 @@ def combine(
     axes = (2, 3) if weights == "frame" else (1, 2, 3)
     channel_weights = gradients.mean(axis=axes, dtype=np.float64, keepdims=True).astype(dtype)  # [N, T' or 1, 1, 1, C]
     maps = activations.astype(dtype, copy=False) @ channel_weights.swapaxes(3, 4)
+    if not gradients.any():
+        logging.warning("No score depends on the endpoint in any place: Grad-CAM's maps are zero everywhere.")
     if not np.isfinite(maps).all():
         raise errors.UserError("Activations and their gradients must be finite. Received: NaN or infinity")
     return np.maximum(maps[..., 0], 0)

@@ -181,18 +181,11 @@ def test_maps_are_not_larger_than_the_clip(size, axis):
         gradcam_maps.check_shapes(clips, (2, *larger, 99), (2, 5))
 
 
-def test_permutations_of_axes():
-    array = np.zeros((2, 3, 4, 5, 6))
-    assert array.transpose(gradcam_maps.permutation("NCTHW", "NTHWC")).shape == (2, 4, 5, 6, 3)
-    assert array.transpose(gradcam_maps.permutation("NTHWC", "NCTHW")).shape == (2, 6, 3, 4, 5)
-    assert gradcam_maps.permutation("NTCHW", "NTCHW") == (0, 1, 2, 3, 4)
-
-
-def test_axes_keep_the_channels_where_the_layer_has_them():
-    for axes, channels in (("NCTHW", 1), ("NTHWC", 4), ("NTCHW", None)):
-        gradcam_maps.check_axes(axes, channels)
-    with pytest.raises(errors.UserError, match="where the layer has its channels, axis 1. Received: 'NTHWC'"):
-        gradcam_maps.check_axes("NTHWC", 1)
+def test_a_gradient_of_zero_everywhere_is_reported(caplog):
+    gradcam_maps.combine(ACTIVATIONS, GRADIENTS)
+    assert not caplog.messages
+    assert not gradcam_maps.combine(ACTIVATIONS, 0 * GRADIENTS).any()
+    assert "maps are zero everywhere" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

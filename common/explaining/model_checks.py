@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from common import errors
+from common.explaining import layer_axes
 
 PROBABILITIES = "probabilities [N, K]"
 LOGITS = "logits [N, K]"
@@ -120,15 +121,80 @@ def check_gradient(exists: bool) -> None:
         raise errors.UserError("A model's probabilities must be differentiable in the clips. Received: no gradient")
 
 
-def check_layer(output: Any, tensor: type) -> Any:
-    """Returns the output of the layer whose activations are wanted; refuses anything but one tensor of 5 axes."""
-    shape: tuple[int, ...] = tuple(getattr(output, "shape", ())) if isinstance(output, tensor) else ()
-    if len(shape) != 5:
+def find_logits(output: Any, tensor: type) -> Any:
+    """Returns the logits among what a model returned.
+
+    They are what came if that is one tensor, else what it calls `logits` (a key of a dict, a field of a `ModelOutput`
+    or any other object), else the only tensor of two axes in a tuple, list or dict.
+
+    Raises:
+      UserError: for anything else.
+    """
+    if isinstance(output, tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, tensor):
+        return logits
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    found = [part for part in parts if isinstance(part, tensor) and part.ndim == 2]
+    if len(found) != 1:
         raise errors.UserError(
-            "Grad-CAM must be given a layer with one output, 5 axes, of clips. "
-            f"Received: {shape or _description(output, tensor)}"
+            f"A model must return {LOGITS}: one tensor, what it calls logits, or the only tensor of 2 axes of several. "
+            f"Received: {_description(output, tensor)}"
         )
-    return output
+    return found[0]
+
+
+def find_activations(output: Any, tensor: type, axes: layer_axes.LayerAxes) -> Any:
+    """Returns the tensor among what a layer returned: what came, or the first of a tuple or list.
+
+    Args:
+      output: what came.
+      tensor: the framework's type of tensors.
+      axes: which it must have.
+
+    Raises:
+      UserError: for anything else.
+    """
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    if not isinstance(first, tensor) or first.ndim != len(axes.groups):
+        shape = tuple(first.shape) if isinstance(first, tensor) else _description(output, tensor)
+        raise errors.UserError(
+            f"Grad-CAM must be given a layer whose output has the axes {axes.axes} (activations_axes; tokens have "
+            f"'N(THW)C', TimeSformer's 'N(HWT)C', single frames '(NT)CHW' or '(NT)HWC'). Received: {shape}"
+        )
+    return first
+
+
+def with_activations(output: Any, activations: Any) -> Any:
+    """Returns what a layer returned, with other activations in the place of those that `find_activations` finds."""
+    if isinstance(output, tuple | list):
+        kind = type(output)
+        return getattr(kind, "_make", kind)([activations, *output[1:]])  # A named tuple takes its fields one by one.
+    return activations
+
+
+def find_attention(output: Any, tensor: type) -> Any:
+    """Returns the attention [N, heads, L, L], or [N, L, L], among what a layer returned.
+
+    It is what came, or the only tensor of a tuple or list that is square in its last two axes, of 4, or of 3 if none of
+    4 is.
+
+    Raises:
+      UserError: for anything else.
+    """
+    parts = output if isinstance(output, tuple | list) else [output]
+    tensors = [part for part in parts if isinstance(part, tensor) and part.ndim in (3, 4)]
+    square = [part for part in tensors if part.shape[-1] == part.shape[-2] and part.shape[-1]]
+    most = max((part.ndim for part in square), default=0)
+    found = [part for part in square if part.ndim == most]
+    if len(found) != 1:
+        raise errors.UserError(
+            "Attention rollout must be given layers that return their attention [N, heads, L, L] (attn_implementation="
+            "'eager' in transformers, return_attention_scores=True in Keras; or name a dropout of it). "
+            f"Received: {_description(output, tensor)}"
+        )
+    return found[0]
 
 
 def check_called(outputs: list, endpoint: str) -> None:

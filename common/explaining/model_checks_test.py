@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from common import errors
-from common.explaining import model_checks
+from common.explaining import layer_axes, model_checks
 
 
 class Tensor:
     """Stands for a framework's."""
 
     def __init__(self, *shape):
-        self.shape = shape
+        self.shape, self.ndim = shape, len(shape)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,88 @@ def test_other_endpoints_are_refused(output):
         model_checks.check_endpoint(output, Tensor)
 
 
+LOGITS = Tensor(2, 5)
+CLIPS = Tensor(2, 3, 4, 5, 6)
+
+
+class Named:
+    """Has a field `logits`, as a data class may."""
+
+    logits = LOGITS
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        [LOGITS],
+        (CLIPS, LOGITS, None),
+        {"x": LOGITS, "y": CLIPS},
+        {"x": Tensor(2, 5), "logits": LOGITS},
+        Named(),
+    ],
+)
+def test_logits_are_what_is_called_so_or_the_only_tensor_of_two_axes(output):
+    assert model_checks.find_logits(output, Tensor) is LOGITS
+
+
 @pytest.mark.parametrize(
     ("output", "received"),
-    [(Tensor(2, 3, 4, 5), r"\(2, 3, 4, 5\)"), ((Tensor(1, 2, 3, 4, 5),), "tuple of tensor"), (None, "NoneType")],
+    [
+        ((LOGITS, LOGITS), "tuple of tensor, tensor"),
+        ([CLIPS], "list of tensor"),
+        ({"logits": np.zeros((2, 5))}, "dict of logits"),
+        (np.zeros((2, 5)), "ndarray"),
+    ],
 )
-def test_a_layer_returns_one_tensor_of_clips(output, received):
-    with pytest.raises(errors.UserError, match=f"one output, 5 axes, of clips. Received: {received}$"):
-        model_checks.check_layer(output, Tensor)
-    clips = Tensor(1, 2, 3, 4, 5)
-    assert model_checks.check_layer(clips, Tensor) is clips
+def test_other_outputs_hold_no_logits(output, received):
+    with pytest.raises(errors.UserError, match=rf"must return logits \[N, K\]: .* Received: {received}$"):
+        model_checks.find_logits(output, Tensor)
+
+
+def test_activations_are_the_first_that_a_layer_returns():
+    axes, other = layer_axes.LayerAxes("NTHWC"), Tensor(1)
+    pair = collections.namedtuple("pair", "x grid")
+    for output in (CLIPS, (CLIPS, 1), [CLIPS, 1], pair(CLIPS, 1)):
+        assert model_checks.find_activations(output, Tensor, axes) is CLIPS
+        changed = model_checks.with_activations(output, other)
+        assert type(changed) is (Tensor if output is CLIPS else type(output))
+        assert model_checks.with_activations(changed, CLIPS) == output
+
+
+@pytest.mark.parametrize(
+    ("output", "received"),
+    [
+        (Tensor(2, 3, 4, 5), r"\(2, 3, 4, 5\)"),
+        ((Tensor(2, 3),), r"\(2, 3\)"),
+        ((1, CLIPS), "tuple of int, tensor"),
+        ({"x": CLIPS}, "dict of x"),
+        ((), "tuple of nothing"),
+        (None, "NoneType"),
+    ],
+)
+def test_other_layers_hold_no_activations(output, received):
+    with pytest.raises(errors.UserError, match=rf"whose output has the axes NTHWC .*Received: {received}$"):
+        model_checks.find_activations(output, Tensor, layer_axes.LayerAxes("NTHWC"))
+
+
+ATTENTION = Tensor(2, 3, 5, 5)
+
+
+@pytest.mark.parametrize("output", [ATTENTION, (Tensor(2, 5, 5), ATTENTION), [Tensor(2, 5, 9), None, ATTENTION]])
+def test_attention_is_what_is_square(output):
+    assert model_checks.find_attention(output, Tensor) is ATTENTION
+
+
+def test_attention_may_be_of_averaged_heads():
+    averaged = Tensor(2, 5, 5)
+    assert model_checks.find_attention((Tensor(2, 5, 9), averaged), Tensor) is averaged
+
+
+@pytest.mark.parametrize("output", [None, (Tensor(2, 5, 9), None), (ATTENTION, ATTENTION), Tensor(5, 5)])
+def test_other_layers_return_no_attention(output):
+    with pytest.raises(errors.UserError, match="that return their attention .* Received: "):
+        model_checks.find_attention(output, Tensor)
 
 
 @pytest.mark.parametrize(("shape", "num_clips"), [((1,), 1), ((1, 5, 1), 1), ((2, 5), 1), ((1, 0), 1), ((1, 5), 2)])

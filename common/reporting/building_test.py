@@ -5,9 +5,11 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common import errors, locks
 from common.explaining import explanations
@@ -46,11 +48,14 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.texts, self.references = [], [], []
+        self.tags, self.texts, self.references, self.properties = [], [], [], {}
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        known = dict(attributes)
+        if tag == "meta" and "property" in known:
+            self.properties[known["property"]] = known["content"]
         self.references += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_data(self, data):
@@ -60,12 +65,13 @@ class Page(html.parser.HTMLParser):
 def test_a_report_is_one_folder(inputs):
     page = building.build(settings(inputs))
     assert page == inputs / "report" / "index.html"
-    tables = ("classes_1", "comparison", "differences", "table_1", "table_2")
+    tables = ("classes_1", "comparison", "differences", "table_1")
     assert files(inputs / "report") == sorted(
         [
-            *("index.html", "page.js", "style.css", "clips/index.js"),
+            *("index.html", "page.js", "style.css", "preview.png", "clips/index.js"),
             *(f"clips/{number:04d}.{kind}" for number in range(6) for kind in ("js", "png")),
             *(f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")),
+            *("tables/clips.csv", "tables/clips.json"),
         ]
     )
     assert not [path for path in inputs.iterdir() if path.name.endswith(".tmp")]
@@ -88,7 +94,8 @@ def test_numbers_are_those_of_the_inputs(inputs):
     building.build(settings(inputs))
     rows = (inputs / "report" / "tables" / "comparison.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0].startswith("Quantity,I3D (PyTorch),I3D (PyTorch): low,")
-    scores = {row.split(",")[0]: float(row.split(",")[1]) for row in rows[1:]}
+    scores = {row.split(",")[0]: float(row.split(",")[1]) for row in rows[2:]}
+    assert rows[1].startswith("Game of the masks,deletion,,,,deletion")
     assert scores["Original score OS"] == pytest.approx(0.875)  # 0.9, 0.89 … 0.85.
     assert scores["RS/FS"] == pytest.approx(0.5 / 0.125)
     assert scores["Mask length (frames)"] == 3 and scores["Coherent runs of the mask"] == 1
@@ -117,7 +124,7 @@ def test_evaluations_alone_make_a_report_without_clips(inputs):
     page = building.build(settings(inputs, explanations=()))
     assert files(inputs / "report") == sorted(
         [*("index.html", "page.js", "style.css")]
-        + [f"tables/{name}.{kind}" for name in ("classes_1", "table_1", "table_2") for kind in ("csv", "tex")]
+        + [f"tables/{name}.{kind}" for name in ("classes_1", "table_1") for kind in ("csv", "tex")]
     )
     assert "page.js" not in Page(page.read_text(encoding="utf-8")).references
 
@@ -151,6 +158,37 @@ def test_a_folder_of_something_else_is_refused(inputs):
         building.build(settings(inputs, out=inputs / "a.h5"))
     with pytest.raises(errors.UserError, match="a folder that can be made"):
         building.build(settings(inputs, out=inputs / "a.h5" / "report"))
+
+
+def test_a_link_to_the_page_shows_a_picture_and_what_the_first_model_relies_on(inputs):
+    page = Page(building.build(settings(inputs, url="https://example.org/mine")).read_text(encoding="utf-8"))
+    shown = page.properties
+    assert (
+        shown["og:image"] == "https://example.org/mine/preview.png" and shown["og:url"] == "https://example.org/mine/"
+    )
+    assert shown["og:description"].startswith("I3D (PyTorch): Needs 3 of 8 frames (median): frozen, they")
+    with Image.open(inputs / "report" / "preview.png") as picture:
+        assert picture.size == (1200, 630) and (str(picture.width), str(picture.height)) == (
+            shown["og:image:width"],
+            shown["og:image:height"],
+        )
+    # Without clips there is no picture, and an earlier report's goes.
+    page = Page(building.build(settings(inputs, explanations=())).read_text(encoding="utf-8"))
+    assert "og:image" not in page.properties and page.properties["og:description"] == "1 evaluation on tiny"
+    assert not (inputs / "report" / "preview.png").exists()
+    with pytest.raises(errors.UserError, match="--url must begin with http"):
+        settings(inputs, url="javascript:alert(1)")
+
+
+def test_an_archive_holds_the_page_as_one_folder(inputs):
+    building.build(settings(inputs, zip=True))
+    archive = inputs / "report.zip"
+    first = archive.read_bytes()
+    with zipfile.ZipFile(archive) as packed:
+        assert sorted(packed.namelist()) == [f"report/{name}" for name in files(inputs / "report")]
+        assert packed.read("report/index.html") == (inputs / "report" / "index.html").read_bytes()
+    building.build(settings(inputs, zip=True))
+    assert archive.read_bytes() == first
 
 
 def only_scores(inputs, **changes):
@@ -206,8 +244,20 @@ def test_explanations_of_other_clips_are_refused(inputs):
 
 def test_explanations_of_other_classes_are_refused(inputs):
     store = report_for_tests.write_store(inputs / "other", ("a", "b"))
-    with pytest.raises(errors.UserError, match="class_names"):
+    with pytest.raises(
+        errors.UserError, match=r"labels of their clips.*Received: others in .*a\.h5, first 'validation0'"
+    ):
         building.build(settings(inputs, clips=store.directory))
+
+
+def test_clips_without_labels_of_the_models_classes_are_reported(inputs):
+    store = report_for_tests.write_store(inputs / "other", ("wave", "a")).known_to(NAMES)
+    assert store.labels.tolist() == [2, -1] * 3
+    explained = report_for_tests.explain(store, "mine", "i3d")
+    explained.columns["prediction"][:] = explained.columns["target"][:] = 1
+    explanations.write(inputs / "a.h5", explained)
+    page = building.build(settings(inputs, explanations=(inputs / "a.h5",), evaluations=(), figures=2))
+    assert "class unknown" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from common.tables import Estimate, number_text
 _WIDTH, _ROW, _AXIS = 320, 58, 22  # px: of the picture, height of a run, height of the axis.
 _LEFT, _RIGHT, _BARS = 1, 5, 30  # px: margins, height of the highest bar.
 _BINS = 24
-_CURVES_HEIGHT, _TICKS, _NAMES = 150, 26, 82  # px: of curves, left of them, right of them.
+_CURVES_HEIGHT, _TICKS, _NAMES = 150, 26, 92  # px: of curves, left of them, right of them.
+_CEILINGS = (0.25, 0.5, 1.0)  # Of an axis of shares.
 _LETTERS, _SAMPLE = 15, 20  # px: of a line of names, of a piece of a curve beside a name.
 
 
@@ -83,64 +84,100 @@ def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
       title: of the quantity.
       lines: name -> values at 0, 1, 2 … frames, all of one length; distinguished by dashes and by their names.
     """
+    areas = "; ".join(f"{name}: area {np.mean(values):.3f}" for name, values in lines.items())
+    last = max(len(values) for values in lines.values()) - 1
+    return _lines(f"{title}, mean score over frames. {areas}", lines, 1.0, ("0 frames", f"{last}"))
+
+
+def epochs(title: str, lines: Mapping[str, Sequence[float]], first: int, ceiling: float | None = None) -> str:
+    """Returns an SVG element: values over the epochs of training, a line for each name.
+
+    Args:
+      title: of the quantity.
+      lines: name -> values at least 0 of each epoch, all of one length; those that are not finite are left out.
+      first: number of the first epoch.
+      ceiling: end of the axis, or None for the largest value.
+    """
+    finite = [value for values in lines.values() for value in values if math.isfinite(value)]
+    top = ceiling or max(finite, default=1.0) or 1.0
+    last = {name: values[-1] for name, values in lines.items()}
+    said = "; ".join(f"{name}: {number_text(value, '.3f')} in the end" for name, value in last.items())
+    ends = (f"epoch {first}", f"{first + max(map(len, lines.values())) - 1}")
+    return _lines(f"{title} over epochs. {said}", lines, top, ends)
+
+
+def _lines(words: str, lines: Mapping[str, Sequence[float]], ceiling: float, ends: tuple[str, str]) -> str:
+    """Returns an SVG element: values, 0…ceiling, at equal steps, a line for each name."""
     width, bottom, top = _WIDTH - _NAMES, _CURVES_HEIGHT - _AXIS, 8.0
     svg = ET.Element("svg", {"viewBox": f"0 0 {_WIDTH} {_CURVES_HEIGHT}", "role": "img", "class": "chart"})
-    areas = "; ".join(f"{name}: area {np.mean(values):.3f}" for name, values in lines.items())
-    svg.set("aria-label", f"{title}, mean score over frames. {areas}")
+    svg.set("aria-label", words)
     last = max(len(values) for values in lines.values()) - 1
     for share in (0, 0.5, 1):
         y = bottom - share * (bottom - top)
         _add(svg, "line", x1=_TICKS, x2=width, y1=y, y2=y, cls="base")
-        _text(svg, _TICKS - 4, y + 4, f"{share:g}", "tick end")
+        _text(svg, _TICKS - 4, y + 4, f"{share * ceiling:.2g}", "tick end")
     for number, (name, values) in enumerate(lines.items()):
-        points = " ".join(
-            f"{_TICKS + step * (width - _TICKS) / max(last, 1):.1f},{bottom - value * (bottom - top):.1f}"
+        places = [
+            (_TICKS + step * (width - _TICKS) / max(last, 1), bottom - value / ceiling * (bottom - top))
             for step, value in enumerate(values)
-        )
+            if math.isfinite(value)
+        ]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         ET.SubElement(svg, "polyline", {"points": points, "class": f"curve curve-{number}"})
-        # All orders begin and end alike, so names stand by samples and not at the ends of the lines.
+        if len(places) == 1:  # A line of one point is not to be seen.
+            _add(svg, "circle", cx=places[0][0], cy=places[0][1], r=3, cls="mean")
+        # Lines may begin and end alike, so names stand by samples and not at the ends of the lines.
         y = top + (number + 0.5) * _LETTERS
         _add(svg, "line", x1=width + 8, x2=width + 8 + _SAMPLE, y1=y, y2=y, cls=f"curve curve-{number}")
         _text(svg, width + 14 + _SAMPLE, y + 4, name, "name")
-    _text(svg, _TICKS, _CURVES_HEIGHT - 6, "0 frames", "tick start")
-    _text(svg, width, _CURVES_HEIGHT - 6, f"{last}", "tick end")
+    _text(svg, _TICKS, _CURVES_HEIGHT - 6, ends[0], "tick start")
+    _text(svg, width, _CURVES_HEIGHT - 6, ends[1], "tick end")
     return ET.tostring(svg, encoding="unicode")
 
 
-def over_time(title: str, masked: np.ndarray, event: np.ndarray | None) -> str:
-    """Returns an SVG element: a bar a frame, as high as the share of clips whose mask is on; the events' as steps.
+def over_time(title: str, masked: np.ndarray, event: np.ndarray | None, kept: np.ndarray | None = None) -> str:
+    """Returns an SVG element: a bar a frame, as high as the share of clips whose mask is on; others' as steps.
 
     Args:
       title: of the picture.
       masked: share of clips, float [T], 0…1.
       event: share of clips whose event covers each frame, float [T], or None where that is not known.
+      kept: share of clips in which each frame is of those that suffice, float [T], or None. The bars are then the
+        frames needed.
     """
     height, base, top, left = 96, 74.0, 8.0, 38
     cell = (_WIDTH - left - _RIGHT) / len(masked)
 
     def y(share: float) -> float:
-        return base - share * (base - top)
+        return base - share / ceiling * (base - top)
 
     svg = ET.Element("svg", {"viewBox": f"0 0 {_WIDTH} {height}", "role": "img", "class": "chart"})
+    lines = [line for line in (masked, event, kept) if line is not None]
+    ceiling = next(top for top in _CEILINGS if top >= max(line.max() for line in lines))
     peak = int(np.argmax(masked))
     said = f"{title}: at most {number_text(float(masked[peak]), '.0%')}, in frame {peak}"
     svg.set("aria-label", said if event is None else f"{said}; the event most often in frame {int(np.argmax(event))}")
-    for share in (0, 1):
+    for share in (0, ceiling):
         _add(svg, "line", x1=left, x2=_WIDTH - _RIGHT, y1=y(share), y2=y(share), cls="base")
         _text(svg, left - 4, y(share) + 4, number_text(share, ".0%"), "tick end")
     for t, share in enumerate(masked):
         _add(svg, "rect", x=left + t * cell + 0.5, y=y(share), width=cell - 1, height=base - y(share), cls="share")
-    if event is not None:
-        steps = " ".join(
-            f"{left + (t + side) * cell:.1f},{y(share):.1f}" for t, share in enumerate(event) for side in (0, 1)
-        )
-        ET.SubElement(svg, "polyline", {"points": steps, "class": "event"})
-    _text(svg, left, height - 6, "frame 0", "tick start")
+    for name, line in (("kept", kept), ("event", event)):
+        if line is not None:
+            steps = " ".join(
+                f"{left + (t + side) * cell:.1f},{y(share):.1f}" for t, share in enumerate(line) for side in (0, 1)
+            )
+            ET.SubElement(svg, "polyline", {"points": steps, "class": name})
+    _text(svg, left, height - 6, "0", "tick start")
     _text(
         svg,
         (left + _WIDTH) / 2,
         height - 6,
-        "mask on" if event is None else "bars: mask on · line: event",
+        " · ".join(
+            ["bars: mask on" if kept is None else "bars: needed"]
+            + ["dashes: suffice"] * (kept is not None)
+            + ["line: event"] * (event is not None)
+        ),
         "tick middle",
     )
     _text(svg, _WIDTH - _RIGHT, height - 6, f"{len(masked) - 1}", "tick end")
@@ -204,7 +241,7 @@ def _words(found: Estimate | None, form: str) -> str:
         return "not defined"
     low, high = (number_text(end, form) for end in found[1:3])
     within = f", 95 % interval {low} to {high}" if math.isfinite(found.low) else ""
-    return f"{number_text(found.value, form)}{within}, {found.clips} clips"
+    return f"{number_text(found.value, form)}{within}, {found.clips} clip{'' if found.clips == 1 else 's'}"
 
 
 def _text(svg: ET.Element, x: float, y: float, text: str, cls: str) -> None:

@@ -1,25 +1,31 @@
 """The paper's Figures 2 and 3 for some clips of a report: looping GIF, MP4, and a still for print, of each clip.
 
 I3D stands left and C-LSTM right, as in the paper, where both of one framework explained the clip; any other run stands
-alone. The frames are those under the snapped mask, with the kind the mask was learnt with.
+alone; one that preserves is left out where the one beside which the page shows it is drawn. The frames are those under
+the snapped mask, with the kind the mask was learnt with.
 """
 
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from common import progress
+from common import files, progress
 from common.clips.clip_store import ClipStore
 from common.explaining import gradcam_maps, masks, perturbations
 from common.explaining.explanations import Explanations
 from common.explaining.masks import MaskConfig
-from common.reporting import figure_files, figures
+from common.reporting import comparison, figure_files, figures, sheet
 from common.reporting.comparison import Run
 
+STILLS: dict[str, Callable[[sheet.Sheet], bytes]] = {
+    "png": lambda drawn: figure_files.png(sheet.paint(drawn)),
+    "svg": lambda drawn: sheet.svg(drawn).encode(),
+    "pdf": sheet.pdf,
+}
 _FRAMES_PER_SECOND = 4
 _PAIR = ("i3d", "conv_lstm")  # Left and right.
 
@@ -32,13 +38,13 @@ class FigureFiles:
       video_id: of the clip.
       title: the clip's class and id, and whose figure it is.
       film: names of the GIF, the MP4, and a PNG of its middle frame.
-      stills: names of the PNGs, one per run.
+      stills: of each run the names of its still, one a type of file.
     """
 
     video_id: str
     title: str
     film: tuple[str, str, str]
-    stills: tuple[str, ...]
+    stills: tuple[tuple[str, ...], ...]
 
     @property
     def anchor(self) -> str:
@@ -47,7 +53,11 @@ class FigureFiles:
 
 
 def write_figures(
-    directory: pathlib.Path, runs: Sequence[Run], store: ClipStore, places: Sequence[int]
+    directory: pathlib.Path,
+    runs: Sequence[Run],
+    store: ClipStore,
+    places: Sequence[int],
+    types: Sequence[str] = ("png",),
 ) -> list[FigureFiles]:
     """Draws clips, and returns what was written, in order.
 
@@ -56,17 +66,25 @@ def write_figures(
       runs: explained runs.
       store: the split.
       places: of the clips in the store.
+      types: of the stills, some of `STILLS`.
     """
     written = []
+    beside = comparison.partners(runs)
+    # Of two games only the one that deletes is drawn, so its name need not tell them apart.
+    shown = [
+        dataclasses.replace(run, label=run.name) if number in beside else run
+        for number, run in enumerate(runs)
+        if beside[number] is None
+    ]
     with progress.bar(total=len(places), unit="clip", desc="figures") as bar:
         for number, place in enumerate(places):
             frames = store.read([place])[0]
-            for group in _groups([run for run in runs if store.video_ids[place] in run.rows]):
+            for group in _groups([run for run in shown if store.video_ids[place] in run.rows]):
                 drawn = [
                     clip_figure(run.explanations, run.rows[store.video_ids[place]], frames, store, place)
                     for run in group
                 ]
-                written.append(_write(directory, number, group, drawn, store, place))
+                written.append(_write(directory, number, group, drawn, store, place, types))
             bar.update()
     return written
 
@@ -109,7 +127,8 @@ def clip_figure(
     """
     header = explained.header
     config = MaskConfig(**header["mask"])
-    maps = gradcam_maps.upsample(explained["gradcam"][row : row + 1], frames.shape[:3], header["gradcam"]["time"])
+    coarse, time = explained.maps
+    maps = gradcam_maps.upsample(coarse[row : row + 1], frames.shape[:3], time)
     snapped = explained["mask_snapped"][row]
     mask = masks.perturbed_part(snapped[None].astype(np.float32), config.game)
     perturbed = perturbations.perturb(frames[None], mask, config.kind)[0]
@@ -120,7 +139,7 @@ def clip_figure(
         perturbed=np.rint(perturbed).astype(np.uint8),
         mask=snapped,
         title=figures.title(_class_name(store, place), header["model"], header["framework"]),
-        caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}),
+        caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}, header["class_names"]),
         kind=config.kind,
     )
 
@@ -132,6 +151,7 @@ def _write(
     drawn: Sequence[figures.ClipFigure],
     store: ClipStore,
     place: int,
+    types: Sequence[str],
 ) -> FigureFiles:
     # The clip's number, not its id: an id may hold what a file name must not.
     names = [f"{number:03d}-{_slug(run.label)}" for run in group]
@@ -141,12 +161,13 @@ def _write(
     figure_files.write_mp4(directory / f"{film}.mp4", frames, _FRAMES_PER_SECOND)
     figure_files.write_png(directory / f"{film}.png", frames[len(frames) // 2])
     for name, clip in zip(names, drawn, strict=True):
-        figure_files.write_png(directory / f"{name}-still.png", figures.still_strip(clip))
+        still = figures.still_sheet(clip)
+        for kind in types:
+            files.write_bytes(directory / f"{name}-still.{kind}", STILLS[kind](still))
     video_id = store.video_ids[place]
     title = f"{_class_name(store, place)} ({video_id}): {' and '.join(run.label for run in group)}"
-    return FigureFiles(
-        video_id, title, (f"{film}.gif", f"{film}.mp4", f"{film}.png"), tuple(f"{name}-still.png" for name in names)
-    )
+    films = (f"{film}.gif", f"{film}.mp4", f"{film}.png")
+    return FigureFiles(video_id, title, films, tuple(tuple(f"{name}-still.{kind}" for kind in types) for name in names))
 
 
 def _slug(text: str) -> str:

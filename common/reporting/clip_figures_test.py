@@ -1,3 +1,5 @@
+import dataclasses
+
 import av
 import numpy as np
 import pytest
@@ -20,7 +22,8 @@ def test_two_models_of_one_framework_stand_side_by_side(tmp_path, store):
     assert figure.film[0] == "000-i3d-pytorch-and-c-lstm-pytorch.gif"
     assert figure.title == f"right ({store.video_ids[1]}): I3D (PyTorch) and C-LSTM (PyTorch)"
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {*figure.film, *figure.stills} and len(figure.stills) == 2
+    assert figure.stills == (("000-i3d-pytorch-still.png",), ("000-c-lstm-pytorch-still.png",))
+    assert written == {*figure.film, *sum(figure.stills, ())}
     with Image.open(tmp_path / figure.film[0]) as gif, Image.open(tmp_path / figure.film[2]) as poster:
         assert gif.n_frames == 8
         assert gif.size[0] > 2 * 3 * 160  # Three panels a model.
@@ -54,3 +57,13 @@ def test_frames_are_those_under_the_snapped_mask(store):
     run.explanations.header["mask"]["game"] = "preserve"
     clip = clip_figures.clip_figure(run.explanations, 0, frames, store, 0)
     np.testing.assert_array_equal(clip.perturbed, frames[[0, 1, 2, 3, 3, 3, 3, 3]])  # All others are frozen.
+
+
+def test_stills_of_every_type_and_no_figure_of_a_run_that_is_shown_beside_another(tmp_path, store):
+    needs, keeps = (report_for_tests.make_run(store, label, "i3d") for label in ("i3d, deletion", "i3d, preservation"))
+    needs, keeps = (dataclasses.replace(run, name="i3d") for run in (needs, keeps))
+    keeps.explanations.header["mask"]["game"] = "preserve"
+    (figure,) = clip_figures.write_figures(tmp_path, [keeps, needs], store, [0], tuple(clip_figures.STILLS))
+    assert figure.stills == (tuple(f"000-i3d-still.{kind}" for kind in ("png", "svg", "pdf")),)
+    starts = [(tmp_path / name).read_bytes()[:4] for name in figure.stills[0]]
+    assert starts == [b"\x89PNG", b"<svg", b"%PDF"]

@@ -17,7 +17,10 @@ from common import bootstrap
 from common.clips.clip_store import ClipStore
 from common.explaining.explanation_statistics import Statistics
 from common.explaining.explanations import Explanations
+from common.reporting.names import GAME_NAMES
 from common.tables import Cell, Column, Estimate, Table
+
+_PAIRS = 4  # Columns of differences that fit a page.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +32,14 @@ class Quantity:
       title: with the unit in brackets.
       form: format spec of its values.
       ratio_of: two statistics whose means' ratio is reported in place of a mean.
+      median: whether the median over clips is reported in place of a mean.
     """
 
     name: str
     title: str
     form: str
     ratio_of: tuple[str, str] | None = None
+    median: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -45,8 +50,11 @@ class Quantity:
 QUANTITIES = (
     Quantity("OS", "Original score OS", ".3f"),
     Quantity("FS", "Freeze score FS", ".3f"),
+    Quantity("FS", "Median freeze score FS", ".3f", median=True),
     Quantity("RS", "Reverse score RS", ".3f"),
     Quantity("RS/FS", "RS/FS", ".2f", ("RS", "FS")),
+    Quantity("RS/FS", "Median RS/FS", ".2f", median=True),
+    Quantity("halved", "Clips whose score the mask halves", ".0%"),
     Quantity("freeze_drop", "Drop by freezing (share of OS)", ".3f"),
     Quantity("reverse_drop", "Drop by reversing (share of OS)", ".3f"),
     Quantity("mask_length", "Mask length (frames)", ".2f"),
@@ -67,16 +75,78 @@ QUANTITIES = (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One explained run: its short name, its explanations, and what they say of each clip."""
+    """One explained run.
+
+    Attributes:
+      label: short name, each another.
+      explanations: of its clips.
+      statistics: what they say of each clip.
+      name: of the model and framework alone: runs of one model whose masks play different games share it.
+    """
 
     label: str
     explanations: Explanations
     statistics: Statistics
+    name: str
 
     @functools.cached_property
     def rows(self) -> dict[str, int]:
         """Video id -> row of the explanations."""
         return {video_id: row for row, video_id in enumerate(self.explanations["video_id"])}
+
+    @property
+    def game(self) -> str:
+        """Of its masks, one of `masks.GAMES`."""
+        return self.explanations.header["mask"]["game"]
+
+    @property
+    def kind(self) -> str:
+        """Of the perturbation that its masks are learnt with."""
+        return self.explanations.header["mask"]["kind"]
+
+
+def twins(runs: Sequence[Run]) -> list[int | None]:
+    """Returns of each run the number of an earlier one of the same weights and settings in the other framework."""
+    keys = ("model", "weights_sha256", "mask", "gradcam", "target", "precision")
+    return _earlier(
+        runs, range(len(runs)), lambda here, there: _same(here, there, keys) and not _same(here, there, _BUILD)
+    )
+
+
+def partners(runs: Sequence[Run]) -> list[int | None]:
+    """Returns of each run that preserves the number of the one that deletes beside which it is shown, or None.
+
+    That is one of the same weights, framework, class explained and kind of perturbation. Each has one partner at most.
+    """
+    keys = ("model", "weights_sha256", "framework", "target", "precision")
+
+    def fit(here: Run, there: Run) -> bool:
+        return (
+            here.game == "preserve" and there.game == "delete" and here.kind == there.kind and _same(here, there, keys)
+        )
+
+    order = sorted(range(len(runs)), key=lambda number: runs[number].game == "preserve")  # Whatever the files' order.
+    return _earlier(runs, order, fit)
+
+
+_BUILD = ("framework",)
+
+
+def _same(here: Run, there: Run, keys: Sequence[str]) -> bool:
+    return all(here.explanations.header[key] == there.explanations.header[key] for key in keys)
+
+
+def _earlier(runs: Sequence[Run], order: Sequence[int], fit: Callable[[Run, Run], bool]) -> list[int | None]:
+    """Returns of each run the number of the first before it that fits, has none itself, and is nobody else's."""
+    found: list[int | None] = [None] * len(runs)
+    for place, number in enumerate(order):
+        others = (
+            earlier
+            for earlier in order[:place]
+            if found[earlier] is None and earlier not in found and fit(runs[number], runs[earlier])
+        )
+        found[number] = next(others, None)
+    return found
 
 
 def salient_frames(explanations: Explanations, store: ClipStore) -> np.ndarray | None:
@@ -107,7 +177,7 @@ def mask_onsets(explanations: Explanations, store: ClipStore) -> np.ndarray:
 
 def run_estimate(run: Run, quantity: Quantity) -> Estimate | None:
     """Returns the estimate of a quantity over all clips of a run."""
-    return bootstrap.estimate(_values(run, quantity), _one)
+    return bootstrap.estimate(_values(run, quantity), _one, middle=_middle(quantity))
 
 
 def difference(first: Run, second: Run, quantity: Quantity) -> Estimate | None:
@@ -118,7 +188,15 @@ def difference(first: Run, second: Run, quantity: Quantity) -> Estimate | None:
     here, there = np.array(pairs).T
     both = np.concatenate([_values(first, quantity)[here], _values(second, quantity)[there]], axis=1)
     half = len(quantity.sources)
-    return bootstrap.estimate(both, lambda means: _one(means[..., :half]) - _one(means[..., half:]))
+
+    def of_means(means: np.ndarray) -> np.ndarray:
+        return _one(means[..., :half]) - _one(means[..., half:])
+
+    return bootstrap.estimate(both, of_means, middle=_middle(quantity))
+
+
+def _middle(quantity: Quantity) -> Callable[..., np.ndarray]:
+    return np.median if quantity.median else np.mean
 
 
 def _values(run: Run, quantity: Quantity) -> np.ndarray:
@@ -141,33 +219,46 @@ def known_quantities(runs: Sequence[Run]) -> list[Quantity]:
     return [quantity for quantity in QUANTITIES if any(has(run, quantity) for run in runs)]
 
 
+def _differences(pairs: Sequence[tuple[Run, Run]], quantity: Quantity) -> list[Cell]:
+    return [difference(first, second, quantity) for first, second in pairs]
+
+
 def comparison_tables(runs: Sequence[Run]) -> list[Table]:
-    """Returns the comparison: a column a run; and with several runs their paired differences, a column a pair."""
+    """Returns the comparison: a column a run; and the paired differences of models that differ, a column a pair.
+
+    A model's twin in the other framework differs by rounding alone, and scores under masks of different games are of
+    different things, so neither is a pair.
+    """
     quantities = known_quantities(runs)
     forms = tuple(quantity.form for quantity in quantities)
+    twin = twins(runs)
+    models = [run for number, run in enumerate(runs) if twin[number] is None]
+    pairs = [pair for pair in itertools.combinations(models, 2) if pair[0].game == pair[1].game]
 
     def rows(cells: Callable[[Quantity], list[Cell]]) -> tuple[tuple[Cell, ...], ...]:
         return tuple((quantity.title, *cells(quantity)) for quantity in quantities)
 
+    games: tuple[Cell, ...] = ("Game of the masks", *(GAME_NAMES[run.game] for run in runs))
     tables = [
         Table(
             (Column("Quantity"), *(Column(run.label) for run in runs)),
-            rows(lambda quantity: [run_estimate(run, quantity) for run in runs]),
-            forms,
+            (games, *rows(lambda quantity: [run_estimate(run, quantity) for run in runs])),
+            ("", *forms),
             name="comparison",
             title="What the models look at",
-            caption="Mean over clips, and in brackets the 95 % bootstrap interval. RS/FS is the ratio of means.",
+            caption="Mean over clips (the median where it says so), and in brackets the 95 % bootstrap interval. RS/FS "
+            "is the ratio of means. Deletion perturbs the mask's frames, preservation all others.",
         )
     ]
-    pairs = list(itertools.combinations(runs, 2))
-    if pairs:
+    parts = [pairs[start : start + _PAIRS] for start in range(0, len(pairs), _PAIRS)]
+    for number, part in enumerate(parts, start=1):
         tables.append(
             Table(
-                (Column("Quantity"), *(Column(f"{first.label} − {second.label}") for first, second in pairs)),
-                rows(lambda quantity: [difference(first, second, quantity) for first, second in pairs]),
+                (Column("Quantity"), *(Column(f"{first.label} − {second.label}") for first, second in part)),
+                rows(functools.partial(_differences, part)),
                 forms,
-                name="differences",
-                title="How the models differ",
+                name="differences" if number == 1 else f"differences_{number}",
+                title="How the models differ" + (f" ({number} of {len(parts)})" if len(parts) > 1 else ""),
                 caption="First less second, on the clips that both have, and in brackets the 95 % bootstrap interval "
                 "of the difference, of each quantity by itself.",
             )

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from common import tables
 from common.explaining.explanations import Explanations
 from common.reporting import comparison, report_for_tests
 from common.reporting.comparison import Quantity, Run
@@ -10,7 +11,9 @@ from common.reporting.comparison import Quantity, Run
 
 def run_of(label, ids, **statistics):
     columns = {"video_id": np.array(ids, dtype=object)}
-    return Run(label, Explanations({}, columns), {name: np.array(values, float) for name, values in statistics.items()})
+    return Run(
+        label, Explanations({}, columns), {name: np.array(values, float) for name, values in statistics.items()}, label
+    )
 
 
 def test_a_ratio_is_that_of_the_means():
@@ -56,19 +59,51 @@ def test_without_ground_truth_there_is_no_onset(tmp_path):
     assert np.isnan(comparison.mask_onsets(found, store)).all()
 
 
+def explained_run(label, video_ids, values, weights="0", framework="torch", game="delete"):
+    """A run with the statistics OS, FS, RS, RS/FS and halved, and a header that tells twins and games."""
+    run = run_of(label, video_ids, **values)
+    run.explanations.header.update(
+        {"model": "i3d", "weights_sha256": weights, "mask": {"game": game, "kind": "freeze"}, "gradcam": {}},
+        target="guess",
+        precision="float32",
+        framework=framework,
+    )
+    return run
+
+
+VALUES = {"OS": [0.5, 0.5, 0.5], "RS": [0.4] * 3, "FS": [0.1, 0.1, 0.4], "RS/FS": [4, 4, 1], "halved": [1, 1, 0]}
+
+
 def test_tables_have_a_column_a_run_and_a_column_a_pair():
-    runs = [run_of(label, ["x", "y"], OS=[0.5, 0.5], RS=[0.4, 0.4], FS=[0.1, 0.1]) for label in "abc"]
+    runs = [explained_run(label, ["x", "y", "z"], VALUES, weights=label) for label in "abc"]
     compared, differences = comparison.comparison_tables(runs)
     assert [column.title for column in compared.columns] == ["Quantity", "a", "b", "c"]
     assert [column.title for column in differences.columns] == ["Quantity", "a − b", "a − c", "b − c"]
-    assert [row[:2] for row in compared.text_rows()] == [
-        ["Original score OS", "0.500 [0.500, 0.500]"],
-        ["Freeze score FS", "0.100 [0.100, 0.100]"],
-        ["Reverse score RS", "0.400 [0.400, 0.400]"],
-        ["RS/FS", "4.00 [4.00, 4.00]"],
-    ]
-    assert differences.text_rows()[3][1] == "0.00 [0.00, 0.00]"
+    rows = {row[0]: row[1].partition(" [")[0] for row in compared.text_rows()}
+    assert rows == {
+        "Game of the masks": "deletion",
+        "Original score OS": "0.500",
+        "Freeze score FS": "0.200",
+        "Median freeze score FS": "0.100",
+        "Reverse score RS": "0.400",
+        "RS/FS": "2.00",
+        "Median RS/FS": "4.00",
+        "Clips whose score the mask halves": "67 %",
+    }
+    assert differences.text_rows()[4][1] == "0.00 [0.00, 0.00]"
+    assert tables.write_csv(compared).splitlines()[1].startswith("Game of the masks,deletion,,,,deletion")
+
+
+def test_only_models_that_differ_are_compared_and_no_more_than_fit():
+    twin = explained_run("b", ["x", "y", "z"], VALUES, weights="a", framework="tf")
+    kept = explained_run("c", ["x", "y", "z"], VALUES, weights="a", game="preserve")
+    one = explained_run("a", ["x", "y", "z"], VALUES, weights="a")
+    assert len(comparison.comparison_tables([one, twin, kept])) == 1
+    many = [explained_run(label, ["x", "y", "z"], VALUES, weights=label) for label in "abcd"]
+    _, *parts = comparison.comparison_tables(many)
+    assert [(part.name, len(part.columns)) for part in parts] == [("differences", 5), ("differences_2", 3)]
+    assert [part.title for part in parts] == ["How the models differ (1 of 2)", "How the models differ (2 of 2)"]
 
 
 def test_one_run_has_nothing_to_differ_from():
-    assert len(comparison.comparison_tables([run_of("a", ["x"], OS=[0.5])])) == 1
+    assert len(comparison.comparison_tables([explained_run("a", ["x"], {"OS": [0.5]})])) == 1

@@ -84,7 +84,12 @@ def write_mp4(path: pathlib.Path, frames: np.ndarray, frames_per_second: float) 
 def write_png(path: pathlib.Path, image: np.ndarray) -> None:
     """Writes an image, uint8 [h, w, 3], as PNG, whole or not at all."""
     drawing.check_frames(image[None])
-    files.write_bytes(path, iio.imwrite("<bytes>", image, plugin="pillow", extension=".png", optimize=True))
+    files.write_bytes(path, png(image))
+
+
+def png(image: np.ndarray) -> bytes:
+    """Returns an image, uint8 [h, w, 3], as PNG."""
+    return iio.imwrite("<bytes>", image, plugin="pillow", extension=".png", optimize=True)
 
 
 class _H264(PyAVPlugin):

@@ -8,16 +8,15 @@ explanations file.
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image, ImageDraw
 
 from common import errors
-from common.reporting import drawing
+from common.reporting import drawing, sheet
 from common.reporting.names import FRAMEWORK_NAMES, MODEL_NAMES
+from common.reporting.sheet import Box, Disc, Picture, Sheet, Text
 
 _PANEL_WIDTH = 160  # px, at least
 _GAP = 6  # px between the panels of a triptych, and around them
@@ -73,17 +72,18 @@ def title(class_name: str, model: str, framework: str) -> str:
     return f"{class_name}\n{MODEL_NAMES.get(model, model)} ({FRAMEWORK_NAMES.get(framework, framework)})"
 
 
-def caption(row: Mapping[str, Any]) -> str:
+def caption(row: Mapping[str, Any], class_names: Sequence[str]) -> str:
     """Returns the scores as the paper prints them: "OS: 0.994 FS: 0.083 RS: 0.856".
 
     Args:
       row: a clip's "OS", "FS" and "RS"; where its guess is wrong also "CS", the true class's score, and "prediction",
-        the guessed class's number, printed as P. A missing "CS" and NaN mean that the guess is not known to be wrong.
+        the guessed class's number. A missing "CS" and NaN mean that the guess is not known to be wrong.
+      class_names: in label order; the guessed class's is printed where the paper has P and its number.
     """
     text = " ".join(f"{name}: {row[name]:.3f}" for name in ("OS", "FS", "RS"))
     if math.isnan(row.get("CS", math.nan)):
         return text
-    return f"{text} CS: {row['CS']:.3f} P: {int(row['prediction'])}"
+    return f"{text} CS: {row['CS']:.3f}, guess: {class_names[int(row['prediction'])]}"
 
 
 def mask_bar(mask: np.ndarray, current: int | None, width: int, height: int) -> np.ndarray:
@@ -131,7 +131,12 @@ def pair(left: ClipFigure, right: ClipFigure) -> np.ndarray:
 
 
 def still_strip(clip: ClipFigure, frames_shown: int = 8, dpi: int = 300) -> np.ndarray:
-    """Returns a clip as one picture for print, uint8 [h, w, 3]: rows original, Grad-CAM, perturbed; the mask below.
+    """Returns `still_sheet` as pixels, uint8 [h, w, 3]."""
+    return sheet.paint(still_sheet(clip, frames_shown, dpi))
+
+
+def still_sheet(clip: ClipFigure, frames_shown: int = 8, dpi: int = 300) -> Sheet:
+    """Returns a clip as one figure for print: rows original, Grad-CAM, perturbed; the mask below.
 
     Args:
       clip: what is drawn.
@@ -143,22 +148,32 @@ def still_strip(clip: ClipFigure, frames_shown: int = 8, dpi: int = 300) -> np.n
     """
     if frames_shown < 2 or dpi < 50:
         raise errors.UserError(f"frames_shown must be at least 2, dpi at least 50. Received: {frames_shown}, {dpi}")
-    time = len(clip.frames)
+    time, height, frame_width = clip.frames.shape[:3]
     chosen = np.unique(np.rint(np.linspace(0, time - 1, min(frames_shown, time))).astype(int))
     least_width = max(dpi * _PAGE_INCHES, _MIN_CELL * time)
-    factor = math.ceil(least_width / (len(chosen) * clip.frames.shape[2]))
-    gap = max(2, factor * clip.frames.shape[2] // 50)
-    rows = [
-        drawing.join(list(drawing.enlarge(frames[chosen], factor)), drawing.ACROSS, gap) for frames in _panels(clip)
-    ]
-    width = rows[0].shape[1]
+    factor = math.ceil(least_width / (len(chosen) * frame_width))
+    gap = max(2, factor * frame_width // 50)
+    width = len(chosen) * (factor * frame_width + gap) - gap
     size = round(width * _TEXT_INCHES / _PAGE_INCHES)
-    labels = [np.rot90(drawing.text(text, len(rows[0]), size, drawing.INK, centered=True)) for text in _labels(clip)]
-    bar = _bar(clip.mask, chosen, width, 2 * size)
-    foot = drawing.join([bar, _numbers(chosen, time, width, size), _legend(width, size)], drawing.DOWN)
-    blank = np.full((len(foot), labels[0].shape[1], 3), 255, np.uint8)
-    grid = [drawing.join(row, drawing.ACROSS, gap) for row in zip([*labels, blank], [*rows, foot], strict=True)]
-    return drawing.with_margin(drawing.join([_header(clip, grid[0].shape[1], size), *grid], drawing.DOWN, gap), 2 * gap)
+    line = drawing.line_height(size)
+    left, y = 2 * gap + line + gap, 2 * gap  # Left of the rows stand their names.
+    items: list[sheet.Item] = []
+    for text, color in _header_lines(clip, line + gap + width, size):
+        items.append(Text(2 * gap, y, line + gap + width, size, text, color))
+        y += line
+    for name, frames in zip(_labels(clip), _panels(clip), strict=True):
+        y += gap
+        items.append(Text(2 * gap, y, factor * height, size, name, drawing.INK, "middle", upright=True))
+        for column, frame in enumerate(frames[chosen]):
+            items.append(Picture(left + column * (factor * frame_width + gap), y, frame, factor))
+        y += factor * height
+    y += gap
+    items += bar_items(clip.mask, chosen, left, y, width, 2 * size)
+    y += 2 * size
+    items += _number_items(chosen, time, left, y, width, size)
+    y += line
+    items += _legend_items(left, y, size)
+    return Sheet(left + width + 2 * gap, y + line + 1 + 2 * gap, _PAGE_INCHES, items)
 
 
 def _header_and_body(clip: ClipFigure) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +201,22 @@ def _labels(clip: ClipFigure) -> tuple[str, str, str]:
 
 def _bar(mask: np.ndarray, highlighted: Collection[int] | np.ndarray, width: int, height: int) -> np.ndarray:
     """Returns `mask_bar` with any number of cells highlighted."""
+    return sheet.paint(Sheet(width, height, 0, bar_items(mask, highlighted, 0, 0, width, height)))
+
+
+def bar_items(
+    mask: np.ndarray, highlighted: Collection[int] | np.ndarray, x: int, y: int, width: int, height: int
+) -> list[sheet.Item]:
+    """Returns the cells of `mask_bar`, any number of them highlighted, with the bar's corner at x, y.
+
+    Args:
+      mask: uint8 [T] of 0 and 1.
+      highlighted: frames whose cells are framed in black and higher than the others.
+      x: px.
+      y: px.
+      width: px, at least 4 a frame.
+      height: px, at least 8.
+    """
     _check_mask(mask)
     time = len(mask)
     if width < _MIN_CELL * time or height < 8:
@@ -194,61 +225,64 @@ def _bar(mask: np.ndarray, highlighted: Collection[int] | np.ndarray, width: int
         )
     if not all(0 <= t < time for t in highlighted):
         raise errors.UserError(f"Highlighted frames must be in 0…{time - 1}. Received: {list(highlighted)}")
-    image = np.full((height, width, 3), 255, np.uint8)
-    edges = np.rint(np.linspace(0, width, time + 1)).astype(int)
+    edges = np.rint(np.linspace(0, width, time + 1)).astype(int).tolist()
     inset = height // 5
     shorter = min(width // time, height - 2 * inset)
     border = max(1, shorter // 6)
     gap = max(1, border // 4)
+    items: list[sheet.Item] = []
     for t, (left, right) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         color = drawing.ON_COLOR if mask[t] else drawing.OFF_COLOR
+        aside, above = gap, inset
         if t in highlighted:
-            image[:, left:right] = drawing.INK
-            image[border:-border, left + border : right - border] = color
-        else:
-            image[inset:-inset, left + gap : right - gap] = color
+            items.append(Box(x + left, y, right - left, height, drawing.INK))
+            aside, above = border, border
+        items.append(Box(x + left + aside, y + above, right - left - 2 * aside, height - 2 * above, color))
         if mask[t]:
-            _dot(image, (left + right - 1) / 2, (height - 1) / 2, shorter / 4)
-    return image
-
-
-def _dot(image: np.ndarray, x: float, y: float, radius: float) -> None:
-    """Draws a white disc into an image; centre and radius in px."""
-    bits = 4  # OpenCV takes parts of a px as integers with this many bits after the point.
-    center = (round(x * 2**bits), round(y * 2**bits))
-    cv2.circle(image, center, round(max(0.5, radius) * 2**bits), drawing.PAPER, cv2.FILLED, cv2.LINE_AA, bits)
+            center = (x + (left + right - 1) / 2, y + (height - 1) / 2)
+            items.append(Disc(*center, shorter / 4, drawing.PAPER))
+    return items
 
 
 def _header(clip: ClipFigure, width: int, size: int) -> np.ndarray:
     """Returns title and scores, uint8 [h, width, 3]."""
-    lines = [(line, drawing.INK) for line in clip.title.splitlines()] + [(clip.caption, drawing.GRAY)]
     return drawing.join(
-        [drawing.text(part, width, size, color) for line, color in lines for part in drawing.wrap(line, width, size)],
-        drawing.DOWN,
+        [drawing.text(text, width, size, color) for text, color in _header_lines(clip, width, size)], drawing.DOWN
     )
+
+
+def _header_lines(clip: ClipFigure, width: int, size: int) -> list[tuple[str, sheet.Color]]:
+    """Returns the lines of title and scores, and their colours."""
+    lines = [(line, drawing.INK) for line in clip.title.splitlines()] + [(clip.caption, drawing.GRAY)]
+    return [(part, color) for line, color in lines for part in drawing.wrap(line, width, size)]
 
 
 def _legend(width: int, size: int) -> np.ndarray:
     """Returns one line that explains the bar, uint8 [h, width, 3]."""
-    parts = []
+    return sheet.paint(Sheet(width, drawing.line_height(size) + 1, 0, _legend_items(0, 0, size)))
+
+
+def _legend_items(x: int, y: int, size: int) -> list[sheet.Item]:
+    items: list[sheet.Item] = []
     for value, text in ((1, "mask on"), (0, "mask off")):
-        cell = mask_bar(np.array([value], np.uint8), None, size, drawing.line_height(size))
-        parts += [cell, drawing.text(text, math.ceil(drawing.font(size).getlength(text)) + size, size, drawing.GRAY)]
-    return drawing.join(
-        [drawing.join(parts, drawing.ACROSS, size // 3), np.full((1, width, 3), 255, np.uint8)], drawing.DOWN
-    )
+        items += bar_items(np.array([value], np.uint8), (), x, y, size, drawing.line_height(size))
+        x += size + size // 3
+        length = math.ceil(drawing.font(size).getlength(text)) + size
+        items.append(Text(x, y, length, size, text, drawing.GRAY))
+        x += length + size // 3
+    return items
 
 
-def _numbers(chosen: np.ndarray, time: int, width: int, size: int) -> np.ndarray:
-    """Returns the numbers of frames under their cells, uint8 [h, width, 3]; as few as it takes not to touch."""
+def _number_items(chosen: np.ndarray, time: int, x: int, y: int, width: int, size: int) -> list[sheet.Item]:
+    """Returns the numbers of frames under their cells; as few as it takes not to touch."""
     font = drawing.font(size)
     step = math.ceil(font.getlength(f"{time}  ") * len(chosen) / width)
-    image = Image.new("RGB", (width, drawing.line_height(size)), drawing.PAPER)
-    for t in chosen[::step]:
-        half = font.getlength(str(t)) / 2
-        x = min(max(half, (t + 0.5) * width / time), width - half)
-        ImageDraw.Draw(image).text((x, 0), str(t), drawing.INK, font, anchor="ma")
-    return np.asarray(image)
+    items: list[sheet.Item] = []
+    for t in chosen[::step].tolist():
+        length = math.ceil(font.getlength(str(t)))
+        place = round((t + 0.5) * width / time - length / 2)
+        items.append(Text(x + min(max(0, place), width - length), y, length, size, str(t), drawing.INK, "middle"))
+    return items
 
 
 def _check_mask(mask: np.ndarray) -> None:

@@ -19,9 +19,9 @@ import numpy as np
 
 from common.clips import shards
 from common.clips.clip_store import ClipStore
-from common.explaining import masks, perturbations
+from common.explaining import evidence, masks, perturbations
 from common.explaining.masks import MaskConfig
-from common.reporting import drawing, figure_files, names, words
+from common.reporting import comparison, drawing, figure_files, names, words
 from common.reporting.comparison import Run
 
 VIEWS = ("freeze", "reverse", "shuffle")  # Perturbations that the page shows of every run, besides the learnt one's.
@@ -42,14 +42,8 @@ def choose_clips(runs: Sequence[Run], store: ClipStore, most: int) -> list[int]:
       most: largest number of clips.
     """
     explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
-    places = [place for place, video_id in enumerate(store.video_ids) if video_id in explained]
-    turn: dict[int, int] = {}
-    order = []
-    for place in places:  # The n-th clip of its class comes before every (n + 1)-th.
-        label = int(store.labels[place])
-        turn[label] = turn.get(label, -1) + 1
-        order.append((turn[label], place))
-    return sorted(place for _, place in sorted(order)[:most])
+    places = np.array([place for place, video_id in enumerate(store.video_ids) if video_id in explained])
+    return places[evidence.spread_over_classes(np.asarray(store.labels)[places], most)].tolist()
 
 
 def index(
@@ -65,7 +59,7 @@ def index(
     """
     layout = store.info.layout
     salient = store.column("salient") if layout.object_mask_shape else None
-    pairs = twins(runs)
+    pairs, beside = comparison.twins(runs), comparison.partners(runs)
     return {
         "start": clearest(runs, store, places),
         "frames": layout.frames,
@@ -78,9 +72,10 @@ def index(
         "colors": _heat_colors(),
         "runs": [
             {
-                "label": run.label,
-                "kind": run.explanations.header["mask"]["kind"],
-                "time": run.explanations.header["gradcam"]["time"],
+                "label": run.name if number in beside else run.label,
+                "partner": beside[number],
+                "game": run.game,
+                "time": run.explanations.maps[1],
                 "twin": pairs[number],
                 "framework": names.FRAMEWORK_NAMES[run.explanations.header["framework"]],
             }
@@ -92,6 +87,7 @@ def index(
                 "label": int(store.labels[place]),
                 "figure": (figures or {}).get(store.video_ids[place]),
                 "event": None if salient is None else "".join("1" if on else "0" for on in salient[place]),
+                "truth": words.truth_words(store, place),
                 "runs": [_clip_numbers(runs, number, pairs, store.video_ids[place]) for number in range(len(runs))],
             }
             for place in places
@@ -103,8 +99,8 @@ def clearest(runs: Sequence[Run], store: ClipStore, places: Sequence[int]) -> in
     """Returns the number, among the clips shown, of the one that shows best what a mask is: the page opens with it.
 
     Of the clips that all runs which explain them guess right it has the largest drop of the score with the fewest
-    frames masked: the mean over runs of (OS - S) · (1 - share of frames that are on). Where no clip is right it is the
-    first.
+    frames masked: the mean over runs of (OS - S) · (1 - share of frames that are on); where masks preserve, S takes the
+    place of the drop. Where no clip is right it is the first.
     """
     best, most = 0, 0.0
     for number, place in enumerate(places):
@@ -113,43 +109,26 @@ def clearest(runs: Sequence[Run], store: ClipStore, places: Sequence[int]) -> in
         if any(run.explanations["prediction"][row] != store.labels[place] for run, row in rows):
             continue
         facts = [words.clip_facts(run, row) for run, row in rows]
-        clear = float(np.mean([(fact.original - fact.perturbed) * (1 - fact.mask.mean()) for fact in facts]))
+        effects = [fact.perturbed if fact.game == "preserve" else fact.original - fact.perturbed for fact in facts]
+        clear = float(np.mean([effect * (1 - fact.mask.mean()) for effect, fact in zip(effects, facts, strict=True)]))
         if clear > most:
             best, most = number, clear
     return best
 
 
-def twins(runs: Sequence[Run]) -> list[int | None]:
-    """Returns of each run the number of an earlier one of the same weights and settings in the other framework."""
-
-    def same(run: Run) -> tuple[Any, ...]:
-        header = run.explanations.header
-        return (
-            header["model"],
-            header["weights_sha256"],
-            header["mask"],
-            header["gradcam"],
-            header["target"],
-            header["precision"],
-        )
-
-    found: list[int | None] = []
-    for number, run in enumerate(runs):
-        framework = run.explanations.header["framework"]
-        others = (
-            earlier
-            for earlier in range(number)
-            if found[earlier] is None
-            and same(runs[earlier]) == same(run)
-            and runs[earlier].explanations.header["framework"] != framework
-        )
-        found.append(next(others, None))
-    return found
+def models(runs: Sequence[Run]) -> list[tuple[int, str]]:
+    """Returns number and name of the runs that stand for themselves: all but those that are shown beside another."""
+    beside = comparison.partners(runs)
+    return [
+        (number, run.name if number in beside else run.label)
+        for number, run in enumerate(runs)
+        if beside[number] is None
+    ]
 
 
 def views(runs: Sequence[Run]) -> list[str]:
     """Returns the perturbations that are shown: the paper's, shuffle, and those that the masks were learnt with."""
-    return list(dict.fromkeys([*VIEWS, *(run.explanations.header["mask"]["kind"] for run in runs)]))
+    return list(dict.fromkeys([*VIEWS, *(run.kind for run in runs)]))
 
 
 def columns(frames: int) -> int:
@@ -218,6 +197,7 @@ def _clip_numbers(
         return None
     explanations = run.explanations
     numbers = {name: _number(run.statistics[name][row]) for name in _CLIP_NUMBERS}
+    facts = words.clip_facts(run, row)
     prediction = int(explanations["prediction"][row])
     probability = _number(explanations["probabilities"][row, prediction])
     return {
@@ -225,7 +205,8 @@ def _clip_numbers(
         "prediction": prediction,
         "probability": probability,
         "target": int(explanations["target"][row]),
-        "words": words.clip_words(words.clip_facts(run, row)),
+        "mark": words.mark(facts),
+        "words": words.clip_words(facts),
         "agrees": _agreement(run, row, runs[pair], video_id) if (pair := pairs[number]) is not None else None,
     }
 
@@ -253,7 +234,8 @@ def _clip_details(run: Run, row: int | None, kinds: Sequence[str]) -> dict[str, 
     return {
         "mask": [round(float(value), _DIGITS) for value in mask[0]],
         "views": {kind: matrix_rows(perturbations.matrix(perturbed, kind)[0]) for kind in kinds},
-        "map": _map(explanations["gradcam"][row]),
+        "kind": run.kind,
+        "map": _map(explanations.maps[0][row]),
         "steps": len(loss),
         "loss": [[int(point), _number(loss[point], _LOSS_DIGITS)] for point in points],
         "final": _number(explanations["final_loss"][row]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.explaining import perturbations
-from common.reporting import gallery, report_for_tests
+from common.reporting import comparison, gallery, report_for_tests
 from common.reporting.comparison import Run
 
 
@@ -14,7 +14,7 @@ def run_of(store, model="i3d", **options):
     found = report_for_tests.explain(store, "mine", model, **options)
     statistics = {name: found[name] for name in ("OS", "FS", "RS", "CS")}
     statistics |= {"RS/FS": found["RS"] / found["FS"], "oracle_gap": np.full(len(found), 0.25)}
-    return Run(model, found, statistics)
+    return Run(model, found, statistics, model)
 
 
 def received(path):
@@ -80,8 +80,9 @@ def test_the_index_has_a_line_a_clip_and_an_entry_a_run(store):
     assert numbers == {
         **{"OS": 0.899999976, "FS": 0.100000001, "RS": 0.5, "CS": None, "RS/FS": pytest.approx(5)},
         **{"oracle_gap": pytest.approx(0.25), "prediction": 0, "probability": 0.899999976, "target": 0, "agrees": None},
+        "mark": "needs",
     }  # All digits of float32.
-    assert index["clips"][0]["event"] == "1" * 8
+    assert index["clips"][0]["event"] == "1" * 8 and index["clips"][0]["truth"] == "event in frames 0–7"
     assert index["views"] == ["freeze", "reverse", "shuffle"] and len(index["colors"]) == 8 * 256
     json.loads(gallery.script_json(index))
 
@@ -155,8 +156,20 @@ def test_a_twin_is_the_same_weights_in_the_other_framework(store):
     first, other, second = run_of(store), run_of(store, "conv_lstm"), run_of(store)
     other.explanations.header["weights_sha256"] = "1"
     second.explanations.header["framework"] = "tf"
-    assert gallery.twins([first, other, second, first]) == [None, None, 0, None]
+    assert comparison.twins([first, other, second, first]) == [None, None, 0, None]
     second.explanations.columns["mask"][2, 3] += 0.003
     index = gallery.index([first, other, second], store, [2])
     agrees = [numbers["agrees"] for numbers in index["clips"][0]["runs"]]
     assert agrees == [None, None, "probabilities to 0, mask to 3e-3"]
+
+
+def test_a_run_that_preserves_stands_beside_the_one_that_deletes(store):
+    kept, needs, other = run_of(store), run_of(store), run_of(store, "conv_lstm")
+    kept.explanations.header["mask"]["game"] = "preserve"
+    masks = {**other.explanations.header["mask"], "game": "preserve"}
+    other.explanations.header.update(weights_sha256="1", mask=masks)
+    assert comparison.partners([kept, needs, other]) == [1, None, None]  # The last has no deletion of its own.
+    assert comparison.partners([needs, kept, kept]) == [None, 0, None]  # The first takes the place.
+    assert gallery.models([kept, needs, other]) == [(1, "i3d"), (2, "conv_lstm")]
+    kept.explanations.header["mask"]["kind"] = "reverse"
+    assert comparison.partners([kept, needs]) == [None, None]

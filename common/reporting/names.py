@@ -2,3 +2,4 @@
 
 MODEL_NAMES = {"i3d": "I3D", "conv_lstm": "C-LSTM"}
 FRAMEWORK_NAMES = {"torch": "PyTorch", "tf": "TensorFlow"}
+GAME_NAMES = {"delete": "deletion", "preserve": "preservation"}  # Of `masks.GAMES`.

@@ -44,6 +44,7 @@ def address(store):
         (folder / "a.h5", folder / "b.h5"),
         (folder / "evaluation.json",),
         (folder / "evidence.json",),
+        (report_for_tests.write_run(folder / "run", store.info),),
         figures=3,
     )
     return building.build(settings).resolve().as_uri()
@@ -304,7 +305,7 @@ def test_films_play_and_every_file_that_is_linked_is_there(page, address):
 
 def test_every_section_has_its_tables_and_charts(page, address):
     show(page, address)
-    for section, tables, charts in (("comparison", 2, 8), ("evidence", 3, 6), ("scores", 2, 0), ("training", 1, 0)):
+    for section, tables, charts in (("comparison", 2, 8), ("evidence", 3, 6), ("scores", 2, 0), ("training", 1, 2)):
         place = page.locator(f"#section-{section}")
         assert place.locator("table").count() >= tables, section
         assert place.locator("svg").count() >= charts, section
@@ -317,14 +318,25 @@ def test_links_to_files_are_not_printed(page, address):
     assert page.locator(".files").count() > 8 and not page.locator(".files:visible").count()
 
 
+def test_on_paper_no_column_is_cut_off(page, address):
+    page.set_viewport_size({"width": 700, "height": 990})  # A4 within its margins.
+    show(page, address)
+    page.emulate_media(media="print")
+    ends = page.eval_on_selector_all("table", "all => all.map((table) => table.getBoundingClientRect().right)")
+    assert len(ends) == 8 and max(ends) <= 701
+    assert set(page.eval_on_selector_all(".scroll", "all => all.map((one) => getComputedStyle(one).overflowX)")) == {
+        "visible"
+    }
+
+
 def test_a_panel_says_what_the_model_used(page, address):
     show(page, address)
-    words = page.inner_text(".panel .words")
+    words = page.inner_text(".panel .words").replace("\u00a0", " ")
     assert words.startswith("Needs frames 1–3 (3 of 8): frozen, “left” falls from 90 % to 10 %.")
     assert page.eval_on_selector_all(".panel .words b", "found => found.slice(0, 3).map((one) => one.innerText)") == [
         "frames 1–3",
-        "90 %",
-        "10 %",
+        "90\u00a0%",
+        "10\u00a0%",
     ]
 
 
@@ -389,3 +401,52 @@ def test_a_twin_is_one_line_until_it_is_opened(browser, store):
     page.click("#next")
     expect(page.locator(".twin .panel")).to_have_count(1)  # It stays open from clip to clip.
     page.close()
+
+
+@pytest.fixture(scope="module")
+def games(store):
+    """Address of a report on one model whose masks delete, needing frames 1 to 3 of the first clip, and preserve."""
+    folder = store.directory.parent
+    explanations.write(folder / "needs.h5", report_for_tests.explain(store, "mine", "i3d"))
+    kept = report_for_tests.explain(store, "mine", "i3d")
+    kept.header["mask"]["game"] = "preserve"
+    kept.columns["mask"][:] = np.arange(8) == 2
+    kept.columns["mask_snapped"][:] = np.arange(8) == 2
+    kept.columns["FS_snapped"][:] = 0.85
+    explanations.write(folder / "kept.h5", kept)
+    settings = building.ReportSettings(folder / "games", (folder / "kept.h5", folder / "needs.h5"), figures=1)
+    return building.build(settings).resolve().as_uri()
+
+
+def test_both_games_stand_on_one_strip(page, games, store):
+    show(page, games, "#clip=validation0&view=freeze,suffices&frame=6")
+    expect(page.locator(".panel")).to_have_count(1)
+    expect(page.locator(".panel > figcaption")).to_have_text("I3D (PyTorch)")
+    said = page.locator(".panel .words").all_inner_texts()
+    assert said[0].startswith("Needs frames 1–3 (3 of 8)") and said[1].startswith("Frame 2 (1 of 8) alone suffices")
+    assert page.locator(".strip > div > span").all_inner_texts() == ["heat", "needs", "suffices", "event"]
+    assert page.get_attribute(".strip", "aria-label").startswith(
+        "needs: mask on in frames 1–3; suffices: mask on in frames 2; event "
+    )
+    kept = 1 - (np.arange(8) == 2)[None].astype(float)
+    expected = perturbations.perturb(store.read([0]), kept, "freeze")[0, 6]
+    np.testing.assert_allclose(pixels(page, "Only what suffices"), expected, atol=4)
+    page.click(".more summary")
+    expect(page.locator(".more h4")).to_have_text(["needs", "suffices"])
+    expect(page.locator("[name=run] option")).to_have_text(["I3D (PyTorch)"])
+    expect(page.locator("#clips small").first).to_have_text("validation0 · right")  # One model, not two runs.
+
+
+def test_the_first_screen_says_what_both_games_found(page, games):
+    show(page, games)
+    expect(page.locator(".answers figcaption")).to_have_text(["I3D (PyTorch)"])
+    said = page.inner_text(".answers")
+    assert "Needs 3 of 8 frames (median)" in said and "1 of 8 frames (median) alone" in said
+    assert page.locator(".answers .chart .kept").count() == 1
+
+
+def test_small_clips_are_enlarged_by_a_whole_number(page, address):
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        show(page, address, "#view=original,gradcam,freeze")
+        page.wait_for_function("[96, 128, 160].includes(document.querySelector('.pictures canvas').clientWidth)")

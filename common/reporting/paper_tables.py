@@ -1,33 +1,49 @@
-"""The tables of the paper as values: Table 1, what reversal confuses, Table 2.
+"""Tables of the paper as values: Table 1, and what reversal confuses.
 
 Table 1 is section 5.1, forward and reversed; the classes that reversal confuses are what the same section tells in
-words. Table 2 is appendix A.1, read from the presets. The comparison of section 5.2 is made in `comparison`.
+words. The comparison of section 5.2 is made in `comparison`, Table 2 (appendix A.1) of the runs' own settings in
+`training`.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.models import configs
-from common.reporting.names import FRAMEWORK_NAMES, MODEL_NAMES
+from common.reporting.names import FRAMEWORK_NAMES, GAME_NAMES, MODEL_NAMES
 from common.runs import evaluation_file
 from common.tables import Cell, Column, Table
 
 
 def labels(headers: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns short names of runs, each another: model and framework; the run too where these say too little.
+    """Returns short names of runs, each another: what `names` returns, the masks' game where that says too little.
 
     Args:
-      headers: with "model", "run" and "framework" (of `explanations.h5` or `evaluation.json`).
+      headers: with "model", "run" and "framework" (of `explanations.h5` or `evaluation.json`); those of explanations
+        also with "mask".
     """
+    games = [GAME_NAMES[header["mask"]["game"]] if "mask" in header else "" for header in headers]
+    found = told_apart(names(headers), games, lambda n, name: f"{name}, {games[n]}")
+    return told_apart(found, range(len(headers)), lambda n, name: f"{name} #{n + 1}")
 
-    def different(names: list[str], longer: Callable[[int], str]) -> list[str]:
-        return [longer(number) if names.count(name) > 1 else name for number, name in enumerate(names)]
 
+def names(headers: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns names of models: model and framework, the run too where these say too little. Games share a name."""
     models = [MODEL_NAMES.get(header["model"], header["model"]) for header in headers]
     frameworks = [FRAMEWORK_NAMES.get(header["framework"], header["framework"]) for header in headers]
-    names = [f"{model} ({framework})" for model, framework in zip(models, frameworks, strict=True)]
-    names = different(names, lambda n: f"{models[n]} ({headers[n]['run']}, {frameworks[n]})")
-    return different(names, lambda n: f"{names[n]} #{n + 1}")
+    runs = [header["run"] for header in headers]
+    found = [f"{model} ({framework})" for model, framework in zip(models, frameworks, strict=True)]
+    return told_apart(found, runs, lambda n, name: f"{models[n]} ({runs[n]}, {frameworks[n]})")
+
+
+def told_apart(found: list[str], differences: Sequence[Any], longer: Callable[[int, str], str]) -> list[str]:
+    """Returns names, longer ones where equal names differ in what is given of each.
+
+    Args:
+      found: names.
+      differences: of each name what may tell it from an equal one.
+      longer: number and name -> longer name.
+    """
+    kinds = {name: {other for same, other in zip(found, differences, strict=True) if same == name} for name in found}
+    return [longer(n, name) if len(kinds[name]) > 1 else name for n, name in enumerate(found)]
 
 
 def table_1(evaluations: Sequence[dict[str, Any]]) -> Table:
@@ -46,8 +62,8 @@ def table_1(evaluations: Sequence[dict[str, Any]]) -> Table:
         ),
         rows,
         name="table_1",
-        title="Table 1: scores forward and reversed",
-        caption="F1 weighted by clips of each class. A drop is relative to the forward score.",
+        title="Scores forward and reversed (Table 1 of the paper)",
+        caption="F1 weighted by clips of each class. A drop is relative to the forward score; a rise is none (–).",
     )
 
 
@@ -90,24 +106,4 @@ def _classes_table(number: int, result: dict[str, Any], label: str) -> Table:
         caption="Largest drop of accuracy first. The last two columns: the class that most of the reversed clips are "
         f"taken for, and how many of them. Highest F1 after reversal: {best} "
         f"({result['reversed']['per_class'][best]['f1']:.3f}).",
-    )
-
-
-def table_2() -> Table:
-    """Returns Table 2: what the presets train with."""
-    rows: list[tuple[Cell, ...]] = []
-    for name, preset in configs.PRESETS.items():
-        momentum = preset.momentum if preset.optimizer == "sgd" else None
-        rows.append(
-            (name, preset.model.dropout, preset.weight_decay, preset.optimizer.upper(), preset.epochs, momentum)
-        )
-    return Table(
-        (
-            *(Column("Preset"), Column("Dropout rate", "g"), Column("Weight decay", "g"), Column("Optimizer")),
-            *(Column("Epochs", "d"), Column("Momentum", "g")),
-        ),
-        rows,
-        name="table_2",
-        title="Table 2: hyperparameters",
-        caption="The presets. Those of planted and synthetic events are not the paper's.",
     )

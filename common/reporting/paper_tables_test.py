@@ -18,6 +18,20 @@ def test_labels_say_as_little_as_tells_runs_apart():
     assert paper_tables.labels(same) == ["I3D (a, PyTorch)", "I3D (b, PyTorch) #2", "I3D (b, PyTorch) #3"]
 
 
+def test_labels_name_the_game_where_nothing_else_differs():
+    def header(run, game):
+        return {"model": "i3d", "run": run, "framework": "torch", "mask": {"game": game}}
+
+    both = [header("a", "delete"), header("a", "preserve")]
+    assert paper_tables.labels(both) == ["I3D (PyTorch), deletion", "I3D (PyTorch), preservation"]
+    assert paper_tables.labels([*both, header("b", "delete")]) == [
+        "I3D (a, PyTorch), deletion",
+        "I3D (a, PyTorch), preservation",
+        "I3D (b, PyTorch)",
+    ]
+    assert paper_tables.names(both) == ["I3D (PyTorch)"] * 2
+
+
 def test_table_1_has_two_rows_an_evaluation():
     table = paper_tables.table_1([report_for_tests.evaluation(NAMES)])
     assert table.text_rows() == [
@@ -47,11 +61,3 @@ def test_a_class_that_was_never_right_comes_last_and_has_no_drop():
     result["drop"]["per_class"]["left"] = None
     (table,) = paper_tables.classes_tables([result])
     assert [(row[0], row[6]) for row in table.text_rows()] == [("right", "100 %"), ("wave", "0 %"), ("left", "–")]
-
-
-def test_table_2_is_the_papers():
-    rows = {row[0]: row[1:] for row in paper_tables.table_2().text_rows()}
-    assert rows["i3d_something"] == ["0.5", "0", "ADAM", "13", "–"]
-    assert rows["i3d_kth"] == ["0.7", "5e−05", "ADAM", "30", "–"]
-    assert rows["conv_lstm_something"] == ["0", "0", "SGD", "105", "0.2"]
-    assert rows["conv_lstm_kth"] == ["0.5", "0.0001", "SGD", "21", "0.2"]

@@ -1,7 +1,7 @@
 """What a model used, in words: a few sentences for a clip, and for a model over all its clips.
 
 A clip's sentences speak of whole frames, so they are made from the snapped mask and the scores under it. "Needs" and
-"matters" are said where a perturbation takes at least half of the score: `HALF`.
+"matters" are said where a perturbation takes at least half of the score (`explanation_statistics.HALF`).
 """
 
 import dataclasses
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.clips.clip_store import ClipStore
+from common.explaining.explanation_statistics import HALF
 from common.reporting.comparison import Run
 
-HALF = 0.5
 _CHANCE = 1.5  # A score of up to this multiple of 1 / K is chance.
 _DONE_TO = {
     "freeze": "frozen",
@@ -71,9 +71,53 @@ def clip_facts(run: Run, row: int) -> ClipFacts:
     )
 
 
+def _done_to(kind: str) -> str:
+    return _DONE_TO.get(kind, f"under {kind}")
+
+
+def mark(facts: ClipFacts) -> str:
+    """Returns one word for a clip's mask, as strong as `clip_words`: "needs", "uses", "suffices", "keeps" or "mask"."""
+    if facts.original <= _CHANCE / facts.classes:
+        return "mask"
+    if facts.game == "preserve":
+        return "keeps" if facts.perturbed < HALF * facts.original else "suffices"
+    return "needs" if facts.perturbed <= HALF * facts.original else "uses"
+
+
+def truth_words(store: ClipStore, place: int) -> str | None:
+    """Returns what is known to be the evidence of a clip: the frames of its event, and which are needed or suffice.
+
+    Args:
+      store: the split.
+      place: of the clip in it.
+
+    Returns:
+      None where the store has no ground truth.
+    """
+    layout = store.info.layout
+    if layout.object_mask_shape is None:
+        return None
+    salient = store.column("salient")[place] != 0
+    if not salient.any():
+        return "no event: no frame is needed"
+    event = f"event in {_frames(salient)}"
+    if not layout.sufficient_sets:
+        return event
+    sets = [one for one in store.column("sufficient")[place] != 0 if one.any()]
+    needed = store.column("needed")[place] != 0
+    suffice = " or ".join(ranges(one) for one in sets)
+    if len(sets) == 1 and (sets[0] == needed).all() and (sets[0] == salient).all():
+        return f"{event}, needed and sufficient"
+    return f"{event}; {suffice} alone suffices, needed: {ranges(needed)}"
+
+
+def _frames(flags: np.ndarray) -> str:
+    return f"{'frames' if flags.sum() > 1 else 'frame'} {ranges(flags)}"
+
+
 def clip_words(facts: ClipFacts) -> Words:
     """Returns what the model used of one clip, honest where that is nothing."""
-    name, done = f"“{facts.class_name}”", _DONE_TO.get(facts.kind, f"under {facts.kind}")
+    name, done = f"“{facts.class_name}”", _done_to(facts.kind)
     before, after = percent(facts.original), percent(facts.perturbed)
     if facts.original <= _CHANCE / facts.classes:
         return [
@@ -86,7 +130,7 @@ def clip_words(facts: ClipFacts) -> Words:
     if not facts.mask.any():
         return ["Needs no frame in particular: none is worth its cost in the mask. ", before, f" for {name}."]
     length, time = int(facts.mask.sum()), len(facts.mask)
-    where = f"{'frames' if length > 1 else 'frame'} {ranges(facts.mask)}"
+    where = _frames(facts.mask)
     share = f" ({length} of {time})"
     if facts.perturbed >= facts.original:
         return [
@@ -109,7 +153,7 @@ def _preserved(facts: ClipFacts, name: str, done: str) -> Words:
     length, time = int(facts.mask.sum()), len(facts.mask)
     if not length:
         return [f"No frame is needed: with all of them {done}, {name} has ", after, f", from {before}."]
-    where = f"{'Frames' if length > 1 else 'Frame'} {ranges(facts.mask)}"
+    where = _frames(facts.mask).capitalize()
     suffice, fail = ("suffice", "do not suffice") if length > 1 else ("suffices", "does not suffice")
     if facts.perturbed < HALF * facts.original:
         verdict = f" ({length} of {time}) alone {fail}: all others {done}, {name} falls from "
@@ -123,51 +167,68 @@ def _preserved(facts: ClipFacts, name: str, done: str) -> Words:
     ]
 
 
-def model_words(run: Run, store: ClipStore) -> list[str]:
-    """Returns three sentences on what a model relies on over all its explained clips: how much, order, where.
+def model_words(run: Run, store: ClipStore, preserving: Run | None = None) -> list[str]:
+    """Returns a few sentences on what a model relies on over all its explained clips: how much, order, where.
 
     Args:
       run: the explained run.
       store: the split that was explained.
+      preserving: the run of the same model whose masks preserve (see `comparison.partners`), or None.
     """
-    explained, statistics = run.explanations, run.statistics
-    masks, kind = explained["mask_snapped"] != 0, explained.header["mask"]["kind"]
-    clips, time = masks.shape
-    original = explained["OS"]
-    halved = int((explained["S"] <= HALF * original).sum())
-    backward = int((explained["RS"] <= HALF * original).sum())
-    median = float(np.median(masks.sum(axis=1)))
-    done = _DONE_TO.get(kind, f"under {kind}")
-    if explained.header["mask"]["game"] == "preserve":
-        kept = (
-            f"Its masks keep {median:g} of {time} frames (median); all others {done}, at least half of the score stays"
-        )
-        order = "With all others reversed, it does so"
-        return [
-            f"{kept} in {count(clips - halved, clips)}.",
-            f"{order} in {count(clips - backward, clips)}.",
-            _where(masks) + _against_truth(statistics, store),
-        ]
-    sentences = [
-        f"Its masks cover {median:g} of {time} frames (median); {done}, they at least halve the score of "
-        f"{count(halved, clips)}.",
-        f"The order of those frames matters in {count(backward, clips)}: reversed, the score is at least halved.",
-    ]
-    if not masks.any():
-        return [
-            f"No frame was worth its cost in the mask of any of the {clips} clips: this model needs none in particular."
-        ]
-    where = _where(masks)
-    truth = _against_truth(statistics, store)
-    return [*sentences, where + truth]
+    if run.game == "preserve":
+        return [_kept(run), _kept_order(run), f"They lie {_where(run, store)}"]
+    if run.explanations["mask_snapped"].any():
+        said = [_lost(run), _lost_order(run)]
+        where = [f"{'The frames needed' if preserving else 'They'} lie {_where(run, store)}"]
+    else:
+        clips = count(len(run.explanations))
+        said = [f"No frame was worth its cost in the mask of any of the {clips}: this model needs none in particular."]
+        where = []
+    if preserving is None:
+        return said + where
+    said.insert(1, _kept(preserving))
+    return [*said, *where, f"The frames that suffice lie {_where(preserving, store)}"]
 
 
-def _where(masks: np.ndarray) -> str:
+def _lost(run: Run) -> str:
+    explained = run.explanations
+    halved = explained["S"] <= HALF * explained["OS"]
+    verb = "Needs" if halved.mean() > HALF else "Uses"
+    return f"{verb} {_median_length(run)}: {_done_to(run.kind)}, they at least halve the score of {_of(halved)}."
+
+
+def _lost_order(run: Run) -> str:
+    explained = run.explanations
+    backward = explained["RS"] <= HALF * explained["OS"]
+    return f"The order of those frames matters in {_of(backward)}: reversed, the score is at least halved."
+
+
+def _kept(run: Run) -> str:
+    explained = run.explanations
+    stays = explained["S"] > HALF * explained["OS"]
+    verdict = "alone suffice" if stays.mean() > HALF else "alone do not suffice"
+    return (
+        f"{_median_length(run)} {verdict}: all others {_done_to(run.kind)}, more than half of the score stays in "
+        f"{_of(stays)}."
+    )
+
+
+def _kept_order(run: Run) -> str:
+    explained = run.explanations
+    return f"With all others reversed, it does so in {_of(explained['RS'] > HALF * explained['OS'])}."
+
+
+def _median_length(run: Run) -> str:
+    lengths = (run.explanations["mask_snapped"] != 0).sum(axis=1)
+    return f"{float(np.median(lengths)):g} of {run.explanations['mask'].shape[1]} frames (median)"
+
+
+def _where(run: Run, store: ClipStore) -> str:
+    masks = run.explanations["mask_snapped"] != 0
     thirds = [float(part.mean()) for part in np.array_split(masks, 3, axis=1) if part.size]
-    if max(thirds) - min(thirds) < 0.15:
-        return "They lie anywhere in the clips"
     third = ("at the beginning", "in the middle", "at the end")[int(np.argmax(thirds))]
-    return f"They lie most often {third} of the clips"
+    where = "anywhere in the clips" if max(thirds) - min(thirds) < 0.15 else f"most often {third} of the clips"
+    return where + _against_truth(run.statistics, store)
 
 
 def _against_truth(statistics: dict[str, np.ndarray], store: ClipStore) -> str:
@@ -184,9 +245,13 @@ def _against_truth(statistics: dict[str, np.ndarray], store: ClipStore) -> str:
     )
 
 
-def count(some: int, clips: int) -> str:
-    """Returns "3 of 24 clips"."""
-    return f"{some} of {clips} clip{'' if clips == 1 else 's'}"
+def count(clips: int) -> str:
+    """Returns "24 clips", or "1 clip"."""
+    return f"{clips} clip{'' if clips == 1 else 's'}"
+
+
+def _of(which: np.ndarray) -> str:
+    return f"{int(which.sum())} of {count(len(which))}"
 
 
 def percent(share: float) -> str:

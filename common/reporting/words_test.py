@@ -82,7 +82,7 @@ def test_a_model_in_three_sentences(tmp_path):
     run = report_for_tests.make_run(store, "I3D (PyTorch)", "i3d")
     # Of 6 clips OS is 0.9 - i / 100, FS 0.1 + i / 100 and RS 0.5, the mask 3 of 8 frames.
     assert words.model_words(run, store)[:2] == [
-        "Its masks cover 3 of 8 frames (median); frozen, they at least halve the score of 6 of 6 clips.",
+        "Needs 3 of 8 frames (median): frozen, they at least halve the score of 6 of 6 clips.",
         "The order of those frames matters in 0 of 6 clips: reversed, the score is at least halved.",
     ]
     last = words.model_words(run, store)[2]
@@ -105,6 +105,62 @@ def test_a_model_whose_masks_preserve(tmp_path):
     run.explanations.header["mask"]["game"] = "preserve"
     run.explanations.columns["S"][:2] = 0.8  # Of OS 0.9 and 0.89; the other four keep less than half.
     assert words.model_words(run, store)[:2] == [
-        "Its masks keep 3 of 8 frames (median); all others frozen, at least half of the score stays in 2 of 6 clips.",
+        "3 of 8 frames (median) alone do not suffice: all others frozen, more than half of the score stays in 2 of 6 "
+        "clips.",
         "With all others reversed, it does so in 6 of 6 clips.",
     ]
+
+
+def test_a_model_in_both_games(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"))
+    needs, keeps = (report_for_tests.make_run(store, "I3D (PyTorch)", "i3d") for _ in range(2))
+    keeps.explanations.header["mask"]["game"] = "preserve"
+    keeps.explanations.columns["S"][:5] = 0.8
+    keeps.explanations.columns["mask_snapped"][:] = np.arange(8) == 7
+    said = words.model_words(needs, store, keeps)
+    assert said[:2] == [
+        "Needs 3 of 8 frames (median): frozen, they at least halve the score of 6 of 6 clips.",
+        "1 of 8 frames (median) alone suffice: all others frozen, more than half of the score stays in 5 of 6 clips.",
+    ]
+    assert said[3].startswith("The frames needed lie most often in the middle of the clips; their overlap")
+    assert said[4].startswith("The frames that suffice lie most often at the end of the clips; their overlap")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "needs"),
+        ({"perturbed": 0.6}, "uses"),
+        ({"game": "preserve", "perturbed": 0.6}, "suffices"),
+        ({"game": "preserve", "perturbed": 0.2}, "keeps"),
+        ({"original": 0.1}, "mask"),
+    ],
+)
+def test_a_mark_is_as_strong_as_the_sentence(changes, said):
+    assert words.mark(dataclasses.replace(FACTS, **changes)) == said
+
+
+@pytest.mark.parametrize(
+    ("salient", "sets", "said"),
+    [
+        ("01100000", ["01100000"], "event in frames 1–2, needed and sufficient"),
+        ("01100110", ["01100000", "00000110"], "event in frames 1–2, 5–6; 1–2 or 5–6 alone suffices, needed: none"),
+        ("01000000", [], "event in frame 1"),
+        ("00000000", ["00000000"], "no event: no frame is needed"),
+    ],
+)
+def test_the_truth_in_words(tmp_path, monkeypatch, salient, sets, said):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b"))
+    layout = dataclasses.replace(store.info.layout, sufficient_sets=len(sets))
+    store.info = dataclasses.replace(store.info, layout=layout)
+    flags = np.array([[flag == "1" for flag in one] for one in [salient, *sets]], np.uint8)
+    known = {"salient": flags[:1], "sufficient": flags[None, 1:], "needed": flags[None, 1:].min(axis=1, initial=1)}
+    monkeypatch.setattr(type(store), "column", lambda self, name: known[name])
+    assert words.truth_words(store, 0) == said
+
+
+def test_without_ground_truth_there_are_no_words_of_it(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b"))
+    layout = dataclasses.replace(store.info.layout, object_mask_shape=None)
+    store.info = dataclasses.replace(store.info, layout=layout)
+    assert words.truth_words(store, 0) is None

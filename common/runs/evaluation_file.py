@@ -122,7 +122,7 @@ def table_1_cells(result: dict[str, Any]) -> tuple[list[float | None], list[floa
       result: what `evaluation.json` holds.
     """
     forward, backward, drop = ([result[shown][key] for key in _SCORES] for shown in ("forward", "reversed", "drop"))
-    return forward, backward, drop
+    return forward, backward, [_fall(share) for share in drop]
 
 
 def class_cells(result: dict[str, Any]) -> list[tuple[str, int, float, float, float, float, float | None]]:
@@ -136,5 +136,10 @@ def class_cells(result: dict[str, Any]) -> list[tuple[str, int, float, float, fl
         after = result["reversed"]["per_class"][name]
         if before["clips"]:
             scores = (before["f1"], after["f1"], before["accuracy"], after["accuracy"])
-            rows.append((name, before["clips"], *scores, result["drop"]["per_class"].get(name)))
+            rows.append((name, before["clips"], *scores, _fall(result["drop"]["per_class"].get(name))))
     return rows
+
+
+def _fall(share: float | None) -> float | None:
+    """Returns a drop; None for a rise, of which a share of a small forward score (-300 %) says nothing."""
+    return None if share is None or share < 0 else share

@@ -81,3 +81,12 @@ def test_what_is_no_json_is_refused(tmp_path):
     for name in ("evaluation.json", "nowhere.json"):
         with pytest.raises(errors.UserError, match="An evaluation must be a readable JSON file"):
             evaluation_file.read(tmp_path / name)
+
+
+def test_a_rise_is_no_drop():
+    values = report_for_tests.evaluation(NAMES)
+    values["drop"] |= {"top_1": -3.0, "top_5": 0.0}
+    values["drop"]["per_class"]["left"] = -3.0
+    *_, drop = evaluation_file.table_1_cells(values)
+    assert drop[2:] == [None, 0.0]
+    assert [row[-1] for row in evaluation_file.class_cells(values)][0] is None

@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -38,6 +39,10 @@ def moving_right(_trained):
 def evaluate(run, **settings):
     settings = evaluation_loop.EvaluateSettings((run.path,), **settings)
     return list(evaluation_loop.evaluate(settings, moving_right, "numpy"))
+
+
+def test_table_1_alone(run):
+    assert len(evaluation_loop.table_1(evaluate(run), brief=True).splitlines()) == 4
 
 
 def test_forward_and_reversed_scores_and_the_drop(run):
@@ -86,10 +91,19 @@ def test_weights_of_another_model_than_the_config_are_refused(run):
         evaluate(run)
 
 
-def test_clips_of_other_classes_are_refused(run, tmp_path):
-    tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"validation": 2}, num_classes=3)
-    with pytest.raises(errors.UserError, match="Clips must have the class_names"):
+def test_labels_are_found_by_the_names_of_classes_and_what_has_none_is_refused(run, tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "other", clips={"validation": 6}, num_classes=3)
+    with pytest.raises(
+        errors.UserError,
+        match="with classes of the model. Received: 2 clips of 6 without such a label, in validation of .*other",
+    ):
         evaluate(run, clips=tmp_path / "other")
+    tiny_store_for_tests.write_tiny_store(tmp_path / "same", clips={"validation": 6}, num_classes=2)
+    info = clip_store.read_dataset_json(tmp_path / "same")
+    renamed = dataclasses.replace(info, class_names=("class 1", "class 0"))
+    clip_store.write_dataset_json(tmp_path / "same", renamed)
+    (result,) = evaluate(run, clips=tmp_path / "same")
+    assert result["forward"]["top_1"] == 0.0  # Every label is the other class's now.
 
 
 def test_runs_are_evaluated_one_by_one_as_they_are_asked_for(run, tmp_path):

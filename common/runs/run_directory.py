@@ -1,13 +1,15 @@
 """A run directory: everything about one training run, in files that a person can open and either framework reads.
 
 `config.json` (what was trained, on what, by which versions), `weights.safetensors` (best validation loss),
-`checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (one line per epoch), `events/` (TensorBoard),
+`checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (one line per epoch), `train.log` (what the
+training said, with the time to the microsecond), `events/` (TensorBoard),
 `evaluation.json` (forward and reversed results).
 """
 
 import contextlib
 import dataclasses
 import json
+import logging as standard_logging
 import os
 import pathlib
 from collections.abc import Iterator
@@ -108,13 +110,13 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Makes the folder, and holds it against a second training while this one goes on.
+        """Makes the folder, holds it against a second training while this one goes on, and keeps what is logged.
 
         Raises:
           errors.UserError: where the folder cannot be made, or another process trains in it.
         """
         self._make()
-        with locks.exclusive(self.path):
+        with locks.exclusive(self.path), _logged(self.path / "train.log"):
             yield
 
     def _make(self) -> None:
@@ -175,6 +177,31 @@ class RunDirectory:
         files.write_text(self.log, "".join(json.dumps(line) + "\n" for line in kept))
 
 
+class _LogFile(standard_logging.Handler):
+    """Adds log lines, in absl's full form, to a file."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self.setFormatter(logging.PythonFormatter())
+        self._path = path
+
+    def emit(self, record: standard_logging.LogRecord) -> None:
+        # A disk that is full ends the training where it must be written.
+        with contextlib.suppress(OSError):
+            files.append_text(self._path, self.format(record) + "\n")
+
+
+@contextlib.contextmanager
+def _logged(path: pathlib.Path) -> Iterator[None]:
+    """Keeps what absl logs in the block in a file, too."""
+    handler = _LogFile(path)
+    logging.get_absl_logger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.get_absl_logger().removeHandler(handler)
+
+
 def open_trained(
     run: RunDirectory, clips: pathlib.Path | None, split: str
 ) -> tuple[RunConfig, dict[str, np.ndarray], ClipStore]:
@@ -186,7 +213,8 @@ def open_trained(
       split: of it.
 
     Returns:
-      What the run's `config.json` says, its canonical weights, and the clips.
+      What the run's `config.json` says, its canonical weights, and the clips, as the model knows them (see
+      `ClipStore.known_to`): those that have no label, or one that the model does not know, have the label -1.
     """
     stored = run.read_config()
     if not run.weights.exists():
@@ -200,13 +228,14 @@ def open_trained(
             f"weights.safetensors must hold the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
         )
     store = ClipStore(clips or run.clips(stored), split)
-    check_data(stored, store.info)
     if clips is None and not stored.is_of(store.info):
         raise errors.UserError(
             "Clips must be those that the run was trained with, unless --clips names others. "
             f"Received: {store.directory}, whose shards or classes have changed"
         )
-    return stored, weights, store
+    known = store.known_to(tuple(stored.data["class_names"]))
+    check_data(stored, known.info)
+    return stored, weights, known
 
 
 def data_record(info: DatasetInfo) -> dict[str, Any]:

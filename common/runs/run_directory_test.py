@@ -1,7 +1,9 @@
 import dataclasses
 import json
+import re
 
 import pytest
+from absl import logging
 
 from common import errors
 from common.clips import clip_store, tiny_store_for_tests
@@ -46,6 +48,23 @@ def test_a_run_before_its_first_weights_cannot_be_used(run):
 def test_clips_prepared_in_another_way_are_refused(run, info, change, message):
     with pytest.raises(errors.UserError, match=message):
         run_directory.check_data(run.read_config(), dataclasses.replace(info, **change))
+
+
+def test_what_a_training_logs_is_kept_in_full(run):
+    logging.set_verbosity(logging.INFO)
+    with run.training():
+        logging.info("%d steps", 3)
+    logging.info("afterwards")
+    assert re.fullmatch(
+        r"I\d{4} [\d:.]+ +\d+ run_directory_test.py:\d+\] 3 steps\n", (run.path / "train.log").read_text()
+    )
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(run, tmp_path):
+    (run.path / "train.log").symlink_to(tmp_path / "elsewhere")
+    with run.training():
+        logging.info("3 steps")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_config_of_an_earlier_version_is_read(run, info):

@@ -6,6 +6,7 @@ written where they are added, so that what goes wrong is raised there.
 
 import contextlib
 import pathlib
+import re
 import secrets
 import socket
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 from common import files
 
 _SECONDS_BETWEEN_FLUSHES = 120.0
+_NOT_IN_TAGS = re.compile(r"[^-/\w.]")
 
 
 def _tensorboardx() -> Any:
@@ -51,11 +53,11 @@ class Events:
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         """Adds a number."""
-        self._add(step=step, summary=self._library.summary.scalar(name, value))
+        self._add(step=step, summary=self._library.summary.scalar(_tag(name), value))
 
     def add_image(self, name: str, image: np.ndarray) -> None:
         """Adds a picture, uint8 [h, w, 3]."""
-        self._add(summary=self._library.summary.image(name, image, dataformats="HWC"))
+        self._add(summary=self._library.summary.image(_tag(name), image, dataformats="HWC"))
 
     def _add(self, **values: Any) -> None:
         self._file.write(self._event(wall_time=time.time(), **values).SerializeToString())
@@ -69,6 +71,11 @@ class Events:
             self._file.flush()
         finally:
             self._file.close()
+
+
+def _tag(name: str) -> str:
+    """Returns a name with what tags may not hold replaced: tensorboardX would do so too, with a line for each."""
+    return _NOT_IN_TAGS.sub("_", name).lstrip("/")
 
 
 @contextlib.contextmanager

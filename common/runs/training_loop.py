@@ -19,12 +19,12 @@ import tqdm
 from absl import logging
 from numpy.typing import ArrayLike
 
-from common import errors, files
+from common import errors, files, text
 from common import progress as progress_bar
 from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
-from common.runs import metrics, prediction, starting_weights, tensorboard
+from common.runs import contention, metrics, prediction, starting_weights, tensorboard
 from common.runs.processes import ALONE, Processes, any_of, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
@@ -169,6 +169,8 @@ def train(
             clips = files.stored_path(settings.clips, run.path)
             run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
             run.log.unlink(missing_ok=True)
+        sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
+        logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
         loop.run_epochs()
 
 
@@ -233,6 +235,7 @@ class _Loop:
         self._saved_at = time.monotonic()
         self._stopping = ""  # Why to stop after the present step; empty: go on.
         self._interrupted = False
+        self._watch = contention.Watch(trainer.framework)
 
     def run_epochs(self) -> None:
         """Goes on from where `_progress` is, to the last epoch."""
@@ -342,6 +345,7 @@ class _Loop:
             if len(self._unread) == _STEPS_BETWEEN_READINGS:
                 self._read_losses(bar, events)
             bar.update()
+            self._watch.after_step()
             progress.seconds += time.monotonic() - started
             started = time.monotonic()
             if self._checkpoint_due():

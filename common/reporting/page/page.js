@@ -15,6 +15,12 @@
     clip: null, view: ["original", "gradcam", "freeze"], norm: "clip", frame: 0,
     class: "", run: "", outcome: "", sort: "", more: false, twins: false,
   };
+  // Of the same model the run that deletes, where both explain the clip: a run that preserves is shown with it.
+  const besideOf = (explained, run) => {
+    const { partner } = report.runs[run];
+    return partner !== null && explained[partner] ? partner : null;
+  };
+  if (views.includes("suffices")) state.view.push("suffices");
   let listed = []; // Numbers of the clips that the filters leave, in order.
   let shown = null; // What is drawn: { number, image, panels }.
   let playing = null;
@@ -44,7 +50,8 @@
 
   // Filters and order
 
-  const runsOf = (clip) => (state.run === "" ? clip.runs : [clip.runs[state.run]]).filter((run) => run);
+  const runsOf = (clip) => (state.run === "" ? clip.runs : [clip.runs[state.run]])
+    .filter((numbers, run) => numbers && (state.run !== "" || besideOf(clip.runs, run) === null));
   const isRight = (clip, run) => clip.label >= 0 && run.prediction === clip.label;
   const isWrong = (clip, run) => clip.label >= 0 && run.prediction !== clip.label;
 
@@ -119,7 +126,7 @@
     seen.disconnect();
     find("clips").replaceChildren(...items);
     items.forEach((item) => seen.observe(item.querySelector(".thumb")));
-    find("count").textContent = `${listed.length} of ${report.clips.length} clips`;
+    find("count").textContent = `${listed.length} of ${report.clips.length} clip${report.clips.length === 1 ? "" : "s"}`;
     find("empty").hidden = listed.length > 0;
   }
 
@@ -267,9 +274,9 @@
       for (const [view, { canvas, note }] of panel.pictures) {
         const context = canvas.getContext("2d");
         let text = `frame ${t}`;
-        if (view in panel.details.views) {
-          drawMix(context, shown.image, panel.details.views[view][t]);
-          text = mixText(panel.details.views[view][t]);
+        if (view in panel.rows) {
+          drawMix(context, shown.image, panel.rows[view][t]);
+          text = mixText(panel.rows[view][t]);
         } else {
           drawSource(context, shown.image, t);
           if (view === "gradcam") {
@@ -308,24 +315,34 @@
     return make("div", { class: "frames" }, make("span", {}, "heat"), canvas);
   }
 
-  function strip(clip, image, details, heat) {
-    const on = details.mask.map((value) => value > 0.5);
-    const best = on.map((_, t) => t >= details.interval[0] && t < details.interval[1]);
+  // marks: { name, details, game } of each mask. The best interval is drawn where there is one mask to compare it with.
+  function strip(clip, image, marks, heat) {
     const event = clip.event === null ? null : [...clip.event].map((flag) => flag === "1");
-    const row = (name, cells) => make("div", { class: name }, make("span", {}, name), ...cells);
+    const row = (type, name, cells) => make("div", { class: type }, make("span", {}, name), ...cells);
     const cover = (flags) => flags.map((flag) => make("i", flag ? { class: "covered" } : {}));
-    const words = [`Mask on in frames ${ranges(on)}`, `best interval ${ranges(best)}`];
-    if (event) words.push(`event ${ranges(event)}`);
-    const node = make("div", { class: "strip", role: "img", "aria-label": words.join("; ") });
+    const node = make("div", { class: "strip", role: "img" });
+    const words = [];
     node.style.setProperty("--frames", report.frames);
     node.append(film(image, heat));
-    node.append(row("mask", details.mask.map((value, t) => {
-      const cell = make("i", on[t] ? { class: "on" } : {});
-      cell.style.setProperty("--value", value);
-      return cell;
-    })));
-    node.append(row("best", cover(best)));
-    if (event) node.append(row("event", cover(event)));
+    for (const { name, details, game } of marks) {
+      const on = details.mask.map((value) => value > 0.5);
+      words.push(`${name}: mask on in frames ${ranges(on)}`);
+      node.append(row(`mask ${game}`, name, details.mask.map((value, t) => {
+        const cell = make("i", on[t] ? { class: "on" } : {});
+        cell.style.setProperty("--value", value);
+        return cell;
+      })));
+    }
+    if (marks.length === 1) {
+      const best = marks[0].details.mask.map((_, t) => isBest(marks[0].details, t));
+      words.push(`best interval ${ranges(best)}`);
+      node.append(row("best", "best", cover(best)));
+    }
+    if (event) {
+      words.push(`event ${ranges(event)}`);
+      node.append(row("event", "event", cover(event)));
+    }
+    node.setAttribute("aria-label", words.join("; "));
     node.append(make("b", { class: "cursor" }));
     const seek = (pointer) => {
       const box = node.getBoundingClientRect();
@@ -340,6 +357,8 @@
     return node;
   }
 
+  const isBest = (details, t) => t >= details.interval[0] && t < details.interval[1];
+
   function trace(details) {
     const points = details.loss.filter(([, value]) => value !== null);
     const values = [...points.map(([, value]) => value), details.best].filter((value) => value !== null);
@@ -350,16 +369,17 @@
     drawing.append(make("polyline", { points: points.map(([step, value]) => `${x(step)},${y(value)}`).join(" ") }));
     if (details.best !== null) drawing.append(make("line", { x1: 0, x2: 100, y1: y(details.best), y2: y(details.best) }));
     const first = points.length ? points[0][1] : null;
-    const text = `Loss ${digits(first)} → ${digits(details.final)}, best interval ${digits(details.best)} (dashed)`;
+    const best = ranges(details.mask.map((_, t) => isBest(details, t)));
+    const text = `Loss ${digits(first)} → ${digits(details.final)}; of the best interval, ${best}: ${digits(details.best)} (dashed)`;
     return make("div", { class: "trace" }, drawing, make("p", {}, text));
   }
 
-  function scores(numbers) {
+  function scores(numbers, game) {
     const list = make("dl", { class: "scores" });
     for (const name of ["OS", "FS", "RS", "RS/FS", "CS"]) {
       if (name === "CS" && numbers.CS === null) continue;
       const value = digits(numbers[name], name === "RS/FS" ? 2 : 3);
-      list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value), make("dd", {}, meanings[name])));
+      list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value), make("dd", {}, meanings[game][name])));
     }
     return list;
   }
@@ -375,34 +395,47 @@
   }
 
   function sentence(parts) { // Plain and bold in turn.
-    return make("p", { class: "words" }, ...parts.map((part, n) => (n % 2 ? make("b", {}, part) : part)));
+    const texts = parts.map((part) => part.replaceAll(" %", "\u00a0%"));
+    return make("p", { class: "words" }, ...texts.map((text, n) => (n % 2 ? make("b", {}, text) : text)));
   }
 
-  const meanings = {
+  const meaningsOf = (frames) => ({
     OS: "original score: probability of the explained class",
-    FS: "freeze score: the same with the masked frames frozen",
-    RS: "reverse score: the same with the masked frames reversed",
-    "RS/FS": "well above 1: the frames matter, their order less",
+    FS: `freeze score: the same with ${frames} frozen`,
+    RS: `reverse score: the same with ${frames} reversed`,
     CS: "score of the true class, where the guess is wrong",
+  });
+  const meanings = {
+    delete: { ...meaningsOf("the masked frames"), "RS/FS": "well above 1: the frames matter, their order less" },
+    preserve: { ...meaningsOf("all frames but the masked"), "RS/FS": "reverse score over freeze score" },
   };
 
-  function panelOf(clip, run, image, details, heat) {
-    const numbers = clip.runs[run];
+  function panelOf(clip, run, image, explained, heat) {
+    const [numbers, details] = [clip.runs[run], explained[run]];
+    const beside = report.runs.findIndex((_, other) => explained[other] && besideOf(explained, other) === run);
+    const both = beside < 0 ? [run] : [run, beside];
     const pictures = new Map();
     const row = make("div", { class: "pictures" });
-    for (const view of views.filter((name) => state.view.includes(name))) {
+    const rows = { ...details.views };
+    if (beside >= 0) rows.suffices = explained[beside].views[explained[beside].kind];
+    for (const view of views.filter((name) => state.view.includes(name) && (name !== "suffices" || beside >= 0))) {
       const canvas = make("canvas", { width: report.width, height: report.height, role: "img" });
       const note = make("span");
       pictures.set(view, { canvas, note });
       row.append(make("figure", {}, canvas, make("figcaption", {}, titles.get(view), note)));
     }
-    const band = strip(clip, image, details, heat);
+    const marks = both.map((one) => ({ name: clip.runs[one].mark, details: explained[one], game: report.runs[one].game }));
+    const band = strip(clip, image, marks, heat);
     const root = make("figure", { class: "panel" }, make("figcaption", {}, report.runs[run].label));
-    const more = make("details", { class: "more" }, make("summary", {}, "Scores and search"), scores(numbers), trace(details));
+    const more = make("details", { class: "more" }, make("summary", {}, "Scores and search"));
+    for (const one of both) {
+      if (both.length > 1) more.append(make("h4", {}, clip.runs[one].mark));
+      more.append(scores(clip.runs[one], report.runs[one].game), trace(explained[one]));
+    }
     more.open = state.more;
     more.addEventListener("toggle", () => { state.more = more.open; });
-    root.append(guess(clip, numbers), sentence(numbers.words), row, band, more);
-    return { run, details, pictures, strip: band, root, heat };
+    root.append(guess(clip, numbers), ...both.map((one) => sentence(clip.runs[one].words)), row, band, more);
+    return { run, rows, pictures, strip: band, root, heat };
   }
 
   // The same model in the other framework is one line under its twin; what it shows is made when it is opened.
@@ -425,14 +458,29 @@
     return node;
   }
 
+  // Small clips are enlarged pixel by pixel, so by a whole number: the largest with which a row holds all views, or,
+  // where that would be too small, half of them.
+  const SMALL = 96; // px of width up to which clips are enlarged; larger ones are shown at their size at most.
+  const [LEAST_PICTURE, MOST_PICTURE, PICTURE_GAP] = [96, 160, 8]; // px
+
+  function fitPictures() {
+    const row = document.querySelector(".pictures");
+    if (!row || report.width > SMALL) return;
+    const roomOf = (count) => (row.clientWidth + PICTURE_GAP) / count - PICTURE_GAP;
+    const all = roomOf(state.view.length);
+    const room = all < LEAST_PICTURE ? roomOf(Math.ceil(state.view.length / 2)) : all;
+    const size = Math.min(Math.max(room, LEAST_PICTURE), MOST_PICTURE);
+    find("panels").style.setProperty("--picture", `${Math.max(1, Math.floor(size / report.width)) * report.width}px`);
+  }
+
   function renderPanels(number, image, details) {
     const clip = report.clips[number];
-    const runs = clip.runs.map((_, run) => run)
-      .filter((run) => details.runs[run] && (state.run === "" || run === Number(state.run)));
+    const runs = clip.runs.map((_, run) => run).filter((run) => details.runs[run]
+      && (state.run === "" ? besideOf(details.runs, run) === null : run === Number(state.run)));
     const heats = shown && shown.number === number ? shown.heats : new Map();
     const makePanel = (run) => {
       if (!heats.has(run)) heats.set(run, heatOf(details.runs[run].map, report.runs[run].time));
-      return panelOf(clip, run, image, details.runs[run], heats.get(run));
+      return panelOf(clip, run, image, details.runs, heats.get(run));
     };
     const isFolded = (run) => runs.includes(report.runs[run].twin);
     shown = { number, image, panels: runs.filter((run) => !isFolded(run)).map(makePanel), heats };
@@ -444,8 +492,10 @@
       beside.root.append(folded(run, clip.runs[run], makePanel));
     }
     // A twin that explains fewer clips leaves nothing out.
-    const missing = state.run === "" ? report.runs.some(({ twin }, run) => twin === null && !runs.includes(run)) : !runs.length;
+    const isMissing = ({ twin, partner }, run) => twin === null && partner === null && !runs.includes(run);
+    const missing = state.run === "" ? report.runs.some(isMissing) : !runs.length;
     if (missing) find("panels").append(make("p", { class: "guess" }, "Not every run explains this clip."));
+    fitPictures();
     drawFrame();
   }
 
@@ -456,10 +506,7 @@
     const place = listed.indexOf(state.clip);
     const facts = [clip.id];
     if (place >= 0) facts.push(`${place + 1} of ${listed.length}`);
-    if (clip.event !== null) {
-      const frames = ranges([...clip.event].map((flag) => flag === "1"));
-      facts.push(frames === "none" ? "no event" : `event in frames ${frames}`);
-    }
+    if (clip.truth !== null) facts.push(clip.truth);
     find("clip-class").textContent = className(clip.label);
     find("clip-facts").textContent = facts.join(" · ");
     find("clip-figures").hidden = clip.figure === null;
@@ -655,7 +702,9 @@
   for (const label of present) filters.elements.class.append(make("option", { value: label }, className(label)));
   find("frame").max = report.frames - 1;
   document.documentElement.style.setProperty("--shape", `${report.width} / ${report.height}`);
-  find("gallery").classList.toggle("small-pictures", report.width < 160);
+  find("gallery").classList.toggle("small-pictures", report.width <= SMALL);
+  find("panels").style.setProperty("--picture", `${report.width}px`);
+  window.addEventListener("resize", fitPictures);
   state.frame = report.frames >> 1;
   const linked = readHash();
   if (!linked && report.clips.length) state.clip = report.start;
