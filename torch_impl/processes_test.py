@@ -18,7 +18,7 @@ from common.models import canonical_weights
 from common.runs.run_directory import RunDirectory
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_SMALL = {"i3d": ["--width=0.0625"], "conv_lstm": ["--filters=2"]}
+_SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
 
 
 @pytest.fixture(scope="module")
