@@ -23,10 +23,10 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     """Yields the processes that this one works with: those that the launcher started, or itself alone.
 
     Args:
-      device: "auto", "cpu" or "gpu". On GPUs each process takes all that it sees.
+      device: "auto", "cpu" or "gpu".
 
     Raises:
-      errors.UserError: where another process is lost on the way.
+      errors.UserError: where another process is lost on the way, or a machine has fewer GPUs than processes.
     """
     workers = len(json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", []))
     gpus = tf.config.list_logical_devices("GPU") if device != "cpu" and workers < 2 else []

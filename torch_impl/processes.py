@@ -18,16 +18,17 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     """Yields the processes that this one works with: those that the launcher started, or itself alone.
 
     Args:
-      device: "auto", "cpu" or "gpu". On GPUs each process takes the one of its number on its machine.
+      device: "auto", "cpu" or "gpu".
 
     Raises:
-      errors.UserError: where another process is lost on the way, or GPUs are too few.
+      errors.UserError: where another process is lost on the way, or a machine has fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():
+        # Each process takes the GPU of its number on its machine.
         place, backend = int(os.environ.get("LOCAL_RANK", "0")), "cpu:gloo,cuda:nccl"
         if place >= torch.cuda.device_count():
             raise errors.UserError(
@@ -61,7 +62,7 @@ class _Group:
 
     def stack(self, array: np.ndarray) -> np.ndarray:
         """See `Processes.stack`."""
-        given = torch.from_numpy(np.ascontiguousarray(array))
+        given = torch.from_numpy(np.array(array, order="C"))
         found = [torch.empty_like(given) for _ in range(self.count)]
         distributed.all_gather(found, given)
         return torch.stack(found).numpy()

@@ -54,7 +54,7 @@ def gather(processes: Processes, array: np.ndarray) -> np.ndarray:
 
 def any_of(processes: Processes, *flags: bool) -> list[bool]:
     """Returns for each flag whether it is set in one of the processes."""
-    return [bool(flag) for flag in processes.stack(np.array(flags, np.int64)).any(axis=0)]
+    return np.any(processes.stack(np.array(flags, np.int64)), axis=0).tolist()
 
 
 def wait(processes: Processes) -> None:

@@ -477,7 +477,7 @@ def _signals(stop: Callable[[str], None]) -> Iterator[None]:
 
     def handle(number: int, _frame: Any) -> None:
         stop(signal.Signals(number).name)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     def restore() -> None:
         for number, handler in before.items():
