@@ -178,7 +178,7 @@ def model_words(run: Run, store: ClipStore, preserving: Run | None = None) -> li
     if run.game == "preserve":
         return [_kept(run), _kept_order(run), f"They lie {_where(run, store)}"]
     if run.explanations["mask_snapped"].any():
-        said = [_lost(run), _lost_order(run)]
+        said = [_lost(run), _lost_order(run, "the frames needed" if preserving else "those frames")]
         where = [f"{'The frames needed' if preserving else 'They'} lie {_where(run, store)}"]
     else:
         clips = count(len(run.explanations))
@@ -197,10 +197,10 @@ def _lost(run: Run) -> str:
     return f"{verb} {_median_length(run)}: {_done_to(run.kind)}, they at least halve the score of {_of(halved)}."
 
 
-def _lost_order(run: Run) -> str:
+def _lost_order(run: Run, frames: str) -> str:
     explained = run.explanations
     backward = explained["RS"] <= HALF * explained["OS"]
-    return f"The order of those frames matters in {_of(backward)}: reversed, the score is at least halved."
+    return f"The order of {frames} matters in {_of(backward)}: reversed, the score is at least halved."
 
 
 def _kept(run: Run) -> str:
