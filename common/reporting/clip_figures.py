@@ -127,7 +127,8 @@ def clip_figure(
     """
     header = explained.header
     config = MaskConfig(**header["mask"])
-    maps = gradcam_maps.upsample(explained["gradcam"][row : row + 1], frames.shape[:3], header["gradcam"]["time"])
+    coarse, time = explained.maps
+    maps = gradcam_maps.upsample(coarse[row : row + 1], frames.shape[:3], time)
     snapped = explained["mask_snapped"][row]
     mask = masks.perturbed_part(snapped[None].astype(np.float32), config.game)
     perturbed = perturbations.perturb(frames[None], mask, config.kind)[0]
