@@ -139,7 +139,7 @@ def clip_figure(
         perturbed=np.rint(perturbed).astype(np.uint8),
         mask=snapped,
         title=figures.title(_class_name(store, place), header["model"], header["framework"]),
-        caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}, header["class_names"]),
+        caption=figures.caption({**scores, "prediction": header["class_names"][int(explained["prediction"][row])]}),
         kind=config.kind,
     )
 

@@ -8,7 +8,7 @@ explanations file.
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,18 +72,18 @@ def title(class_name: str, model: str, framework: str) -> str:
     return f"{class_name}\n{MODEL_NAMES.get(model, model)} ({FRAMEWORK_NAMES.get(framework, framework)})"
 
 
-def caption(row: Mapping[str, Any], class_names: Sequence[str]) -> str:
+def caption(row: Mapping[str, Any]) -> str:
     """Returns the scores as the paper prints them: "OS: 0.994 FS: 0.083 RS: 0.856".
 
     Args:
       row: a clip's "OS", "FS" and "RS"; where its guess is wrong also "CS", the true class's score, and "prediction",
-        the guessed class's number. A missing "CS" and NaN mean that the guess is not known to be wrong.
-      class_names: in label order; the guessed class's is printed where the paper has P and its number.
+        the guessed class's name, printed where the paper has P and its number. A missing "CS" and NaN mean that the
+        guess is not known to be wrong.
     """
     text = " ".join(f"{name}: {row[name]:.3f}" for name in ("OS", "FS", "RS"))
     if math.isnan(row.get("CS", math.nan)):
         return text
-    return f"{text} CS: {row['CS']:.3f}, guess: {class_names[int(row['prediction'])]}"
+    return f"{text} CS: {row['CS']:.3f}, guess: {row['prediction']}"
 
 
 def mask_bar(mask: np.ndarray, current: int | None, width: int, height: int) -> np.ndarray:
