@@ -37,6 +37,8 @@ class ClipFigure:
       title: first lines, e.g. what `title` returns; a line break starts a new line.
       caption: scores, e.g. what `caption` returns.
       kind: the perturbation's name, for the third panel's label.
+      marks: name and cells, uint8 [T] of 0 and 1, of rows that a still has under the mask, and first the mask's own
+        name; empty where the mask stands alone.
     """
 
     frames: np.ndarray
@@ -46,6 +48,7 @@ class ClipFigure:
     title: str
     caption: str
     kind: str = "freeze"
+    marks: tuple[tuple[str, np.ndarray], ...] = ()
 
     def __post_init__(self) -> None:
         drawing.check_heat(self.frames, self.heat)
@@ -54,11 +57,12 @@ class ClipFigure:
                 f"perturbed must be uint8 {list(self.frames.shape)} as the frames are. "
                 f"Received: {self.perturbed.dtype} {list(self.perturbed.shape)}"
             )
-        _check_mask(self.mask)
-        if len(self.mask) != len(self.frames):
-            raise errors.UserError(
-                f"mask must have {len(self.frames)} values, one per frame. Received: {len(self.mask)}"
-            )
+        for mask in (self.mask, *(cells for _, cells in self.marks)):
+            _check_mask(mask)
+            if len(mask) != len(self.frames):
+                raise errors.UserError(
+                    f"mask must have {len(self.frames)} values, one per frame. Received: {len(mask)}"
+                )
 
 
 def title(class_name: str, model: str, framework: str) -> str:
@@ -168,8 +172,12 @@ def still_sheet(clip: ClipFigure, frames_shown: int = 8, dpi: int = 300) -> Shee
             items.append(Picture(left + column * (factor * frame_width + gap), y, frame, factor))
         y += factor * height
     y += gap
-    items += bar_items(clip.mask, chosen, left, y, width, 2 * size)
-    y += 2 * size
+    for name, cells in clip.marks or (("", clip.mask),):
+        if name:
+            items.append(Text(left, y, width, size, name, drawing.GRAY))
+            y += line
+        items += bar_items(cells, chosen, left, y, width, 2 * size)
+        y += 2 * size
     items += _number_items(chosen, time, left, y, width, size)
     y += line
     items += _legend_items(left, y, size)
