@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
-_LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+_LINE = "{l_bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class _Lines(io.TextIOBase):
@@ -26,8 +26,9 @@ class _Lines(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Takes what is to be drawn: a carriage return and a state, or, at the end, a newline."""
-        if text.strip() not in ("", self._last):
-            self._waiting = text.strip()
+        state = text.strip().replace("%|", "%")
+        if state not in ("", self._last):
+            self._waiting = state
         due = time.monotonic() - self._written_at >= _SECONDS_BETWEEN_LINES
         if self._waiting and (due or text == "\n"):
             self._stream.write(f"{self._waiting}\n")

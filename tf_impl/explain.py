@@ -25,6 +25,7 @@ def main(_: list[str]) -> None:
         explain_flags.settings(),
         lambda settings: explanation.explain(settings, explain_flags.DEVICE.value),
         explain_flags.BRIEF.value,
+        explain_flags.report(),
     )
 
 

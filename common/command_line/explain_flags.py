@@ -92,10 +92,18 @@ _PRECISION = flags.DEFINE_enum(
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
 BRIEF = flags.DEFINE_bool("brief", False, "Print means over clips alone, without classes and what the columns mean.")
+_REPORT = flags.DEFINE_string(
+    "report", None, "Folder of a page with these explanations, to be made or replaced, as common/report.py makes them."
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace explanations of other clips or settings, finished or not; unset, they are refused."
 )
 _OUT = flags.DEFINE_string("out", None, "File to write. Unset: explanations.h5 in the run directory.")
+
+
+def report() -> pathlib.Path | None:
+    """Returns the folder of the report to make, if there is to be one."""
+    return pathlib.Path(_REPORT.value) if _REPORT.value else None
 
 
 def settings() -> ExplainSettings:
