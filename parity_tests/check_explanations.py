@@ -49,7 +49,8 @@ def check_explanations(torch_path: pathlib.Path, tf_path: pathlib.Path) -> dict[
     ours = ours.of_clips(theirs["video_id"])
     precision = "float64" if ours.header["precision"] == "float64" else "float32"
     answers = {explanations.attribution(method): "gradients" for method in explanations.methods_of(ours.header)}
-    rows = [_row(name, kind, ours, theirs, precision) for name, kind in (_COLUMNS | answers).items()]
+    columns = {name: kind for name, kind in (_COLUMNS | answers).items() if name in ours.columns}
+    rows = [_row(name, kind, ours, theirs, precision) for name, kind in columns.items()]
     return {
         "run": ours.header["run"],
         "num_clips": len(ours),

@@ -12,7 +12,7 @@ from common.runs.run_directory import RunDirectory
 
 def evaluate(
     settings: EvaluateSettings,
-    evaluate_models: Callable[[EvaluateSettings], Iterable[dict[str, Any]]],
+    evaluate_models: Callable[[EvaluateSettings], Iterable[dict[str, Any] | None]],
     brief: bool = False,
 ) -> None:
     """Evaluates models, writes each one's file as soon as it is done, and prints Table 1.
@@ -32,6 +32,8 @@ def evaluate(
     failures: list[OSError] = []
     try:
         for source, path, result in zip(settings.models, settings.paths, evaluate_models(settings), strict=True):
+            if result is None:  # Another process has it.
+                continue
             results.append(result)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

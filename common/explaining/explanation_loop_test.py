@@ -363,13 +363,13 @@ def test_what_is_computed_together_stays_together_when_memory_changes(run):
 )
 def test_the_batch_is_what_fits_the_memory(free, expected):
     explainer = NumpyExplainer(None, free)
-    assert explanation_loop._batch_size(Trained(MODEL, {}), explainer, None, 0) == expected
+    assert explanation_loop._batch_size(Trained(MODEL, {}), explainer, None, None) == expected
 
 
 def test_on_a_cpu_a_batch_stays_small_where_a_gpus_does_not():
     model = Trained(configs.PRESETS["i3d_something"].model, {})
     on_cpu, on_gpu = (
-        explanation_loop._batch_size(model, NumpyExplainer(None, (64 * GIB, gpu)), None, 0) for gpu in (0, 1)
+        explanation_loop._batch_size(model, NumpyExplainer(None, (64 * GIB, gpu)), None, None) for gpu in (0, 1)
     )
     assert on_cpu == 1 < on_gpu <= 64
 

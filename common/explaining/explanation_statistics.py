@@ -15,7 +15,7 @@ import numpy as np
 from common import errors, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import gradcam_maps, masks, when_metrics
-from common.explaining.explanations import Explanations
+from common.explaining.explanations import Explanations, has_maps
 from common.tables import Cell, Column, Table
 
 Statistics = dict[str, np.ndarray]
@@ -27,6 +27,7 @@ _TEMPORAL = (
     *("temporal_iou", "temporal_iou_random", "temporal_iou_centered"),
     *("average_precision", "average_precision_random", "average_precision_centered"),
 )
+_BLOBS = ("blobs_per_frame", "blob_area", "center_distance")
 _TIE = 1e-5  # Values this close to the maximum, relative to it, differ by rounding.
 _POINTING = ("pointing_game", "pointing_game_random", "pointing_game_center")
 
@@ -49,6 +50,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
       oracle_gap: loss of the learnt mask over that of the best single interval, less 1.
       blobs_per_frame, blob_area, center_distance: of Grad-CAM divided by its maximum in the clip (see
         `gradcam_maps.Blobs`); the mean over frames, over blobs (share of the frame), and over frames that are not zero.
+        Without maps they are NaN, as is the pointing game.
 
       With ground truth, NaN where no frame is salient:
       temporal_iou: of the snapped mask and the salient frames. `_random`: expected of one interval of the mask's length
@@ -83,7 +85,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
         "oracle_gap": _ratio(learnt - best, best),
     }
     rows = [_map_statistics(explanations, number, truth) for number in range(len(explanations))]
-    names = ["blobs_per_frame", "blob_area", "center_distance"]
+    names = [*_BLOBS]
     if truth:
         names += [*_TEMPORAL, *_POINTING]
         for number, row in enumerate(rows):
@@ -122,8 +124,10 @@ class _GroundTruth:
 
 def _map_statistics(explanations: Explanations, number: int, truth: _GroundTruth | None) -> dict[str, float]:
     """Returns what the Grad-CAM map of one clip says; only this clip's map is ever held at full size."""
-    shape, time = explanations.header["clip_shape"], explanations.header["gradcam"]["time"]
-    maps = gradcam_maps.upsample(explanations["gradcam"][number : number + 1], tuple(shape), time)
+    if not has_maps(explanations.header):
+        return dict.fromkeys((*_BLOBS, *_POINTING), float("nan"))
+    coarse, time = explanations.maps
+    maps = gradcam_maps.upsample(coarse[number : number + 1], tuple(explanations.header["clip_shape"]), time)
     blobs = gradcam_maps.blobs(gradcam_maps.normalize(maps)[0])
     found = {
         "blobs_per_frame": float(blobs.counts.mean()),

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from common import errors, tables, text
 from common.models import foreign
 from common.runs import evaluation_file, metrics, prediction, subjects
+from common.runs.processes import ALONE, Processes
 from common.runs.subjects import Classifier, LoadForeign
 from common.tables import Cell, Column, Table
 
@@ -59,7 +60,8 @@ def evaluate(
     make_predict: Callable[[Classifier], PredictBatch],
     framework: str,
     load: LoadForeign = subjects.load_none,
-) -> Iterator[dict[str, Any]]:
+    processes: Processes = ALONE,
+) -> Iterator[dict[str, Any] | None]:
     """Evaluates models forward and reversed, each when it is asked for; writes nothing.
 
     Args:
@@ -67,11 +69,14 @@ def evaluate(
       make_predict: classifier -> function from clips uint8 [n, T, H, W, 3] to logits [n, K].
       framework: that computes: "torch" or "tf".
       load: loads a foreign model.
+      processes: that share the clips.
 
     Yields:
-      What `evaluation_file.write` takes, of one model after the other.
+      What `evaluation_file.write` takes, of one model after the other; None where another process does.
     """
-    return (_evaluate_one(source, settings, make_predict, framework, load) for source in settings.models)
+    for source in settings.models:
+        result = _evaluate_one(source, settings, make_predict, framework, load, processes)
+        yield result if processes.rank == 0 else None
 
 
 def _evaluate_one(
@@ -80,6 +85,7 @@ def _evaluate_one(
     make_predict: Callable[[Classifier], PredictBatch],
     framework: str,
     load: LoadForeign,
+    processes: Processes,
 ) -> dict[str, Any]:
     subject, store = subjects.open_subject(source, settings.clips, settings.split, load)
     if not len(store) or store.labels.min() < 0:
@@ -90,21 +96,21 @@ def _evaluate_one(
         )
     subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
-    scores = {
-        name: metrics.classification_metrics(
-            prediction.predict(
-                predict_batch,
-                store,
-                batch_size=settings.batch_size,
-                num_threads=settings.num_threads,
-                reverse=name == "reversed",
-                progress=f"{subject.name} {name}",
-            ),
-            store.labels,
-            store.info.class_names,
+
+    def metrics_of(name: str) -> dict[str, Any]:
+        logits = prediction.predict(
+            predict_batch,
+            store,
+            batch_size=settings.batch_size,
+            num_threads=settings.num_threads,
+            reverse=name == "reversed",
+            progress=f"{subject.name} {name}",
+            processes=processes,
         )
-        for name in ("forward", "reversed")
-    }
+        subjects.check_classes(logits, store.info)
+        return metrics.classification_metrics(logits, store.labels, store.info.class_names)
+
+    scores = {name: metrics_of(name) for name in ("forward", "reversed")}
     return {
         "run": subject.name,
         "model": subject.model,

@@ -48,9 +48,7 @@ class _Config(TypedDict):
     versions: dict[files.Text, files.Text]
 
 
-class _Epoch(TypedDict):
-    """A line of `log.jsonl`."""
-
+class _EpochOfFirstVersions(TypedDict):
     epoch: files.Positive
     step: files.Count
     train_loss: float
@@ -59,6 +57,12 @@ class _Epoch(TypedDict):
     validation_top_1: float
     learning_rate: float
     clips_per_second: float
+
+
+class _Epoch(_EpochOfFirstVersions, total=False):
+    """A line of `log.jsonl`."""
+
+    processes: files.Positive
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,9 +35,10 @@ class Trained:
 
 Classifier = Trained | ForeignModel
 LoadForeign = Callable[[foreign.Spec], ForeignModel]  # A build's adapters.
+LoadToExplain = Callable[[foreign.Spec, str, str], ForeignModel]  # The same, given endpoint and precision.
 
 
-def load_none(spec: foreign.Spec) -> ForeignModel:
+def load_none(spec: foreign.Spec, *_: str) -> ForeignModel:
     """Refuses every foreign model: the adapters of what has none."""
     raise errors.UserError(f"A model must be a run. Received: {spec.kind}:{spec.rest}")
 
@@ -59,6 +60,11 @@ class Subject:
     digest: str
     trained_with: str
     classifier: Classifier
+
+    @property
+    def foreign(self) -> ForeignModel | None:
+        """The foreign model, or None for a run's."""
+        return self.classifier if isinstance(self.classifier, ForeignModel) else None
 
     def tell(self, num_clips: int, store: ClipStore) -> None:
         """Says what is about to be asked about which clips."""
@@ -107,6 +113,14 @@ def of_run(run: RunDirectory, framework: str, trained: Trained) -> Subject:
 def of_foreign(model: ForeignModel) -> Subject:
     """Returns the subject of a foreign model."""
     return Subject(model.name, model.kind, model.digest, model.kind, model)
+
+
+def check_classes(scores: np.ndarray, info: DatasetInfo) -> None:
+    """Refuses scores [N, K] of more or fewer classes than clips have: a foreign model may not know how many it has."""
+    if scores.shape[1] != len(info.class_names):
+        raise errors.UserError(
+            f"A model must have the {len(info.class_names)} classes of the clips. Received: {scores.shape[1]} scores"
+        )
 
 
 def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
