@@ -1,6 +1,6 @@
-"""Explain clips with TensorFlow: masks and Grad-CAM, e.g. `python tf_impl/explain.py --run=runs/i3d_synthetic`.
+"""Explain clips with TensorFlow: masks and Grad-CAM, e.g. `python tf_impl/explain.py --run=runs/i3d_planted`.
 
-Or any video, without a clip store: `python tf_impl/explain.py --run=runs/i3d_synthetic --video=my.mp4`.
+Or any video, without a clip store: `python tf_impl/explain.py --run=runs/i3d_planted --video=my.mp4`.
 """
 
 import pathlib
