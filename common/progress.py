@@ -22,16 +22,17 @@ class _Lines(io.TextIOBase):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._written_at = time.monotonic()
-        self._waiting = ""
+        self._waiting = self._last = ""
 
     def write(self, text: str) -> int:
         """Takes what is to be drawn: a carriage return and a state, or, at the end, a newline."""
-        self._waiting = text.strip() or self._waiting
+        if text.strip() not in ("", self._last):
+            self._waiting = text.strip()
         due = time.monotonic() - self._written_at >= _SECONDS_BETWEEN_LINES
         if self._waiting and (due or text == "\n"):
             self._stream.write(f"{self._waiting}\n")
             self._stream.flush()
-            self._waiting, self._written_at = "", time.monotonic()
+            self._last, self._waiting, self._written_at = self._waiting, "", time.monotonic()
         return len(text)
 
 

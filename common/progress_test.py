@@ -37,6 +37,16 @@ def test_a_log_file_gets_a_line_every_half_minute_however_often_it_is_drawn(monk
     assert log.getvalue().splitlines() == [f"working {done} of 100" for done in (30, 60, 90, 100)]
 
 
+def test_the_end_is_told_once(monkeypatch):
+    log, clock = log_file(monkeypatch), Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    with progress.bar(total=1, desc="working", bar_format="{desc} {n:.0f} of {total}") as bar:
+        clock.now += 40
+        bar.update()
+        bar.refresh()
+    assert log.getvalue() == "working 1 of 1\n"
+
+
 def test_a_terminal_gets_a_bar(monkeypatch):
     log = log_file(monkeypatch)
     monkeypatch.setattr(log, "isatty", lambda: True)

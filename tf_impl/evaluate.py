@@ -24,6 +24,7 @@ def main(_: list[str]) -> None:
     evaluate.evaluate(
         evaluate_flags.settings(),
         lambda settings: evaluation.evaluate(settings, evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value),
+        evaluate_flags.BRIEF.value,
     )
 
 

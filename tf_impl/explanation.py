@@ -17,7 +17,7 @@ from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, gradcam, temporal_mask, training, weights
+from tf_impl import devices, foreign, gradcam, temporal_mask, training, weights
 
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
@@ -29,7 +29,8 @@ def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") ->
       settings: what to explain, and how.
       device: "auto", "cpu" or "gpu".
     """
-    return explanation_loop.explain(settings, functools.partial(Explainer, device=device))
+    load = functools.partial(foreign.load, device=device)
+    return explanation_loop.explain(settings, functools.partial(Explainer, device=device), load)
 
 
 def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
@@ -39,7 +40,8 @@ def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -
       settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
     """
-    return evidence.gather(settings, functools.partial(Explainer, device=device))
+    load = functools.partial(foreign.load, device=device)
+    return evidence.gather(settings, functools.partial(Explainer, device=device), load)
 
 
 class Probabilities:

@@ -12,13 +12,16 @@ from common.runs.run_directory import RunDirectory
 
 
 def explain(
-    settings: ExplainSettings, explain_model: Callable[[ExplainSettings], tuple[Explanations, ClipStore]]
+    settings: ExplainSettings,
+    explain_model: Callable[[ExplainSettings], tuple[Explanations, ClipStore]],
+    brief: bool = False,
 ) -> None:
     """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
 
     Args:
       settings: what to explain.
       explain_model: the build's, see `explanation_loop.explain`.
+      brief: print no tables of classes, and not what the columns mean.
     """
     was_there = settings.path.exists()
     explained, store = explain_model(settings)
@@ -27,4 +30,5 @@ def explain(
             event_images.write_explanations(RunDirectory(settings.path.parent).events, explained, store)
     finally:
         statistics = explanation_statistics.clip_statistics(explained, store)
-        sys.stdout.write(explanation_statistics.table([(explained.header["run"], explained, statistics)]) + "\n")
+        named = [(explained.header["run"], explained, statistics)]
+        sys.stdout.write(explanation_statistics.table(named, brief) + "\n")

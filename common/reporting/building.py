@@ -148,9 +148,9 @@ def build(settings: ReportSettings) -> pathlib.Path:
             games=any(partner is not None for partner in comparison.partners(runs)),
         )
         (temporary / "index.html").write_text(html, encoding="utf-8")
-        made = _publish(temporary, out)
+        published = _publish(temporary, out)
         if settings.zip:
-            _write_zip(out, made)
+            _write_zip(out, published)
     return settings.out / "index.html"
 
 

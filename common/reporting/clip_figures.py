@@ -70,7 +70,12 @@ def write_figures(
     """
     written = []
     beside = comparison.partners(runs)
-    shown = [run for run, partner in zip(runs, beside, strict=True) if partner is None]
+    # Of two games only the one that deletes is drawn, so its name need not tell them apart.
+    shown = [
+        dataclasses.replace(run, label=run.name) if number in beside else run
+        for number, run in enumerate(runs)
+        if beside[number] is None
+    ]
     with progress.bar(total=len(places), unit="clip", desc="figures") as bar:
         for number, place in enumerate(places):
             frames = store.read([place])[0]
@@ -122,7 +127,8 @@ def clip_figure(
     """
     header = explained.header
     config = MaskConfig(**header["mask"])
-    maps = gradcam_maps.upsample(explained["gradcam"][row : row + 1], frames.shape[:3], header["gradcam"]["time"])
+    coarse, time = explained.maps
+    maps = gradcam_maps.upsample(coarse[row : row + 1], frames.shape[:3], time)
     snapped = explained["mask_snapped"][row]
     mask = masks.perturbed_part(snapped[None].astype(np.float32), config.game)
     perturbed = perturbations.perturb(frames[None], mask, config.kind)[0]

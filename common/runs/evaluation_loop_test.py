@@ -41,6 +41,10 @@ def evaluate(run, **settings):
     return list(evaluation_loop.evaluate(settings, moving_right, "numpy"))
 
 
+def test_table_1_alone(run):
+    assert len(evaluation_loop.table_1(evaluate(run), brief=True).splitlines()) == 4
+
+
 def test_forward_and_reversed_scores_and_the_drop(run):
     (result,) = evaluate(run)
     assert result["forward"]["top_1"] == 1.0 and result["reversed"]["top_1"] == 0.5

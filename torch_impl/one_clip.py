@@ -1,0 +1,46 @@
+"""One clip from a file or from memory to its explanation, in PyTorch."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.explaining.gradcam_maps import GradCamConfig
+from common.explaining.masks import MaskConfig
+from common.reporting.clip_explanation import ClipExplanation
+from data_prep import one_clip
+from torch_impl import explanation
+
+
+def explain_clip(
+    video: str | pathlib.Path | np.ndarray,
+    run: str | pathlib.Path,
+    games: Sequence[str] = one_clip.GAMES,
+    mask: MaskConfig = one_clip.FAST,
+    gradcam: GradCamConfig = GradCamConfig(),  # noqa: B008
+    precision: str = "float32",
+    device: str = "auto",
+) -> ClipExplanation:
+    """Explains the guess of a run for one clip; no clip store is needed.
+
+    Args:
+      video: a file, a folder of frames, or frames uint8 `[frames, h, w, 3]`, RGB; frames are chosen and resized as
+        those of the clips that the run was trained with.
+      run: run directory, of either framework.
+      games: "delete" (which frames are needed), "preserve" (which are enough) or both, a mask each; scores and the GIF
+        are of the first.
+      mask: how masks are learnt; its game is overruled. By default until they have converged;
+        `MaskConfig(iterations=300)` is the paper's way.
+      gradcam: how Grad-CAM is computed.
+      precision: of the model's computation.
+      device: "auto", "cpu" or "gpu".
+
+    Returns:
+      Probabilities, masks, map and scores, which a notebook shows as pictures (see `ClipExplanation`).
+
+    Raises:
+      UserError: for what is no video, and a folder that is no run.
+    """
+    explain = functools.partial(explanation.explain, device=device)
+    return one_clip.explain_clip(video, run, games, mask, gradcam, precision, explain)
