@@ -14,9 +14,8 @@ from common.explaining.scorer import Search
 
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 _FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
-_PROMISE = 3e-5  # A step that promises less than this share of the loss is not taken.
-_FIRST_PROMISE = 1e-4  # The same before the second look,
-_ROUGH_PROMISE = 3e-3  # and while more than one start is in the race.
+_PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
+_ROUGH_PROMISE = 5e-3  # The same while more than one start is in the race.
 _NUDGE = 0.1  # How far the second look begins from where the first descent ended, in each value that is free.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
@@ -79,12 +78,11 @@ def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.nd
         for descent in descents:
             yield from go(descent, _ROUGH_PROMISE, max_evaluations // (len(descents) + 1))
     best = min(descents, key=lambda descent: descent.loss)
-    yield from go(best, _FIRST_PROMISE, max_evaluations)
+    yield from go(best, _PROMISE, max_evaluations)
     if best.free().any() and len(losses) < max_evaluations:
         again = _Descent(best.mask + _NUDGE * np.where(best.free(), np.sign(0.5 - best.mask), 0))
         yield from go(again, _PROMISE, max_evaluations)
         best = min(best, again, key=lambda descent: descent.loss)
-        yield from go(best, _PROMISE, max_evaluations)
     return best.mask, np.minimum.accumulate(losses)
 
 
