@@ -254,7 +254,9 @@ class _Trainer:
     def versions(self) -> dict[str, str]:
         return {}
 
-    def train_step(self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int) -> tuple[Any, Any]:
+    def train_step(
+        self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int, total: int = 0
+    ) -> tuple[Any, Any]:
         self._steps += 1
         return 1.0, 0
 

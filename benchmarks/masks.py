@@ -17,7 +17,13 @@ From these follows what a mask costs: plain takes 300 iterations; ours, converge
 gradient, as much as an iteration) after a coarse oracle of --oracle_forwards; a hard one the oracle and --flips
 forwards. Random clips do not tell how many; the defaults are means of trained models (docs/performance.md).
 
-Example: python benchmarks/masks.py --model=i3d
+With --run, a trained model and its clips take the place of random ones, and whole masks of the same clips are timed in
+one run: plain, 300 steps of Adam from the paper's window (which is given to it); ours, as `explain.py --oracle=coarse
+--start=multi --stop=converged` learns them, with everything that this takes. Beside the seconds stand the losses of
+ours as parts of plain's.
+
+Examples: python benchmarks/masks.py --model=i3d
+          python benchmarks/masks.py --run=runs/i3d_planted
 """
 
 import dataclasses
@@ -36,18 +42,24 @@ from absl import flags
 
 from benchmarks import sizes, workers
 from common import errors
+from common.clips.clip_store import ClipStore
 from common.command_line import commands
 from common.explaining import mask_search, masks, perturbations
-from common.models import architectures, configs
+from common.explaining.scorer import Scorer
+from common.models import architectures, canonical_weights, configs
+from common.runs import run_directory
+from common.runs.run_directory import RunDirectory
 from parity_tests import twins
 
 FRAMEWORKS = ("torch", "tf")
 
 _FRAMEWORK = flags.DEFINE_enum("framework", "all", ["all", *FRAMEWORKS], "Which framework to time.")
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Timed runs of each, interleaved, after an untimed one.", lower_bound=1)
+_RUN = flags.DEFINE_string("run", None, "Run directory: time whole masks of its model on its validation clips.")
+_CLIPS = flags.DEFINE_string("clips", None, "With --run: folder of the clip store. Unset: the one of the run.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 3, "Iterations of a run.", lower_bound=3)
 _BATCH = flags.DEFINE_integer("batch", 1, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
-_EVALUATIONS = flags.DEFINE_float("evaluations", 30.0, "Evaluations until a soft mask has converged, on average.")
+_EVALUATIONS = flags.DEFINE_float("evaluations", 35.0, "Evaluations until a soft mask has converged, on average.")
 _ORACLE_FORWARDS = flags.DEFINE_float("oracle_forwards", 38.0, "Intervals that the coarse oracle tries, on average.")
 _FLIPS = flags.DEFINE_float("flips", 20.0, "Forwards of a hard mask after its oracle, on average.")
 _PRECISION = flags.DEFINE_enum(
@@ -58,6 +70,8 @@ _PRECISION = flags.DEFINE_enum(
 _CHECKS = {"float32": (3, 1e-3), "float64": (3, 1e-3), "bfloat16": (1, 1e-1)}
 _HEAD_SCALE = 2.0
 _FORWARDS = 4  # Masks of the one clip in a timed run of forwards.
+_FAST = masks.MaskConfig(oracle="coarse", start="multi", stop="converged")
+_TRIED = 40  # Clips of a run among which those that its model gets right are chosen.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +85,8 @@ class Options:
       batch: clips at once in ours.
       iterations: of a run.
       threads: of the framework.
+      run: folder of a trained run, or "" for a random model.
+      clips: folder of its clip store.
     """
 
     framework: str
@@ -79,6 +95,8 @@ class Options:
     batch: int
     iterations: int
     threads: int
+    run: str = ""
+    clips: str = ""
 
     @property
     def model_config(self) -> configs.ModelConfig:
@@ -93,6 +111,34 @@ class Options:
     def frames(self) -> np.ndarray:
         """Returns clips, uint8 [N, T, H, W, 3]."""
         return twins.random_batch(self.model_config, self.batch)[0]
+
+    def trained(self) -> dict[str, np.ndarray]:
+        """Returns the weights of the run."""
+        return canonical_weights.load(RunDirectory(pathlib.Path(self.run)).weights)[0]
+
+    def right_clips(self, guess: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the run's first validation clips that a model gets right, uint8 [N, T, H, W, 3], and labels [N].
+
+        Args:
+          guess: clips -> classes.
+        """
+        store = ClipStore(pathlib.Path(self.clips), "validation")
+        places = np.unique(np.linspace(0, len(store) - 1, _TRIED).round().astype(int))
+        frames, labels = store.read(places), store.labels[places].astype(np.int64)
+        right = np.flatnonzero(guess(frames) == labels)[: self.batch]
+        if len(right) < self.batch:
+            raise errors.UserError(f"--batch must be at most the clips that are guessed right. Received: {self.batch}")
+        return frames[right], labels[right]
+
+    def clips_and_targets(self, guess: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns clips, uint8 [N, T, H, W, 3], and the classes that are explained, int [N].
+
+        Args:
+          guess: clips -> classes.
+        """
+        if self.run:
+            return self.right_clips(guess)
+        return self.frames(), guess(self.perturbed())
 
     def starts(self) -> np.ndarray:
         """Returns the logits of masks of the middle half of time, float32 [N, T]."""
@@ -121,11 +167,15 @@ class Searches:
       plain: descends on the first clip; returns its losses [iterations].
       ours: descends on all clips; returns their losses [N, iterations].
       forwards: scores the first clip under `_FORWARDS` masks.
+      plain_whole: learns the masks of all clips, one after the other; returns their losses after 299 steps [N].
+      ours_whole: learns them as `_FAST` says; returns their losses [N].
     """
 
     plain: Callable[[], np.ndarray]
     ours: Callable[[], np.ndarray]
     forwards: Callable[[], object]
+    plain_whole: Callable[[], list[float]]
+    ours_whole: Callable[[], list[float]]
 
 
 def as_trained(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -154,33 +204,68 @@ def torch_searches(options: Options) -> Searches:
     from benchmarks import plain_torch
     from torch_impl import explanation, temporal_mask, weights
 
+    def guess(frames: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.from_numpy(frames)).argmax(dim=1).numpy()
+
     torch.set_num_threads(options.threads)
-    clips = torch.from_numpy(options.frames())
     model = weights.build_model(options.model_config, options.precision)
-    with torch.no_grad():
-        before, _, after = weights.get_weights(model), model(clips), weights.get_weights(model)
-    arrays = as_trained(before, after)
+    if options.run:
+        arrays = options.trained()
+    else:
+        with torch.no_grad():
+            before, _, after = (
+                weights.get_weights(model),
+                model(torch.from_numpy(options.frames())),
+                weights.get_weights(model),
+            )
+        arrays = as_trained(before, after)
     weights.load_weights(model, arrays)
     model.eval().requires_grad_(False)
-    with torch.inference_mode():
-        targets = model(torch.from_numpy(options.perturbed())).argmax(dim=1).numpy()
+    frames, targets = options.clips_and_targets(guess)
+    clips = torch.from_numpy(frames)
 
-    search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
-    scorer = search.on(clips, targets)
+    def search(config: masks.MaskConfig) -> Callable[[], Scorer]:
+        found = temporal_mask.MaskSearch(explanation.Probabilities(model), config, options.batch)
+        return lambda: found.on(clips, targets)
+
     plain = plain_torch.build_model(options.model_config, arrays, torch.float32).eval()
+
+    def plainly(number: int, start: np.ndarray, config: masks.MaskConfig) -> np.ndarray:
+        return plain_torch_descent(plain, clips[number].float(), int(targets[number]), start, config)
+
+    return searches(options, plainly, search)
+
+
+def searches(
+    options: Options,
+    plainly: Callable[[int, np.ndarray, masks.MaskConfig], np.ndarray],
+    search: Callable[[masks.MaskConfig], Callable[[], Scorer]],
+) -> Searches:
+    """Returns what is timed.
+
+    Args:
+      options: the settings.
+      plainly: (number of a clip, logits of its first mask, config) -> losses [iterations].
+      search: config -> what makes ours of the clips; one search serves any number of clips, as in `explain.py`.
+    """
+    scorer, fast, starts = search(options.mask_config)(), search(_FAST), options.starts()
+    windows = mask_search.initial_masks(scorer, masks.MaskConfig()) if options.run else starts
+    centred = (mask_search.START_LOGIT * (2 * windows - 1)).astype(np.float32)
     return Searches(
-        lambda: plain_torch_descent(plain, clips[0].float(), int(targets[0]), options),
-        lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
-        lambda: scorer.scores(np.zeros(_FORWARDS, int), options.tried(), search.config.kind),
+        lambda: plainly(0, starts[0], options.mask_config),
+        lambda: scorer.descend(np.arange(options.batch), starts)[1],
+        lambda: scorer.scores(np.zeros(_FORWARDS, int), options.tried(), options.mask_config.kind),
+        lambda: [float(plainly(k, start, masks.MaskConfig())[-1]) for k, start in enumerate(centred)],
+        lambda: mask_search.learn_masks(fast(), _FAST).final_loss.tolist(),
     )
 
 
-def plain_torch_descent(model: Any, clip: Any, target: int, options: Options) -> np.ndarray:
-    """Learns a mask for one clip, float `[T, H, W, 3]`, and returns the losses."""
+def plain_torch_descent(model: Any, clip: Any, target: int, start: np.ndarray, config: masks.MaskConfig) -> np.ndarray:
+    """Learns a mask for one clip, float `[T, H, W, 3]`, from logits [T], and returns the losses."""
     import torch
 
-    config = options.mask_config
-    logits = torch.nn.Parameter(torch.from_numpy(options.starts()[0]))
+    logits = torch.nn.Parameter(torch.from_numpy(start.copy()))
     optimizer = torch.optim.Adam([logits], lr=config.learning_rate)
     losses = []
     for _ in range(config.iterations):
@@ -206,47 +291,53 @@ def tf_searches(options: Options) -> Searches:
 
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
-    clips = tf.constant(options.frames())
     model = weights.build_model(options.model_config, options.precision)
-    before, _, after = weights.get_weights(model), model(clips, training=True), weights.get_weights(model)
-    arrays = as_trained(before, after)
+    if options.run:
+        arrays = options.trained()
+    else:
+        frames = tf.constant(options.frames())
+        before, _, after = weights.get_weights(model), model(frames, training=True), weights.get_weights(model)
+        arrays = as_trained(before, after)
     weights.load_weights(model, arrays)
-    targets = tf.argmax(model(options.perturbed()), axis=1).numpy()
+    frames, targets = options.clips_and_targets(lambda some: tf.argmax(model(some), axis=1).numpy())
+    clips = tf.constant(frames)
 
-    search = temporal_mask.MaskSearch(explanation.Probabilities(model), options.mask_config, batch_size=options.batch)
-    scorer = search.on(clips, targets)
-    plain = PlainTfDescent(plain_tf.build_model(options.model_config, arrays), options)
-    return Searches(
-        lambda: plain(tf.cast(clips[0], tf.float32), int(targets[0])),
-        lambda: scorer.descend(np.arange(options.batch), options.starts())[1],
-        lambda: scorer.scores(np.zeros(_FORWARDS, int), options.tried(), search.config.kind),
-    )
+    def search(config: masks.MaskConfig) -> Callable[[], Scorer]:
+        found = temporal_mask.MaskSearch(explanation.Probabilities(model), config, options.batch)
+        return lambda: found.on(clips, targets)
+
+    plain = PlainTfDescent(plain_tf.build_model(options.model_config, arrays))
+
+    def plainly(number: int, start: np.ndarray, config: masks.MaskConfig) -> np.ndarray:
+        return plain(tf.cast(clips[number], tf.float32), int(targets[number]), start, config.iterations)
+
+    return searches(options, plainly, search)
 
 
 class PlainTfDescent:
     """Learns a mask for one clip after the other; a step is one graph, traced once."""
 
-    def __init__(self, model: Any, options: Options) -> None:
+    def __init__(self, model: Any) -> None:
         import keras
         import tensorflow as tf
 
-        self._model, self._config, self._start = model, options.mask_config, options.starts()[0]
-        self._logits = keras.Variable(self._start)
+        self._model, self._config = model, masks.MaskConfig()
+        self._logits = keras.Variable(np.zeros(model.input_shape[1], np.float32))
         # Keras' default epsilon is 1e-7, ours 1e-8 (D8).
         self._optimizer = keras.optimizers.Adam(self._config.learning_rate, epsilon=1e-8)
         self._optimizer.build([self._logits])
         self._fresh = [variable.numpy() for variable in self._optimizer.variables]
         self._step = tf.function(self._make_step)
 
-    def __call__(self, clip: Any, target: int) -> np.ndarray:
-        """Takes a clip, float `[T, H, W, 3]`; returns the losses."""
+    def __call__(self, clip: Any, target: int, start: np.ndarray, iterations: int) -> np.ndarray:
+        """Takes a clip, float `[T, H, W, 3]`, its class, logits [T] to start from and steps; returns the losses."""
         import tensorflow as tf
 
-        self._logits.assign(self._start)
+        self._logits.assign(start)
         for variable, value in zip(self._optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
         losses = []
-        for _ in range(self._config.iterations):
+        for _ in range(iterations):
             loss, _ = self._step(clip, tf.constant(target))
             losses.append(float(loss))
         return np.array(losses)
@@ -288,9 +379,9 @@ def checked_searches(options: Options) -> dict[str, Callable[[], object]]:
 
 
 def compare(name: str, frameworks: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Returns framework -> name in `Searches` -> median seconds of a run."""
+    """Returns framework -> name in `Searches`, but for the whole masks -> median seconds of a run."""
     model = configs.to_dict(sizes.model_config(name))
-    names = [field.name for field in dataclasses.fields(Searches)]
+    names = [field.name for field in dataclasses.fields(Searches) if not field.name.endswith("_whole")]
     settings = (_PRECISION.value, _BATCH.value, _ITERATIONS.value, sizes.THREADS.value)
     options = {framework: dataclasses.asdict(Options(framework, model, *settings)) for framework in frameworks}
     times: dict[str, dict[str, list[float]]] = {framework: {what: [] for what in names} for framework in frameworks}
@@ -303,6 +394,31 @@ def compare(name: str, frameworks: tuple[str, ...]) -> dict[str, dict[str, float
         framework: {what: statistics.median(seconds) for what, seconds in runs.items()}
         for framework, runs in times.items()
     }
+
+
+def whole_rows(run: RunDirectory, frameworks: tuple[str, ...]) -> list[str]:
+    """Times whole masks of a run's model, and returns the lines of their table, a framework each.
+
+    Ours learns once before the clock starts, for what a framework compiles; plain takes the three steps of the check.
+    """
+    stored, _, store = run_directory.open_trained(
+        run, pathlib.Path(_CLIPS.value) if _CLIPS.value else None, "validation"
+    )
+    settings = (_PRECISION.value, _BATCH.value, _ITERATIONS.value, sizes.THREADS.value)
+    model, places = configs.to_dict(stored.train.model), (str(run.path), str(store.directory))
+    options = {framework: dataclasses.asdict(Options(framework, model, *settings, *places)) for framework in frameworks}
+    lines = []
+    with workers.started(__file__, options) as processes:
+        for framework, worker in processes.items():
+            worker.seconds("ours_whole")
+            spent = {what: worker.run(f"{what}_whole") for what in ("plain", "ours")}
+            (plain, plain_losses), (ours, our_losses) = spent.values()
+            part = np.array(our_losses) / np.array(plain_losses)
+            lines.append(
+                f"{framework:8}{stored.train.model.model:12}{plain / _BATCH.value:10.2f}{ours / _BATCH.value:10.2f}"
+                f"{plain / ours:8.1f}{part.mean():13.4f}{part.max():10.4f}\n"
+            )
+    return lines
 
 
 def rows(name: str, runs: dict[str, dict[str, float]]) -> list[str]:
@@ -330,6 +446,15 @@ def main(argv: list[str]) -> None:
     if options:
         workers.serve(lambda: checked_searches(Options(**json.loads(options))))
         return
+    frameworks = FRAMEWORKS if _FRAMEWORK.value == "all" else (_FRAMEWORK.value,)
+    if _RUN.value:
+        sys.stdout.write(
+            f"Whole masks of {_BATCH.value} clip(s), {sizes.THREADS.value} threads, {_PRECISION.value}; plain takes\n"
+            f"one clip at a time and {masks.MaskConfig.iterations} steps of Adam; seconds for a clip\n"
+            f"{'':20}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>8}{'loss / its':>13}{'worst':>10}\n"
+        )
+        sys.stdout.writelines(whole_rows(RunDirectory(pathlib.Path(_RUN.value)), frameworks))
+        return
     sys.stdout.write(
         f"{sizes.words(_BATCH.value)}, {_PRECISION.value}; plain takes one clip at a time\n"
         "seconds for an iteration and clip\n"
@@ -339,7 +464,6 @@ def main(argv: list[str]) -> None:
         f"{'':20}{'plain (s)':>10}{'ours (s)':>10}{'ratio':>8}{'forward (s)':>12}{'converged':>12}{'hard':>8}"
         f"{'tf / torch':>12}\n"
     )
-    frameworks = FRAMEWORKS if _FRAMEWORK.value == "all" else (_FRAMEWORK.value,)
     for name in sizes.model_names():
         sys.stdout.writelines(rows(name, compare(name, frameworks)))
         sys.stdout.flush()

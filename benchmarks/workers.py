@@ -46,9 +46,14 @@ class Worker:
 
     def seconds(self, task: str) -> float:
         """Runs a task once and returns how long it took."""
+        return self.run(task)[0]
+
+    def run(self, task: str) -> tuple[float, Any]:
+        """Runs a task once; returns how long it took, and what it returned if that is a list, else None."""
         self._input.write(task + "\n")
         self._input.flush()
-        return self._answer()["seconds"]
+        answer = self._answer()
+        return answer["seconds"], answer["result"]
 
     def close(self) -> None:
         """Ends the process."""
@@ -89,8 +94,8 @@ def serve(
     _say({})
     for line in sys.stdin:
         start = clock()
-        tasks[line.strip()]()
-        _say({"seconds": clock() - start})
+        result = tasks[line.strip()]()
+        _say({"seconds": clock() - start, "result": result if isinstance(result, list) else None})
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -20,8 +20,9 @@ def log_file(monkeypatch):
 def test_a_log_file_gets_one_line_of_a_short_job(monkeypatch):
     log = log_file(monkeypatch)
     with progress.bar(range(3), desc="working", unit="clip") as bar:
+        bar.set_description("still working")  # Which ends with a colon then.
         assert list(bar) == [0, 1, 2]
-    assert log.getvalue().startswith("working: 100% 3/3 [00:00<00:00, ")
+    assert log.getvalue().startswith("still working: 100% 3/3 [00:00<00:00, ")
     assert log.getvalue().count("\n") == 1 and log.getvalue().endswith("\n") and "\r" not in log.getvalue()
 
 
@@ -35,6 +36,16 @@ def test_a_log_file_gets_a_line_every_half_minute_however_often_it_is_drawn(monk
             bar.refresh()
             bar.clear()  # Of a bar, before a line is logged.
     assert log.getvalue().splitlines() == [f"working {done} of 100" for done in (30, 60, 90, 100)]
+
+
+def test_the_end_is_told_once(monkeypatch):
+    log, clock = log_file(monkeypatch), Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    with progress.bar(total=1, desc="working", bar_format="{desc} {n:.0f} of {total}") as bar:
+        clock.now += 40
+        bar.update()
+        bar.refresh()
+    assert log.getvalue() == "working 1 of 1\n"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):

@@ -1,5 +1,12 @@
 from common import text
 
 
+def test_a_message_is_told_once(caplog):
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            text.tell_once("Computing with NumPy")
+    assert caplog.text.count("Computing with NumPy") == 1
+
+
 def test_a_noun_agrees_with_its_number():
     assert [text.counted(number, "clip") for number in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]

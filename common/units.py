@@ -33,6 +33,10 @@ class Unit(Protocol):
         """Amount of work in it, for the bar."""
 
 
+class UnfinishedError(Exception):
+    """Units are left to other tasks of an array job; the last of these puts the whole together."""
+
+
 UnitT = TypeVar("UnitT", bound=Unit)
 ResultT = TypeVar("ResultT")
 
@@ -120,9 +124,19 @@ def _is_free(unit: Unit) -> bool:
         return False
 
 
-def all_there(units: Sequence[Unit]) -> bool:
-    """Returns whether every unit has been made."""
-    return all(unit.file.exists() for unit in units)
+def amounts(units: Sequence[Unit]) -> dict[str, int]:
+    """Returns "total" and "initial" for `progress.bar`: how much work is in units, and in those that are there."""
+    return {
+        "total": sum(unit.size for unit in units),
+        "initial": sum(unit.size for unit in units if unit.file.exists()),
+    }
+
+
+def check_all_there(units: Sequence[Unit], whole: pathlib.Path) -> None:
+    """Raises `UnfinishedError` unless every unit has been made."""
+    missing = sum(not unit.file.exists() for unit in units)
+    if missing:
+        raise UnfinishedError(f"{whole}: {missing} of {text.counted(len(units), 'unit')} left to other tasks.")
 
 
 def remove_claims(units: Sequence[Unit]) -> None:

@@ -42,7 +42,10 @@ def test_units_that_are_missing_are_made_and_all_work_is_counted(tmp_path):
     made, amount = make(tmp_path)
     assert made == {tmp_path / name: name for name in ("0.txt", "2.txt", "3.txt")} and amount == 3 * 2
     assert (tmp_path / "1.txt").read_text() == "there"
-    assert units.all_there(texts(tmp_path)) and not units.all_there(texts(tmp_path, 5))
+    units.check_all_there(texts(tmp_path), tmp_path / "whole")
+    with pytest.raises(units.UnfinishedError, match="whole: 1 of 5 units left to other tasks"):
+        units.check_all_there(texts(tmp_path, 5), tmp_path / "whole")
+    assert units.amounts(texts(tmp_path, 6)) == {"total": 12, "initial": 8}
     assert len(list(tmp_path.iterdir())) == 4  # Claims are gone.
 
 

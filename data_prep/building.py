@@ -162,6 +162,9 @@ def prepare(config: PrepareConfig) -> int:
         raise errors.UserError(f"JSON files must not be nested so deeply. Received: one in {config.out}") from None
     except MemoryError:
         raise errors.UserError("Clips must fit into memory. Received: too little of it (try fewer --workers)") from None
+    except units.UnfinishedError as left:
+        logging.info("%s", left)
+        return 0
     except launching.WorkerDiedError as error:
         logging.error("%s; finished shards are kept: start again, with fewer --workers if memory ran out", error)
         return 1
@@ -196,10 +199,7 @@ def _build(config: PrepareConfig, plan: plans.Plan | None) -> int:
                 path.unlink()
     made = _make(config, jobs)
     with locks.exclusive(config.out, wait=True):
-        if not units.all_there(jobs):
-            missing = sum(not job.file.exists() for job in jobs)
-            logging.info("%s: %s still to be made by other tasks.", config.out, text.counted(missing, "shard"))
-            return 0
+        units.check_all_there(jobs, config.out)
         results = _results(config, jobs, made, digests)
         units.remove_claims(jobs)
         failures = [remark for split in plan.items for remark in plan.missing.get(split, ())]
@@ -288,8 +288,7 @@ def _make(config: PrepareConfig, jobs: Sequence[shard_jobs.Job]) -> dict[pathlib
     """Makes the shards that are missing, and returns what those hold that this call made."""
     launch = _launch(config)
     share = units.share(jobs, launch)
-    finished = sum(job.size for job in share if job.file.exists())
-    with progress.bar(total=sum(job.size for job in share), initial=finished, unit="clip", desc="making clips") as bar:
+    with progress.bar(**units.amounts(share), unit="clip", desc="making clips") as bar:
         return units.make(share, _make_shard, config.out / "dataset.json", launch, lambda clips: bar.update(int(clips)))
 
 

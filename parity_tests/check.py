@@ -3,7 +3,7 @@
 Each framework runs in a process of its own. Prints a table, writes `parity.json` into the run directory, and ends with
 code 1 where a difference is beyond the limits of `tolerances.py`. With --explanations it compares two explanations
 files clip by clip instead, and writes `explanations_parity.json` beside the first.
-Examples: python parity_tests/check.py --run=runs/i3d_synthetic --clips=data/synthetic
+Examples: python parity_tests/check.py --run=runs/i3d_planted
           python parity_tests/check.py --explanations=torch.h5,tf.h5
 """
 
@@ -22,7 +22,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import errors, files, tables
+from common import errors, files, tables, text
 from common.command_line import commands
 from common.models import canonical_weights
 from common.runs import run_directory
@@ -36,6 +36,7 @@ _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"
 _LIMIT = flags.DEFINE_integer("limit", 2, "Number of clips, from the first on.", lower_bound=1)
 _PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "float64"], "Precision of the computation.")
 _EXPLANATIONS = flags.DEFINE_list("explanations", [], "Instead of --run: the files of torch and of tf, in this order.")
+_BRIEF = flags.DEFINE_bool("brief", False, "Print the verdict alone, with the worst difference; the file has the rest.")
 _WORKER = flags.DEFINE_string("worker", None, "Used by the command itself: be one framework, with a JSON of settings.")
 
 SCHEMA_VERSION = 1
@@ -168,8 +169,32 @@ def table(result: dict[str, Any]) -> str:
     verdict = "agree" if result["agree"] else "do NOT agree"
     return (
         f"{tables.write_text(Table(columns, rows), left=(0, len(columns) - 1))}\n"
-        f"{len(gradients)} gradients compared, the worst shown. torch and tf {verdict} on {result['num_clips']} "
-        f"clip(s) in {result['precision']}."
+        f"{len(gradients)} gradients compared, the worst shown. torch and tf {verdict} on "
+        f"{text.counted(result['num_clips'], 'clip')} in {result['precision']}."
+    )
+
+
+def line(result: dict[str, Any], path: pathlib.Path) -> str:
+    """Returns a check as one line: the verdict, and the difference that comes nearest to its limit.
+
+    Args:
+      result: of `check` or `check_explanations.check_explanations`.
+      path: of its file.
+    """
+    rows = result["rows"]
+    verdict = "agree" if result["agree"] else "do NOT agree"
+
+    def share(row: dict[str, Any]) -> float:
+        if row["relative"] is None:
+            return float("inf")
+        return row["relative"] / row["limit"] if row["limit"] else float("inf") if row["relative"] else 0.0
+
+    worst = max(rows, key=share)
+    relative = "not finite" if worst["relative"] is None else f"{worst['relative']:.1e}"
+    what = f"gradient of {worst['quantity']}" if worst.get("kind") == "gradient" else worst["quantity"]
+    return (
+        f"{result['run']}: torch and tf {verdict} on {text.counted(result['num_clips'], 'clip')}, in "
+        f"{len(rows)} quantities; nearest to its limit of {worst['limit']:.0e} is {what}, {relative} ({path})"
     )
 
 
@@ -185,20 +210,22 @@ def main(_: list[str]) -> int:
     clips = pathlib.Path(_CLIPS.value) if _CLIPS.value else None
     run = pathlib.Path(_RUN.value)
     result = check(CheckSettings(run, clips, _SPLIT.value, _LIMIT.value, _PRECISION.value))
-    return _tell(result, table(result), run / "parity.json")
+    path = run / "parity.json"
+    return _tell(result, line(result, path) if _BRIEF.value else table(result), path)
 
 
 def _check_explanations(paths: list[pathlib.Path]) -> int:
     if len(paths) != 2:
         raise errors.UserError(f"--explanations must name torch's file, then tf's. Received: {len(paths)}")
     result = check_explanations.check_explanations(*paths)
-    return _tell(result, check_explanations.table(result), paths[0].with_name("explanations_parity.json"))
+    path = paths[0].with_name("explanations_parity.json")
+    return _tell(result, line(result, path) if _BRIEF.value else check_explanations.table(result), path)
 
 
-def _tell(result: dict[str, Any], text: str, path: pathlib.Path) -> int:
+def _tell(result: dict[str, Any], told: str, path: pathlib.Path) -> int:
     """Prints and writes a check, each even where the other fails; returns the exit code."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(told + "\n")
     finally:
         files.write_json(path, result)
     return 0 if result["agree"] else 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, tables
+from common import errors, tables, text
 from common.explaining import explanations, masks
 from common.explaining.explanations import Explanations
 from common.tables import Column, Table
@@ -49,7 +49,8 @@ def check_explanations(torch_path: pathlib.Path, tf_path: pathlib.Path) -> dict[
     ours = ours.of_clips(theirs["video_id"])
     precision = "float64" if ours.header["precision"] == "float64" else "float32"
     answers = {explanations.attribution(method): "gradients" for method in explanations.methods_of(ours.header)}
-    rows = [_row(name, kind, ours, theirs, precision) for name, kind in (_COLUMNS | answers).items()]
+    columns = {name: kind for name, kind in (_COLUMNS | answers).items() if name in ours.columns}
+    rows = [_row(name, kind, ours, theirs, precision) for name, kind in columns.items()]
     return {
         "run": ours.header["run"],
         "num_clips": len(ours),
@@ -138,5 +139,5 @@ def table(result: dict[str, Any]) -> str:
     verdict = "agree" if result["agree"] else "do NOT agree"
     return (
         f"{tables.write_text(Table(columns, rows))}\n"
-        f"torch and tf {verdict} on {result['num_clips']} explained clip(s) in {result['precision']}."
+        f"torch and tf {verdict} on {text.counted(result['num_clips'], 'explained clip')} in {result['precision']}."
     )

@@ -38,7 +38,7 @@ def test_command_prints_a_table_and_writes_parity_json(run):
     )
     assert result.returncode == 0, result.stderr
     assert "ConvLSTM_1" in result.stdout
-    assert "torch and tf agree on 2 clip(s) in float64." in result.stdout
+    assert "torch and tf agree on 2 clips in float64." in result.stdout
     report = json.loads((run.path / "parity.json").read_text())
     assert report["agree"]
     assert [row["quantity"] for row in report["rows"]][:2] == ["ConvLSTM_1", "BatchNorm_1"]
@@ -73,6 +73,24 @@ def test_a_difference_beyond_the_limit_is_marked():
     assert "A                     1.00e-03  1.00e-03  1e-10  (1,)  <- beyond the limit" in text
     assert "1 values not finite in tf, first nan at (1,)  <- beyond the limit" in text
     assert "do NOT agree" in text
+
+
+def test_a_line_names_the_difference_nearest_to_its_limit(tmp_path):
+    rows = [
+        {"quantity": "label", "relative": 0.0, "limit": 0.0},
+        {"quantity": "A", "relative": 1e-6, "limit": 1e-4},
+        {"kind": "gradient", "quantity": "B", "relative": 5e-5, "limit": 1e-3},
+    ]
+    result = {"run": "mine", "rows": rows, "agree": True, "num_clips": 1}
+    assert check.line(result, tmp_path / "parity.json") == (
+        "mine: torch and tf agree on 1 clip, in 3 quantities; nearest to its limit of 1e-03 is gradient of B, 5.0e-05 "
+        f"({tmp_path / 'parity.json'})"
+    )
+    rows += [{"quantity": "mask_snapped", "relative": 1.0, "limit": 0.0}]
+    assert "do NOT agree on 2 clips" in check.line({**result, "agree": False, "num_clips": 2}, tmp_path)
+    assert "limit of 0e+00 is mask_snapped, 1.0e+00" in check.line(result, tmp_path)
+    rows[:] = [{"quantity": "A", "relative": None, "limit": 1e-4}, *rows[:3]]
+    assert "is A, not finite" in check.line(result, tmp_path)
 
 
 def test_refuses_a_folder_that_is_no_run(tmp_path):

@@ -124,7 +124,7 @@ def test_command_prints_a_table_and_ends_with_1_beyond_a_limit(tmp_path):
     command = [sys.executable, check.__file__, f"--explanations={paths[0]},{paths[1]}"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1, result.stderr
-    assert "torch and tf do NOT agree on 2 explained clip(s) in float32." in result.stdout
+    assert "torch and tf do NOT agree on 2 explained clips in float32." in result.stdout
     assert not json.loads((tmp_path / "explanations_parity.json").read_text())["agree"]
 
 

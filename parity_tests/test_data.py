@@ -19,7 +19,7 @@ def recorded(trainer_class, seen):
     """Returns a trainer class that notes, for each call, what it was given."""
 
     class Recorder(trainer_class):
-        def train_step(self, frames, labels, learning_rate, seed):
+        def train_step(self, frames, labels, learning_rate, seed, total=0):
             seen.append((hashlib.sha256(frames).hexdigest(), labels.tolist(), learning_rate, seed))
             return super().train_step(frames, labels, learning_rate, seed)
 

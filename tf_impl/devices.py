@@ -2,11 +2,12 @@
 
 import ctypes
 import functools
+import os
 
 import numpy as np
 import tensorflow as tf
 
-from common import errors, memory
+from common import errors, memory, text
 from common.models import convolution_check
 from tf_impl import layers
 
@@ -37,6 +38,9 @@ def find_device(name: str, precision: str = "float32") -> str:
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
     if on_gpu and precision in convolution_check.LIMITS:
         _check_convolutions(device, precision)
+    threads = text.counted(tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1, "thread")
+    where = details.get("device_name", "a GPU") if on_gpu else f"the CPU, {threads}"
+    text.tell_once(f"TensorFlow {tf.__version__} in {precision} on {where}")
     return device
 
 

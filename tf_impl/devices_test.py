@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from common import errors
+from common import errors, text
 from common.models import convolution_check
 from tf_impl import devices, layers  # noqa: F401
 
@@ -43,3 +45,12 @@ def test_what_the_check_asks_of_a_gpu_a_cpu_answers_rightly(precision):
         return devices._convolve("/CPU:0", *arguments)
 
     convolution_check.check(convolve, precision, None, cases)
+
+
+def test_the_device_is_named_once(caplog):
+    text.tell_once.cache_clear()
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            devices.find_device("cpu", "bfloat16")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r"TensorFlow [\d.+\w]+ in bfloat16 on the CPU, \d+ threads?", line)

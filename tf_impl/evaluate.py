@@ -1,4 +1,4 @@
-"""Evaluate runs with TensorFlow, forward and reversed, e.g. `python tf_impl/evaluate.py --run=runs/i3d_synthetic`."""
+"""Evaluate runs with TensorFlow, forward and reversed, e.g. `python tf_impl/evaluate.py --run=runs/i3d_planted`."""
 
 import pathlib
 import sys
@@ -24,6 +24,7 @@ def main(_: list[str]) -> None:
     evaluate.evaluate(
         evaluate_flags.settings(),
         lambda settings: evaluation.evaluate(settings, evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value),
+        evaluate_flags.BRIEF.value,
     )
 
 

@@ -1,5 +1,6 @@
 """Evaluation in TensorFlow: predictions; all the rest is `common.runs.evaluation_loop`."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,16 +8,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from common.models import configs, foreign
-from common.models.foreign import ForeignModel
+from common.models import configs
+from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, weights
+from tf_impl import devices, foreign, processes, weights
 
 
 def evaluate(
     settings: evaluation_loop.EvaluateSettings, precision: str = "float32", device: str = "auto"
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """Evaluates models forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
 
     Args:
@@ -28,9 +29,11 @@ def evaluate(
     def make_predict(classifier: Classifier) -> evaluation_loop.PredictBatch:
         if isinstance(classifier, Trained):
             return predictor(classifier.config, classifier.weights, precision, device)
-        return foreign_predictor(classifier, device)
+        return foreign_predictor(classifier, precision, device)
 
-    return evaluation_loop.evaluate(settings, make_predict, framework="tf")
+    load = functools.partial(foreign.load, precision=precision, device=device)
+    with processes.joined(device) as those:
+        yield from evaluation_loop.evaluate(settings, make_predict, "tf", load, those)
 
 
 def predictor(
@@ -55,22 +58,26 @@ def predictor(
     return predict
 
 
-def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_loop.PredictBatch:
+def foreign_predictor(
+    model: ForeignModel, precision: str = "float32", device: str = "auto"
+) -> evaluation_loop.PredictBatch:
     """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
 
     They stand for logits, whose softmax they are the logarithm of.
 
     Args:
       model: that the build has loaded.
+      precision: that it was loaded in; in float64 clips are float64 too.
       device: "auto", "cpu" or "gpu", where it lies.
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
+    dtype = tf.float64 if precision == "float64" else tf.float32
     score = tf.function(model.score_fn, autograph=False)
 
     def predict(frames: np.ndarray) -> np.ndarray:
         with tf.device(place):
-            traced = score.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), tf.float32))
-            return foreign.log_probabilities(traced(tf.cast(frames, tf.float32)).numpy(), len(frames))
+            traced = score.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), dtype))
+            return log_probabilities(traced(tf.cast(frames, dtype)).numpy(), len(frames))
 
     return predict
 

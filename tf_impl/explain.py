@@ -1,5 +1,9 @@
-"""Explain clips with TensorFlow: masks and Grad-CAM, e.g. `python tf_impl/explain.py --run=runs/i3d_synthetic`."""
+"""Explain clips with TensorFlow: masks and Grad-CAM, e.g. `python tf_impl/explain.py --run=runs/i3d_planted`.
 
+Or any video, without a clip store: `python tf_impl/explain.py --run=runs/i3d_planted --video=my.mp4`.
+"""
+
+import functools
 import pathlib
 import sys
 
@@ -9,22 +13,38 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 from absl import flags
 
 from common.command_line import commands, explain_flags, launch_flags
+from common.explaining import explanation_loop
+from common.explaining.explanation_loop import MakeExplainer
+from common.runs.subjects import LoadToExplain
 
 for _module in (explain_flags, launch_flags):
     flags.adopt_module_key_flags(_module)  # So that --help lists them.
 
 
-def main(_: list[str]) -> None:
-    """Explains what the flags say and prints the statistics."""
-    # Only now: --help and wrong flags need no framework.
-    from common.command_line import explain
-    from tf_impl import explanation
+def main(_: list[str]) -> int:
+    """Explains what the flags say: clips of a store, whose statistics are printed, or videos."""
+    settings = explain_flags.settings()
+    # Only now and below: --help, wrong flags and what is no video need no framework.
+    from common.command_line import explain, explain_video
+    from data_prep import loose_clips
 
-    device, deterministic = explain_flags.DEVICE.value, explain_flags.DETERMINISTIC.value
-    launch = launch_flags.launch()
+    def build() -> tuple[MakeExplainer, LoadToExplain]:
+        from tf_impl import explanation, foreign
+
+        device, deterministic = explain_flags.DEVICE.value, explain_flags.DETERMINISTIC.value
+        explainer = functools.partial(explanation.Explainer, device=device, deterministic=deterministic)
+        return explainer, functools.partial(foreign.load, device=device)
+
+    if explain_flags.VIDEO.value:
+        videos = [pathlib.Path(video) for video in explain_flags.VIDEO.value]
+        return explain_video.explain(settings, videos, explain_flags.games(), loose_clips, build)
     explain.explain(
-        explain_flags.settings(), lambda settings: explanation.explain(settings, device, launch, deterministic)
+        settings,
+        lambda settings: explanation_loop.explain(settings, *build(), launch_flags.launch()),
+        explain_flags.BRIEF.value,
+        explain_flags.report(),
     )
+    return 0
 
 
 def run() -> None:

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import torch
 
-from common import errors, memory
+from common import errors, memory, text
 from common.models import convolution_check
 from torch_impl import layers
 
@@ -39,6 +39,9 @@ def find_device(name: str, precision: str = "float32") -> torch.device:
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         if precision in convolution_check.LIMITS:
             _check_convolutions(device, precision)
+    threads = text.counted(torch.get_num_threads(), "thread")
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU, {threads}"
+    text.tell_once(f"PyTorch {torch.__version__} in {precision} on {where}")
     return device
 
 

@@ -1,7 +1,9 @@
+import re
+
 import pytest
 import torch
 
-from common import errors
+from common import errors, text
 from common.models import convolution_check
 from torch_impl import devices
 
@@ -45,3 +47,12 @@ def test_a_process_becomes_deterministic(deterministic, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     devices.make_deterministic()
     assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
+
+
+def test_the_device_is_named_once(caplog):
+    text.tell_once.cache_clear()
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            devices.find_device("cpu", "bfloat16")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r"PyTorch [\d.+\w]+ in bfloat16 on the CPU, \d+ threads?", line)

@@ -1,5 +1,6 @@
 """Evaluation in PyTorch: predictions; all the rest is `common.runs.evaluation_loop`."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,16 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from common.models import configs, foreign
-from common.models.foreign import ForeignModel
+from common.models import configs
+from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, layers, transfers, weights
+from torch_impl import devices, foreign, layers, processes, transfers, weights
 
 
 def evaluate(
     settings: evaluation_loop.EvaluateSettings, precision: str = "float32", device: str = "auto"
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """Evaluates models forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
 
     Args:
@@ -28,9 +29,11 @@ def evaluate(
     def make_predict(classifier: Classifier) -> evaluation_loop.PredictBatch:
         if isinstance(classifier, Trained):
             return predictor(classifier.config, classifier.weights, precision, device)
-        return foreign_predictor(classifier, device)
+        return foreign_predictor(classifier, precision, device)
 
-    return evaluation_loop.evaluate(settings, make_predict, framework="torch")
+    load = functools.partial(foreign.load, precision=precision, device=device)
+    with processes.joined(device) as those:
+        yield from evaluation_loop.evaluate(settings, make_predict, "torch", load, those)
 
 
 def predictor(
@@ -54,20 +57,24 @@ def predictor(
     return predict
 
 
-def foreign_predictor(model: ForeignModel, device: str = "auto") -> evaluation_loop.PredictBatch:
+def foreign_predictor(
+    model: ForeignModel, precision: str = "float32", device: str = "auto"
+) -> evaluation_loop.PredictBatch:
     """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
 
     They stand for logits, whose softmax they are the logarithm of.
 
     Args:
       model: that the build has loaded.
+      precision: that it was loaded in; in float64 clips are float64 too.
       device: "auto", "cpu" or "gpu", where it lies.
     """
-    place = devices.find_device(device)
+    place = devices.find_device(device, precision)
+    dtype = torch.float64 if precision == "float64" else torch.float32
 
     def predict(frames: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), layers.frozen(model.score_fn):
-            probabilities = model.score_fn(torch.from_numpy(frames).to(place, torch.float32))
-        return foreign.log_probabilities(probabilities.double().cpu().numpy(), len(frames))
+            probabilities = model.score_fn(transfers.to_device(frames, place).to(dtype))
+        return log_probabilities(probabilities.double().cpu().numpy(), len(frames))
 
     return predict

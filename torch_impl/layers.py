@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
 
 from common import errors
@@ -162,6 +162,9 @@ def _paddings(x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int,
     return [padding.same_padding(size, kernel, stride) for size, kernel, stride in sizes]
 
 
+_TOO_FEW = "In training batch norm must have more than one value for each channel. Received: activations {}"
+
+
 class CenterAndScale(nn.Module):
     """The trainable half of batch norm, which several layers may share."""
 
@@ -195,11 +198,10 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, C, ...]` -> the same shape and dtype."""
+        if self.training and _num_processes() > 1:
+            return self._over_all_processes(x)
         if self.training and x.numel() == x.shape[1]:
-            raise errors.UserError(
-                f"In training batch norm must have more than one value for each channel. "
-                f"Received: activations {tuple(x.shape)}"
-            )
+            raise errors.UserError(_TOO_FEW.format(tuple(x.shape)))
         return functional.batch_norm(
             x,
             self.moving_mean,
@@ -211,10 +213,85 @@ class BatchNorm(nn.Module):
             architectures.BATCH_NORM_EPSILON,
         )
 
+    def _over_all_processes(self, x: torch.Tensor) -> torch.Tensor:
+        y, count, mean, variance = _GlobalBatchNorm.apply(x, self.gamma, self.beta)
+        if x.numel() <= x.shape[1] and count <= 1:  # Asked only where it may be so: a GPU would be waited for.
+            raise errors.UserError(_TOO_FEW.format(tuple(x.shape)))
+        with torch.no_grad():
+            weight = 1 - architectures.BATCH_NORM_MOMENTUM
+            self.moving_mean.lerp_(mean, weight)
+            self.moving_variance.lerp_(variance * (count / (count - 1)), weight)
+        return y
+
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns scale and shift `[C]`: in inference this layer is x * scale + shift."""
         scale = self.gamma * torch.rsqrt(self.moving_variance + architectures.BATCH_NORM_EPSILON)
         return scale, self.beta - self.moving_mean * scale
+
+
+class _GlobalBatchNorm(torch.autograd.Function):
+    """Batch norm by the statistics of the batch in all processes, and its gradient.
+
+    With x^ = (x - mean) / sqrt(variance + eps) and sums over all values of a channel in all processes, of which there
+    are n: dx = gamma / sqrt(variance + eps) (dy - sum(dy) / n - x^ sum(dy x^) / n). The gradients of gamma and beta,
+    sum(dy x^) and sum(dy), are this process's part: whoever adds up gradients adds them up.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Input `[N, C, ...]` -> the same shape; the number of values of a channel, mean and biased variance `[C]`."""
+        axes, full = [0, *range(2, x.ndim)], x.to(gamma.dtype)
+        count = x.numel() // x.shape[1]
+        mean = full.sum(axes) / max(count, 1)  # A process may have no clip of the last batch.
+        squares = (full - _per_channel(mean, x)).square().sum(axes)
+        parts = _gathered(torch.cat([mean.new_tensor([count]), mean, squares]))
+        counts, means = parts[:, :1], parts[:, 1 : 1 + len(mean)]
+        total = counts.sum()
+        mean = (counts * means).sum(0) / total
+        # Squares about each process's own mean, and of these means about the mean of all.
+        variance = (parts[:, 1 + len(mean) :].sum(0) + (counts * (means - mean).square()).sum(0)) / total
+        scale = torch.rsqrt(variance + architectures.BATCH_NORM_EPSILON)
+        normalized = (full - _per_channel(mean, x)) * _per_channel(scale, x)
+        ctx.save_for_backward(normalized, gamma, scale, total)
+        ctx.mark_non_differentiable(total, mean, variance)
+        y = normalized * _per_channel(gamma, x) + _per_channel(beta, x)
+        return y.to(x.dtype), total, mean, variance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns the gradients of x, gamma and beta."""
+        normalized, gamma, scale, total = ctx.saved_tensors
+        axes, full = [0, *range(2, grad.ndim)], grad.to(gamma.dtype)
+        grad_beta, grad_gamma = full.sum(axes), (full * normalized).sum(axes)
+        sums = _gathered(torch.stack([grad_beta, grad_gamma])).sum(0) / total
+        from_mean, from_variance = (_per_channel(part, grad) for part in sums)
+        grad_x = _per_channel(gamma * scale, grad) * (full - from_mean - normalized * from_variance)
+        return grad_x.to(grad.dtype), grad_gamma, grad_beta
+
+
+def _per_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, *[1] * (x.ndim - 2))
+
+
+def _num_processes() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+@functools.cache
+def _statistics_group(whole: Any) -> Any:
+    """A group for batch norm alone: the sums of gradients are on their way at the same time."""
+    del whole  # A new one for each default group.
+    return distributed.new_group()
+
+
+def _gathered(values: torch.Tensor) -> torch.Tensor:
+    """Returns the values of all processes, `[processes, ...]`."""
+    found = [torch.empty_like(values) for _ in range(_num_processes())]
+    distributed.all_gather(found, values.contiguous(), group=_statistics_group(distributed.group.WORLD))
+    return torch.stack(found)
 
 
 class Unit3D(nn.Module):
@@ -327,17 +404,14 @@ class _OrderedMaxPool(torch.autograd.Function):
         total = gradient.new_zeros(*gradient.shape[:2], *reach)
         for window_place in itertools.product(*map(range, kernel_size)):
             chosen = [where == offset for where, offset in zip(inside, window_place, strict=True)]
-            steps = [
+            steps = (
                 slice(offset, offset + stride * (count - 1) + 1, stride)
                 for offset, stride, count in zip(window_place, strides, gradient.shape[2:], strict=True)
-            ]
-            total[(..., *steps)] += torch.where(chosen[0] & chosen[1] & chosen[2], gradient, 0)
-        return (
-            total[(..., *(slice(pad, pad + size) for pad, size in zip(pads, ctx.size, strict=True)))],
-            None,
-            None,
-            None,
-        )
+            )
+            window: Any = (..., *steps)
+            total[window] += torch.where(chosen[0] & chosen[1] & chosen[2], gradient, 0)
+        within: Any = (..., *(slice(pad, pad + size) for pad, size in zip(pads, ctx.size, strict=True)))
+        return total[within], None, None, None
 
 
 def average_pool(x: torch.Tensor, kernel_size: tuple[int, int, int]) -> torch.Tensor:
@@ -352,35 +426,39 @@ def average_pool(x: torch.Tensor, kernel_size: tuple[int, int, int]) -> torch.Te
 class Dropout(nn.Module):
     """Drops values with probability `rate` in training and scales the rest by 1 / (1 - rate).
 
-    The mask comes from a generator of this layer's own, which `seed_dropout` sets: a training step that seeds it
-    from its number draws the same mask in an interrupted and resumed run.
+    The mask of each clip comes from the seed that `seed_dropout` sets and the clip's place in the batch: a training
+    step that seeds it from its number draws the same masks in an interrupted and resumed run, and in several processes
+    that share the batch.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.seed = 0
-        self._generator: torch.Generator | None = None
+        self.reseed(0, 0)
 
-    def reseed(self, seed: int) -> None:
-        """Starts this layer's stream of masks anew."""
-        self.seed, self._generator = seed, None
+    def reseed(self, seed: int, number: int) -> None:
+        """Starts this layer's stream of masks anew; `number` tells it from the model's other layers."""
+        self._seed, self._calls = (seed, number), 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape -> the same shape."""
+        """`[N, ...]` -> the same shape."""
         if not self.training or self.rate == 0:
             return x
-        if self._generator is None or self._generator.device != x.device:
-            self._generator = torch.Generator(x.device).manual_seed(self.seed)
-        keep = 1 - self.rate
-        return x * torch.empty_like(x).bernoulli_(keep, generator=self._generator).div_(keep)
+        keep, generator, masks = 1 - self.rate, torch.Generator(x.device), torch.empty_like(x)
+        rank, count = (distributed.get_rank(), _num_processes()) if distributed.is_initialized() else (0, 1)
+        self._calls += 1  # A model may use a layer several times in a step.
+        for place, mask in enumerate(masks):
+            seed = np.random.SeedSequence([*self._seed, self._calls, rank + count * place])
+            generator.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+            mask.bernoulli_(keep, generator=generator)
+        return x * masks.div_(keep)
 
 
 def seed_dropout(model: nn.Module, seed: int) -> None:
     """Starts the masks of all dropout layers of a model anew, each layer with its own stream from the seed."""
     layers = [module for module in model.modules() if isinstance(module, Dropout)]
     for number, layer in enumerate(layers):
-        layer.reseed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
+        layer.reseed(seed, number)
 
 
 _in_progress: list[set[nn.Module]] = []  # What each `frozen` has frozen, the one that began last at the end.

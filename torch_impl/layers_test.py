@@ -157,8 +157,8 @@ def test_normalization_rounds_to_bfloat16_last():
 
 def test_dropout_drops_at_its_rate_and_keeps_the_mean():
     dropout = layers.Dropout(0.7)
-    y = dropout(torch.ones(100_000))
-    assert sorted(set(y.tolist())) == pytest.approx([0, 1 / 0.3])
+    y = dropout(torch.ones(4, 25_000))
+    assert sorted(set(y.flatten().tolist())) == pytest.approx([0, 1 / 0.3])
     assert (y == 0).float().mean().item() == pytest.approx(0.7, abs=0.01)
 
 
@@ -169,7 +169,7 @@ def test_dropout_in_inference_is_the_identity():
 
 def test_dropout_after_the_same_seed_is_the_same():
     model = torch.nn.Sequential(layers.Dropout(0.5), layers.Dropout(0.5))
-    x = torch.ones(1000)
+    x = torch.ones(2, 500)
     layers.seed_dropout(model, 7)
     first, second = model[0](x), model[0](x)
     layers.seed_dropout(model, 7)
@@ -182,7 +182,17 @@ def test_dropout_after_the_same_seed_is_the_same():
 def test_dropout_layers_of_a_model_draw_different_masks():
     model = torch.nn.Sequential(layers.Dropout(0.5), layers.Dropout(0.5))
     layers.seed_dropout(model, 7)
-    assert not torch.equal(model[0](torch.ones(1000)), model[1](torch.ones(1000)))
+    x = torch.ones(2, 500)
+    assert not torch.equal(model[0](x), model[1](x))
+
+
+def test_dropout_of_a_clip_depends_on_its_place_alone():
+    layer = layers.Dropout(0.5)
+    layer.reseed(3, 0)
+    four = layer(torch.ones(4, 500))
+    layer.reseed(3, 0)
+    assert torch.equal(layer(torch.ones(2, 500)), four[:2])
+    assert len({tuple(mask.tolist()) for mask in four}) == 4
 
 
 def test_dropout_leaves_the_global_generator_alone():

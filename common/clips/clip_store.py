@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from absl import logging
 from jaxtyping import Integer, Shaped, UInt8
 
-from common import errors, files, hdf5
+from common import errors, files, hdf5, text
 from common.clips import shards
 from common.clips.shards import SCHEMA_VERSION, Layout, ShardReader
 
@@ -214,6 +215,8 @@ class ClipStore:
         seen = copy.copy(self)
         seen.info = dataclasses.replace(self.info, class_names=class_names)
         seen.labels = labels[self.labels]  # -1 reads the last one.
+        known = text.counted(int((seen.labels >= 0).sum()), "clip")
+        logging.info("%s has other classes than the model: %s of %d have one of its.", self.directory, known, len(self))
         return seen
 
     def column(self, name: str) -> Shaped[np.ndarray, "N ..."]:

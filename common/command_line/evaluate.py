@@ -11,7 +11,9 @@ from common.runs.run_directory import RunDirectory
 
 
 def evaluate(
-    settings: EvaluateSettings, evaluate_models: Callable[[EvaluateSettings], Iterable[dict[str, Any]]]
+    settings: EvaluateSettings,
+    evaluate_models: Callable[[EvaluateSettings], Iterable[dict[str, Any] | None]],
+    brief: bool = False,
 ) -> None:
     """Evaluates models, writes each one's file as soon as it is done, and prints Table 1.
 
@@ -21,6 +23,7 @@ def evaluate(
     Args:
       settings: what to evaluate.
       evaluate_models: the build's, see `evaluation_loop.evaluate`.
+      brief: print no table of classes.
 
     Raises:
       OSError: the first, where files could not be written; the models after it are evaluated nevertheless.
@@ -29,6 +32,8 @@ def evaluate(
     failures: list[OSError] = []
     try:
         for source, path, result in zip(settings.models, settings.paths, evaluate_models(settings), strict=True):
+            if result is None:  # Another process has it.
+                continue
             results.append(result)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +44,6 @@ def evaluate(
                 failures.append(error)
     finally:
         if results:
-            sys.stdout.write(evaluation_loop.table_1(results) + "\n")
+            sys.stdout.write(evaluation_loop.table_1(results, brief) + "\n")
     if failures:
         raise failures[0]

@@ -4,12 +4,17 @@ import pathlib
 
 from absl import flags
 
-from common import errors
+from common.command_line import model_flags
 from common.explaining.evidence import EvidenceSettings
+
+flags.adopt_module_key_flags(model_flags)  # So that --help lists them.
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
-_EXPLANATIONS = flags.DEFINE_string("explanations", None, "Its explanations. Unset: explanations.h5 in the run.")
+_MODEL = flags.DEFINE_string("model", None, model_flags.MODEL_HELP)
+_EXPLANATIONS = flags.DEFINE_string(
+    "explanations", None, "Its explanations. Unset: explanations.h5 in the run, or in models/NAME."
+)
 _CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one that was explained.")
 _LIMIT = flags.DEFINE_integer(
     "limit", 12, "Clips for curves and Grad-CAM, spread over the classes; 0: all.", lower_bound=0
@@ -23,10 +28,8 @@ _OUT = flags.DEFINE_string("out", None, "File to write. Unset: evidence.json bes
 
 def settings() -> EvidenceSettings:
     """Returns what to gather evidence about."""
-    if not _RUN.value:
-        raise errors.UserError("--run must name a run directory. Received: none")
     return EvidenceSettings(
-        model=pathlib.Path(_RUN.value),
+        model=model_flags.source(_RUN.value, _MODEL.value),
         explanations=pathlib.Path(_EXPLANATIONS.value) if _EXPLANATIONS.value else None,
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         limit=_LIMIT.value,

@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from common import errors
+from common.command_line import model_flags
 from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
 from common.explaining.methods import MethodConfig
@@ -12,12 +13,20 @@ from common.models import configs
 
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
+flags.adopt_module_key_flags(model_flags)  # So that --help lists them.
+
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 DETERMINISTIC = flags.DEFINE_bool(
     "deterministic", False, "Same bits for the same input, at some cost in speed on a GPU. On a CPU it is so anyway."
 )
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
-_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
+_MODEL = flags.DEFINE_string("model", None, model_flags.MODEL_HELP)
+VIDEO = flags.DEFINE_multi_string(
+    "video",
+    [],
+    "Explain this video, or those in this folder, in place of clips of a store; may be given several times.",
+)
+_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one a run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
 _PER_CLASS = flags.DEFINE_integer(
@@ -74,7 +83,9 @@ _ENDS = flags.DEFINE_enum(
     list(masks.ENDS),
     "counted: a mask that begins or ends with the clip pays for that end as for any other (total variation, Eq. 1).",
 )
-_CAM_ENDPOINT = flags.DEFINE_string("cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2).")
+_CAM_ENDPOINT = flags.DEFINE_string(
+    "cam_endpoint", "", "Endpoint of Grad-CAM. Unset: the paper's (section 4.2); a foreign model's last."
+)
 _CAM_WEIGHTS = flags.DEFINE_enum(
     "cam_weights", _CAM.weights, list(gradcam_maps.WEIGHTS), "Mean of the gradient over each frame (Eq. 2) or the clip."
 )
@@ -91,15 +102,39 @@ _PRECISION = flags.DEFINE_enum(
     "Of the model's computation. bfloat16 is faster on hardware that has it, and not the same computation.",
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
-_OUT = flags.DEFINE_string("out", None, "File to write. Unset: explanations.h5 in the run directory.")
+BRIEF = flags.DEFINE_bool("brief", False, "Print means over clips alone, without classes and what the columns mean.")
+_REPORT = flags.DEFINE_string(
+    "report", None, "Folder of a page with these explanations, to be made or replaced, as common/report.py makes them."
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace explanations of other clips or settings, finished or not; unset, they are refused."
+)
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "File to write, with --video a folder that gets one for each video. "
+    "Unset: explanations.h5 in the run directory, or in models/NAME; with --video explained/.",
+)
+_ONLY_STORES = (_CLIPS, _SPLIT, _LIMIT, _PER_CLASS, _VIDEO_IDS, _CLASSES, _TARGET, _METHODS, BRIEF, _REPORT, _OVERWRITE)
+
+
+def games() -> tuple[str, ...]:
+    """Returns which masks of a video are learnt: of both games, or of the one that --game names."""
+    return (_GAME.value,) if _GAME.present else ("delete", "preserve")
+
+
+def report() -> pathlib.Path | None:
+    """Returns the folder of the report to make, if there is to be one."""
+    return pathlib.Path(_REPORT.value) if _REPORT.value else None
 
 
 def settings() -> ExplainSettings:
     """Returns what to explain."""
-    if not _RUN.value:
-        raise errors.UserError("--run must name a run directory. Received: none")
+    wrong = [flag.name for flag in _ONLY_STORES if VIDEO.value and flag.present]
+    if wrong:
+        raise errors.UserError(f"--{wrong[0]} must be left out with --video, which needs no clip store. Received: both")
     return ExplainSettings(
-        model=pathlib.Path(_RUN.value),
+        model=model_flags.source(_RUN.value, _MODEL.value),
         clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
         split=_SPLIT.value,
         limit=_LIMIT.value,
@@ -131,4 +166,5 @@ def settings() -> ExplainSettings:
         precision=_PRECISION.value,
         batch_size=_BATCH.value,
         out=pathlib.Path(_OUT.value) if _OUT.value else None,
+        overwrite=_OVERWRITE.value,
     )

@@ -3,10 +3,12 @@ import os
 
 import pytest
 
+from common import units
 from common.command_line import explain
 from common.explaining import explanations
 from common.explaining.explanation_loop import ExplainSettings
 from common.reporting import report_for_tests
+from common.reporting.building import ReportSettings
 
 
 @pytest.fixture
@@ -38,6 +40,23 @@ def test_a_file_elsewhere_leaves_no_events_in_the_run(tmp_path, explain_run):
     assert not list((tmp_path / "run").iterdir())
 
 
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_report_is_made_where_it_is_asked_for(tmp_path, explain_run, capsys, monkeypatch, evaluated):
+    asked = []
+    monkeypatch.setattr(
+        explain.building, "build", lambda settings: asked.append(settings) or settings.out / "index.html"
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    evaluation = run / "evaluation.json"
+    if evaluated:
+        evaluation.touch()
+    explain.explain(ExplainSettings(run), explain_run, report=tmp_path / "report")
+    assert capsys.readouterr().out.endswith(f"\n{tmp_path / 'report' / 'index.html'}\n")
+    files = (tmp_path / "report", (run / "explanations.h5",), (evaluation,) if evaluated else ())
+    assert asked == [ReportSettings(*files, clips=tmp_path / "clips")]
+
+
 def test_statistics_are_printed_though_events_cannot_be_written(tmp_path, explain_run, capsys, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -46,3 +65,11 @@ def test_statistics_are_printed_though_events_cannot_be_written(tmp_path, explai
     with pytest.raises(OSError, match="No space left"):
         explain.explain(ExplainSettings(tmp_path / "run"), explain_run)
     assert "mine" in capsys.readouterr().out
+
+
+def test_a_task_that_leaves_parts_to_others_ends_well_and_prints_nothing(tmp_path, capsys):
+    def explain_model(settings):
+        raise units.UnfinishedError("2 of 4 units left to other tasks.")
+
+    explain.explain(ExplainSettings(tmp_path / "run"), explain_model)
+    assert not capsys.readouterr().out and not list(tmp_path.iterdir())

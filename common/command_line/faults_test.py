@@ -40,7 +40,7 @@ def evaluate_command(folder):
 
 def explain_command(folder):
     def explain_run(settings):
-        return explanation_loop.explain(settings, lambda model, arrays, *_: evidence_test.Fake(arrays))
+        return explanation_loop.explain(settings, lambda trained, *_: evidence_test.Fake(trained.weights))
 
     explain.explain(ExplainSettings(folder / "run", batch_size=3, out=folder / "new" / "masks.h5"), explain_run)
 

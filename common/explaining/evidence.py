@@ -26,6 +26,7 @@ from common.explaining import (
     mask_search,
     masks,
     methods_baselines,
+    steps,
 )
 from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explanations import Explanations
@@ -33,7 +34,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import architectures, foreign, initial_weights
 from common.runs import subjects
-from common.runs.subjects import Classifier, LoadForeign, Trained
+from common.runs.subjects import Classifier, LoadToExplain, Trained
 from common.tables import Column, Table
 
 _LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
@@ -83,7 +84,7 @@ class EvidenceSettings:
 def gather(
     settings: EvidenceSettings,
     make_explainer: explanation_loop.MakeExplainer,
-    load: LoadForeign = subjects.load_none,
+    load: LoadToExplain = subjects.load_none,
 ) -> dict[str, Any]:
     """Computes the evidence; writes nothing.
 
@@ -101,21 +102,24 @@ def gather(
     """
     path = settings.explained
     explained = explanations.read(path)
+    header = explained.header
     clips = settings.clips or explanations.clips_folder(path, explained)
-    subject, store = subjects.open_subject(settings.model, clips, explained.header["split"], load)
-    explanation_loop.check_weights(subject, explained.header)
+    mask_config, cam_config = MaskConfig(**header["mask"]), GradCamConfig(**(header["gradcam"] or {}))
+    subject, store = subjects.open_subject(
+        settings.model, clips, header["split"], lambda spec: load(spec, cam_config.endpoint, header["precision"])
+    )
+    explanation_loop.check_weights(subject, header)
     some = explained.take(spread_over_classes(explained["label"], settings.limit))
+    subject.tell(len(some), store)
     frames = store.read(store.places(some["video_id"]))
-    mask_config = MaskConfig(**explained.header["mask"])
-    cam_config = GradCamConfig(**explained.header["gradcam"])
 
     def make(classifier: Classifier) -> explanation_loop.Explainer:
-        return make_explainer(classifier, mask_config, cam_config, explained.header["precision"], lambda clips: None)
+        return make_explainer(classifier, mask_config, cam_config, header["precision"], lambda clips: None)
 
     explainer = make(subject.classifier)
     few = spread_over_classes(some["label"], settings.mask_limit)[: settings.mask_limit]
     return {
-        "run": explained.header["run"],
+        "run": header["run"],
         "model": subject.model,
         "framework": explainer.framework,
         "explanations": path.name,
@@ -282,14 +286,14 @@ def _restarts(
     result: dict[str, Any] = {"starts": _RESTARTS, "mask": [], "loss": []}
     if not len(few):
         return result
-    time, stream = frames.shape[1], np.random.default_rng(seed)
-    places = [place for place in masks.intervals(time) if mask_config.area in (0, place[1] - place[0])]
-    windows = np.stack([masks.interval_mask(*place, time) for place in places])
-    scorer = explainer.scorer(frames[few], some["target"][few])
+    step, stream = some.header.get("frames_per_step", 1), np.random.default_rng(seed)
+    scorer, config = steps.whole_steps(explainer.scorer(frames[few], some["target"][few]), mask_config, step)
+    places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
+    windows = np.stack([masks.interval_mask(*place, scorer.time) for place in places])
     for _ in progress.bar(range(_RESTARTS), desc="restarts", unit="start"):
         start_masks = windows[stream.integers(0, len(windows), len(few))]
-        learnt = mask_search.learn_masks(scorer, mask_config, start_masks=start_masks)
-        result["mask"] += _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
+        learnt = mask_search.learn_masks(scorer, config, start_masks=start_masks)
+        result["mask"] += _ious(some["mask_snapped"][few], masks.snap(learnt.masks.repeat(step, axis=1)))
         result["loss"] += (learnt.final_loss / some["final_loss"][few]).tolist()
     return result
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from common import errors
+from common import errors, units
 from common.explaining import explanation_loop
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanation_loop_test import MASK, NumpyExplainer, run  # noqa: F401
@@ -52,10 +52,12 @@ def test_two_workers_make_the_same_file(whole):
 
 def test_two_tasks_make_the_same_file_and_the_last_one_joins(whole):
     folder, out, expected = whole
-    assert explain(folder, out, Launch(num_tasks=2, task=1)) is None
+    with pytest.raises(units.UnfinishedError, match="out.h5: 2 of 4 units left to other tasks"):
+        explain(folder, out, Launch(num_tasks=2, task=1))
     parts = out.with_name("out.h5.parts")
     assert sorted(path.name for path in parts.iterdir()) == [PARTS[1], PARTS[3], "plan.json"]
-    assert explain(folder, out, Launch(num_tasks=2, task=1)) is None  # Its share is there already.
+    with pytest.raises(units.UnfinishedError):  # Its share is there already.
+        explain(folder, out, Launch(num_tasks=2, task=1))
     assert len(explain(folder, out, Launch(num_tasks=2, task=0))) == 7
     assert out.read_bytes() == expected and not parts.exists()
     assert len(explain(folder, out, Launch(num_tasks=2, task=1))) == 7  # It is there already.
@@ -63,7 +65,8 @@ def test_two_tasks_make_the_same_file_and_the_last_one_joins(whole):
 
 def test_a_task_of_other_settings_is_refused(whole):
     folder, out, _ = whole
-    explain(folder, out, Launch(num_tasks=2, task=1))
+    with pytest.raises(units.UnfinishedError):
+        explain(folder, out, Launch(num_tasks=2, task=1))
     settings = ExplainSettings(folder, mask=MASK, batch_size=2, target="label", limit=4, out=out)
     with pytest.raises(errors.UserError, match=r"out.h5.parts, which differs in target"):
         explanation_loop.explain(settings, make_explainer, launch=Launch(num_tasks=2, task=0))
@@ -116,8 +119,11 @@ def started(folder, out, task):
 import pathlib, sys
 sys.path[0] = {str(ROOT)!r}
 from common.explaining import explanation_launch_test as test
-test.explain(pathlib.Path({str(folder)!r}), pathlib.Path({str(out)!r}), test.Launch(num_tasks=2, task={task}),
-    test.make_slow_explainer)
+launch = test.Launch(num_tasks=2, task={task})
+try:
+    test.explain(pathlib.Path({str(folder)!r}), pathlib.Path({str(out)!r}), launch, test.make_slow_explainer)
+except test.units.UnfinishedError:
+    pass
 """
     return subprocess.Popen([sys.executable, "-c", code])
 

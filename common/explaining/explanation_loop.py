@@ -18,7 +18,7 @@ from absl import logging
 
 from common import errors, files, locks, progress, text, units
 from common.clips.clip_store import ClipStore
-from common.explaining import binary_masks, explanations, mask_search, masks, methods
+from common.explaining import binary_masks, explanations, mask_search, masks, methods, steps
 from common.explaining import scorer as scoring
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
@@ -27,7 +27,7 @@ from common.explaining.methods import MethodConfig
 from common.launching import HERE, Launch, Tick
 from common.models import architectures, configs, foreign
 from common.runs import subjects
-from common.runs.subjects import Classifier, LoadForeign, Subject, Trained
+from common.runs.subjects import Classifier, LoadToExplain, Subject, Trained
 
 TARGETS = ("guess", "label")
 _PART = re.compile(r"\d{6}\.h5|\.\d{6}\.h5\.lock")  # Or its claim.
@@ -89,6 +89,7 @@ class ExplainSettings:
       precision: of the model's computation; mask, Adam and Eq. 1 stay float32 in bfloat16.
       batch_size: clips at a time, 0 for what fits the memory.
       out: file to write, or None for explanations.h5 in `foreign.folder`.
+      overwrite: replace an `out` of other clips or settings, and its parts.
     """
 
     model: foreign.Source
@@ -106,6 +107,7 @@ class ExplainSettings:
     precision: str = "float32"
     batch_size: int = 0
     out: pathlib.Path | None = None
+    overwrite: bool = False
 
     @property
     def method_config(self) -> MethodConfig:
@@ -131,9 +133,9 @@ class ExplainSettings:
 def explain(
     settings: ExplainSettings,
     make_explainer: MakeExplainer,
-    load: LoadForeign = subjects.load_none,
+    load: LoadToExplain = subjects.load_none,
     launch: Launch = HERE,
-) -> tuple[Explanations | None, ClipStore]:
+) -> tuple[Explanations, ClipStore]:
     """Explains clips and writes `explanations.h5`; goes on where an earlier, killed call stopped.
 
     Args:
@@ -143,37 +145,37 @@ def explain(
       launch: which parts to make, and in which processes.
 
     Returns:
-      The explanations, None where parts wait for other tasks, and the clips they are of.
+      The explanations, and the clips they are of.
 
     Raises:
       errors.UserError: for clips that do not fit the model, an empty choice, or an `out` of other settings.
+      units.UnfinishedError: where this is a task of an array job, and others still have parts to make.
       OSError: where something cannot be written; finished parts are kept.
     """
     maker = _PartMaker(settings, make_explainer, load)
     store, header, out = maker.store, maker.header, settings.path
     chosen = choose_clips(store, settings)
+    maker.subject.tell(len(chosen), store)
     parts = _Parts(out)
+    if settings.overwrite:
+        parts.discard_others(header, store, chosen)
     if out.exists() and not parts.leave_traces():
         return _finished(out, header, store, chosen), store
     parts.make_place()
     with locks.exclusive(out.parent, parts.lock, wait=True):
         if not out.exists():
-            size = settings.batch_size or _batch_size(maker.subject.classifier, maker.explainer, store, chosen[0])
+            size = settings.batch_size or _batch_size(maker.subject.classifier, maker.explainer, store, chosen[:1])
             parts.plan(header, store, chosen, size)
     share = units.share(parts.all, launch)
-    total, done = (sum(part.size for part in some) for some in (share, [part for part in share if part.file.exists()]))
     name = f"explaining {maker.subject.name}"
-    with progress.bar(total=total, initial=done, unit="clip", desc=name, bar_format=_BAR) as bar:
+    with progress.bar(**units.amounts(share), unit="clip", desc=name, bar_format=_BAR) as bar:
         units.make(share, maker, out, launch, bar.update)
     with locks.exclusive(out.parent, parts.lock, wait=True):
         if out.exists():  # Joined by another call, or by one that was killed before it had cleared away the parts.
             whole = _finished(out, header, store, chosen)
-        elif units.all_there(parts.all):
-            whole = parts.join()
         else:
-            missing = sum(not part.file.exists() for part in parts.all)
-            logging.info("%s: %s still to be made by other tasks.", parts.folder, text.counted(missing, "part"))
-            return None, store
+            units.check_all_there(parts.all, out)
+            whole = parts.join()
         parts.remove(whole.header)
     return whole, store
 
@@ -240,7 +242,7 @@ class _PartMaker:
       load: loads a foreign model.
     """
 
-    def __init__(self, settings: ExplainSettings, make_explainer: MakeExplainer, load: LoadForeign) -> None:
+    def __init__(self, settings: ExplainSettings, make_explainer: MakeExplainer, load: LoadToExplain) -> None:
         self._settings, self._make_explainer, self._load = settings, make_explainer, load
         self._tick: Tick = lambda clips: None
 
@@ -258,7 +260,12 @@ class _PartMaker:
     @functools.cached_property
     def _opened(self) -> tuple[Subject, ClipStore]:
         settings = self._settings
-        return subjects.open_subject(settings.model, settings.clips, settings.split, self._load)
+        return subjects.open_subject(
+            settings.model,
+            settings.clips,
+            settings.split,
+            lambda spec: self._load(spec, settings.gradcam.endpoint, settings.precision),
+        )
 
     @functools.cached_property
     def explainer(self) -> Explainer:
@@ -294,19 +301,24 @@ def _explain_part(
     """Returns the columns of the clips at `indices`."""
     frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
     probabilities = explainer.probabilities(frames)
+    foreign.check_probabilities(probabilities, len(frames))
+    subjects.check_classes(probabilities, store.info)
     predictions = probabilities.argmax(axis=1)
     targets = predictions if settings.target == "guess" else labels
     scorer = scoring.remembering(explainer.scorer(frames, targets))  # What the oracle scored the search knows.
-    oracle = mask_search.best_intervals(scorer, settings.mask)
-    if settings.mask.oracle == "full" and not settings.mask.area:
-        exact, tried = binary_masks.coarse_share(oracle, frames.shape[1], settings.mask)
+    step = header.get("frames_per_step", 1)
+    searched, config = steps.whole_steps(scorer, settings.mask, step)
+    oracle = mask_search.best_intervals(searched, config)
+    if config.oracle == "full" and not config.area:
+        exact, tried = binary_masks.coarse_share(oracle, searched.time, config)
         logging.info(
-            "--oracle=coarse would find the best interval of %d of %d clip(s), trying %.0f of %d on average.",
-            *(exact.sum(), len(exact), tried.mean(), oracle.scores.shape[1]),
+            "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
+            *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), oracle.scores.shape[1]),
         )
-    learnt = mask_search.learn_masks(scorer, settings.mask, oracle)
-    maps = explainer.gradcam(frames, targets)
-    subject = methods.Subject(scorer, frames, lambda: maps)
+    learnt = mask_search.learn_masks(searched, config, oracle)
+    learnt_masks = learnt.masks.repeat(step, axis=1)
+    maps = explainer.gradcam(frames, targets) if explanations.has_maps(header) else None
+    subject = methods.Subject(scorer, frames, lambda: explainer.gradcam(frames, targets) if maps is None else maps)
     rows = np.arange(len(indices))
     wrong = (labels >= 0) & (labels != predictions)
     columns: dict[str, Any] = {
@@ -315,13 +327,13 @@ def _explain_part(
         "prediction": predictions,
         "target": targets,
         "probabilities": probabilities,
-        "mask": learnt.masks,
-        "mask_snapped": masks.snap(learnt.masks),
+        "mask": learnt_masks,
+        "mask_snapped": masks.snap(learnt_masks),
         "loss": learnt.losses,
         "final_loss": learnt.final_loss,
         **learnt.scores,
         "CS": np.where(wrong, probabilities[rows, labels], np.nan),
-        "oracle_interval": oracle.intervals,
+        "oracle_interval": oracle.intervals * step,
         "oracle_loss": oracle.losses,
         "gradcam": maps,
     }
@@ -342,7 +354,9 @@ def check_weights(subject: Subject, header: dict[str, Any]) -> None:
 
 def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, explainer: Explainer) -> dict[str, Any]:
     """Returns what decides every number in the file, and what a report needs to know."""
-    header = {
+    foreign_model = subject.foreign
+    has_maps = foreign_model is None or foreign_model.endpoint_fn is not None
+    header: dict[str, Any] = {
         "schema_version": explanations.SCHEMA_VERSION,
         "run": subject.name,
         "weights_sha256": subject.digest,
@@ -355,7 +369,7 @@ def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, expla
         "clip_shape": list(store.info.layout.clip_shape[:3]),
         "target": settings.target,
         "mask": dataclasses.asdict(settings.mask),
-        "gradcam": dataclasses.asdict(settings.gradcam),
+        "gradcam": dataclasses.asdict(settings.gradcam) if has_maps else None,
         "precision": settings.precision,
         "framework": explainer.framework,
         "versions": explainer.versions(),
@@ -364,6 +378,12 @@ def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, expla
         config = settings.method_config
         numbers = {"evaluations": config.evaluations, "steps": config.steps, "seed": config.seed}
         header["methods"] = {"names": sorted(set(settings.methods)), **numbers}
+        if "gradcam" in settings.methods and not has_maps:
+            raise errors.UserError("methods must be without gradcam for a model without an endpoint. Received: gradcam")
+    if foreign_model is not None:
+        header["versions"] |= foreign_model.versions
+        header |= {"licence": foreign_model.licence} if foreign_model.licence else {}
+        header |= {"frames_per_step": foreign_model.frames_per_step} if foreign_model.frames_per_step > 1 else {}
     return header
 
 
@@ -393,8 +413,17 @@ def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]
     if different:
         raise errors.UserError(
             f"--out must be a new file, or one of the same settings. Received: {out}, which differs in "
-            f"{', '.join(different)}; give another --out or remove it"
+            f"{', '.join(different)}; give another --out, or --overwrite"
         )
+
+
+def _accepts(check: Callable[..., object], *arguments: Any) -> bool:
+    """Returns whether a check refuses nothing."""
+    try:
+        check(*arguments)
+    except errors.UserError:
+        return False
+    return True
 
 
 class _Plan(TypedDict):
@@ -427,6 +456,22 @@ class _Parts:
         """Returns whether there is more than the file: a call is at work, or was killed."""
         return self.folder.exists() or (self._out.parent / self.lock).exists()
 
+    def discard_others(self, header: dict[str, Any], store: ClipStore, chosen: np.ndarray) -> None:
+        """Removes file and parts that are not of these clips and settings, or cannot be read."""
+        if not (self._out.exists() or self.folder.exists()):
+            return
+        files.refuse_link(self.folder)
+        with locks.exclusive(self._out.parent, self.lock, wait=True):
+            if self._out.exists() and not _accepts(_finished, self._out, header, store, chosen):
+                logging.info("%s is of other clips or settings, and is replaced.", self._out)
+                self._out.unlink()
+            if self._plan.exists() and not _accepts(self.check_plan, header, store, chosen):
+                for claim in self.folder.glob(".*.lock"):
+                    with locks.exclusive(self.folder, claim.name):  # Refuses where somebody makes one of them now.
+                        pass
+                logging.info("%s holds parts of other clips or settings, which go.", self.folder)
+                self._clear()
+
     def make_place(self) -> None:
         """Makes the folder that file and parts are to lie in, and refuses a link in the place of the parts."""
         files.refuse_link(self.folder)
@@ -443,12 +488,8 @@ class _Parts:
             "batch_size": batch_size,
         }
         if self._plan.exists():
-            found = read_plan(self._plan)
-            _check_same(
-                self.folder, *({**values["header"], "video_ids": values["video_ids"]} for values in (plan, found))
-            )
             # Free memory may differ now; what is computed together stays together, so that every bit stays.
-            plan = found
+            plan = self.check_plan(header, store, chosen)
         else:
             self.folder.mkdir(exist_ok=True)
             files.write_json(self._plan, plan)
@@ -457,6 +498,13 @@ class _Parts:
             _Part(self.folder / f"{number:06d}.h5", chosen[start : start + plan["batch_size"]], plan["header"])
             for number, start in enumerate(starts)
         ]
+
+    def check_plan(self, header: dict[str, Any], store: ClipStore, chosen: np.ndarray) -> dict[str, Any]:
+        """Returns the plan that is there; refuses one of other clips or settings."""
+        found = read_plan(self._plan)
+        ours = {**header, "video_ids": [store.video_ids[index] for index in chosen]}
+        _check_same(self.folder, ours, {**found["header"], "video_ids": found["video_ids"]})
+        return found
 
     def join(self) -> Explanations:
         """Writes the whole file from its parts."""
@@ -470,6 +518,9 @@ class _Parts:
             return
         if self._plan.exists() and read_plan(self._plan)["header"] != header:
             return
+        self._clear()
+
+    def _clear(self) -> None:
         files.remove_leftovers(self.folder)
         for path in self.folder.iterdir():
             if _PART.fullmatch(path.name):
@@ -481,16 +532,16 @@ class _Parts:
             self.folder.rmdir()
 
 
-def _batch_size(classifier: Classifier, explainer: Explainer, store: ClipStore, index: int) -> int:
-    """Returns how many clips to learn masks for at a time; `index` is of one to try where nothing else tells."""
+def _batch_size(classifier: Classifier, explainer: Explainer, store: ClipStore, first: np.ndarray) -> int:
+    """Returns how many clips to learn masks for at a time; `first` [1] is one to try where nothing else tells."""
     if isinstance(classifier, Trained):
         bytes_per_clip = _bytes_per_clip(classifier.config)
     else:
-        bytes_per_clip = explainer.bytes_per_clip(store.read([index]))
+        bytes_per_clip = max(explainer.bytes_per_clip(store.read(first)), 1)  # A linear model keeps nothing.
     free, is_gpu = explainer.free_memory()
     most = free * _SHARE_OF_MEMORY if is_gpu else min(free * _SHARE_OF_MEMORY, _MOST_BYTES_ON_CPU)
     size = int(min(max(most // bytes_per_clip, 1), _MOST_CLIPS))
-    logging.info("%d clip(s) at a time (--batch).", size)
+    logging.info("%s at a time (--batch).", text.counted(size, "clip"))
     return size
 
 

@@ -46,7 +46,7 @@ class NumpyExplainer:
     def probabilities(self, frames):
         self.calls.append(len(frames))
         guesses = frames[:, 0, 0, 0, 0] % 3
-        return np.where(np.arange(3) == guesses[:, None], 0.5, [0.125, 0.25, 0.25])
+        return np.where(np.arange(3) == guesses[:, None], [0.5, 0.625, 0.625], [0.125, 0.25, 0.25])
 
     def scorer(self, frames, targets):
         return NumpyScorer(self, frames, targets)
@@ -363,13 +363,13 @@ def test_what_is_computed_together_stays_together_when_memory_changes(run):
 )
 def test_the_batch_is_what_fits_the_memory(free, expected):
     explainer = NumpyExplainer(None, free)
-    assert explanation_loop._batch_size(Trained(MODEL, {}), explainer, None, 0) == expected
+    assert explanation_loop._batch_size(Trained(MODEL, {}), explainer, None, None) == expected
 
 
 def test_on_a_cpu_a_batch_stays_small_where_a_gpus_does_not():
     model = Trained(configs.PRESETS["i3d_something"].model, {})
     on_cpu, on_gpu = (
-        explanation_loop._batch_size(model, NumpyExplainer(None, (64 * GIB, gpu)), None, 0) for gpu in (0, 1)
+        explanation_loop._batch_size(model, NumpyExplainer(None, (64 * GIB, gpu)), None, None) for gpu in (0, 1)
     )
     assert on_cpu == 1 < on_gpu <= 64
 
@@ -406,6 +406,38 @@ def test_a_file_of_something_else_is_refused_and_stays(run, settings, message):
     ):
         explain(run, **settings)
     assert (run.path / "explanations.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_file_of_something_else_is_replaced_where_that_is_asked_for(run, damage):
+    explain(run)
+    explain(run, out=run.path / "whole.h5", limit=3)
+    if damage:
+        (run.path / "explanations.h5").write_bytes(b"no HDF5")
+    found, explainer = explain(run, limit=3, overwrite=True)
+    assert len(found) == 3 and explainer.calls
+    assert_same_file(run.path / "explanations.h5", run.path / "whole.h5")
+    _, explainer = explain(run, limit=3, overwrite=True)
+    assert not explainer.calls  # It is what was asked for.
+
+
+def test_parts_of_something_else_are_replaced_where_that_is_asked_for_and_the_same_go_on(run):
+    with pytest.raises(ZeroDivisionError):
+        explain(run, {"fail_at": 2}, batch_size=2)
+    with pytest.raises(ZeroDivisionError):
+        explain(run, {"fail_at": 2}, batch_size=2, limit=6, overwrite=True)
+    found, explainer = explain(run, batch_size=2, limit=6, overwrite=True)
+    assert len(found) == 6 and explainer.calls == [2, 2]
+    assert not (run.path / "explanations.h5.parts").exists()
+
+
+def test_what_another_process_makes_is_not_replaced(run):
+    with pytest.raises(ZeroDivisionError):
+        explain(run, {"fail_at": 3}, batch_size=2)
+    parts = run.path / "explanations.h5.parts"
+    with locks.exclusive(parts, ".000002.h5.lock"), pytest.raises(errors.UserError, match="one run at a time"):
+        explain(run, limit=3, overwrite=True)
+    assert sorted(path.name for path in parts.iterdir()) == ["000000.h5", "000001.h5", "plan.json"]
 
 
 def test_other_weights_are_something_else(run):
@@ -522,7 +554,7 @@ def test_clips_of_other_classes_are_explained_with_the_labels_that_the_model_kno
     with caplog.at_level("INFO"):
         found, _ = explain(run, clips=tmp_path / "more")
     assert found["label"].tolist() == [0, 1, 2, -1] and found.header["class_names"] == ["class 0", "class 1", "class 2"]
-    assert "has other classes" in caplog.text and "3 clips of 4 have one of its classes" in caplog.text
+    assert "has other classes" in caplog.text and "3 clips of 4 have one of its" in caplog.text
     with pytest.raises(errors.UserError, match="With target=label all clips must be labelled"):
         explain(run, clips=tmp_path / "more", target="label", out=tmp_path / "other.h5")
 

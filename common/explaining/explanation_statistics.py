@@ -15,7 +15,7 @@ import numpy as np
 from common import errors, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import gradcam_maps, masks, when_metrics
-from common.explaining.explanations import Explanations
+from common.explaining.explanations import Explanations, has_maps
 from common.tables import Cell, Column, Table
 
 Statistics = dict[str, np.ndarray]
@@ -27,6 +27,7 @@ _TEMPORAL = (
     *("temporal_iou", "temporal_iou_random", "temporal_iou_centered"),
     *("average_precision", "average_precision_random", "average_precision_centered"),
 )
+_BLOBS = ("blobs_per_frame", "blob_area", "center_distance")
 _TIE = 1e-5  # Values this close to the maximum, relative to it, differ by rounding.
 _POINTING = ("pointing_game", "pointing_game_random", "pointing_game_center")
 
@@ -49,6 +50,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
       oracle_gap: loss of the learnt mask over that of the best single interval, less 1.
       blobs_per_frame, blob_area, center_distance: of Grad-CAM divided by its maximum in the clip (see
         `gradcam_maps.Blobs`); the mean over frames, over blobs (share of the frame), and over frames that are not zero.
+        Without maps they are NaN, as is the pointing game.
 
       With ground truth, NaN where no frame is salient:
       temporal_iou: of the snapped mask and the salient frames. `_random`: expected of one interval of the mask's length
@@ -83,7 +85,7 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
         "oracle_gap": _ratio(learnt - best, best),
     }
     rows = [_map_statistics(explanations, number, truth) for number in range(len(explanations))]
-    names = ["blobs_per_frame", "blob_area", "center_distance"]
+    names = [*_BLOBS]
     if truth:
         names += [*_TEMPORAL, *_POINTING]
         for number, row in enumerate(rows):
@@ -122,8 +124,10 @@ class _GroundTruth:
 
 def _map_statistics(explanations: Explanations, number: int, truth: _GroundTruth | None) -> dict[str, float]:
     """Returns what the Grad-CAM map of one clip says; only this clip's map is ever held at full size."""
-    shape, time = explanations.header["clip_shape"], explanations.header["gradcam"]["time"]
-    maps = gradcam_maps.upsample(explanations["gradcam"][number : number + 1], tuple(shape), time)
+    if not has_maps(explanations.header):
+        return dict.fromkeys((*_BLOBS, *_POINTING), float("nan"))
+    coarse, time = explanations.maps
+    maps = gradcam_maps.upsample(coarse[number : number + 1], tuple(explanations.header["clip_shape"]), time)
     blobs = gradcam_maps.blobs(gradcam_maps.normalize(maps)[0])
     found = {
         "blobs_per_frame": float(blobs.counts.mean()),
@@ -252,7 +256,18 @@ def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
+_LEGEND = """OS          score of the explained class on the clip
+FS, RS      its score with the mask's frames frozen, or reversed (game preserve: all frames but these)
+RS/FS       ratio of the means: near 1, reversing takes as much as freezing, so the order of frames counts
+mask length frames that the mask takes; runs: in how many pieces
+oracle gap  the mask's loss against that of the best single interval: below 0 %, the mask is the better one"""
+_TRUTH_LEGEND = """
+IoU         frames in both mask and event, as a share of those in either
+AP          average precision of the mask's values: 1 where all frames of the event come before all others
+pointing    share of frames whose hottest pixel in Grad-CAM lies on what moves"""
+
+
+def table(named: Sequence[tuple[str, Explanations, Statistics]], brief: bool = False) -> str:
     """Returns runs side by side, as text: means, medians, ground truth, one row per run; then each run's classes.
 
     RS/FS is the ratio of means (see `summary`); "correct" is a number of clips, not defined where no label is known.
@@ -260,6 +275,7 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
 
     Args:
       named: (name of the run, its explanations, their `clip_statistics`).
+      brief: leave out classes, and the lines at the end that say what the columns mean.
     """
     rows: list[tuple[Cell, ...]] = []
     medians: list[tuple[Cell, ...]] = []
@@ -280,7 +296,8 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
         medians.append((name, found["FS"]["median"], found["RS/FS"]["median"], found["halved"]["mean"]))
         if "temporal_iou" in statistics:
             truths.append((name, *(found[key]["mean"] for key in (*_TEMPORAL, *_POINTING))))
-        by_class.append(_class_table(name, means))
+        if not brief:
+            by_class.append(_class_table(name, means))
     all_clips = Table(
         (
             *(Column("Run"), Column("game"), Column("clips", "d"), Column("correct", "d")),
@@ -299,7 +316,8 @@ def table(named: Sequence[tuple[str, Explanations, Statistics]]) -> str:
     titles = ("temporal IoU", "random", "centred", "AP", "random", "centred", "pointing", "random", "centre")
     ground_truth = Table((Column("Against ground truth"), *(Column(title, ".3f") for title in titles)), truths)
     shown = [all_clips, of_clips, *([ground_truth] if truths else []), *by_class]
-    return "\n\n".join(map(tables.write_text, shown))
+    legend = [] if brief else [_LEGEND + _TRUTH_LEGEND * bool(truths)]
+    return "\n\n".join([*map(tables.write_text, shown), *legend])
 
 
 def _class_table(name: str, means: dict[str, Any]) -> Table:

@@ -11,7 +11,7 @@
 | `S` | float32 [N] | score under the mask with the kind it was learnt with |
 | `CS` | float32 [N] | score of the true class where the guess is another, else NaN |
 | `oracle_interval`, `oracle_loss` | int32 [N, 2], float32 [N] | best single interval (start, stop) and its Eq. 1 |
-| `gradcam` | float32 [N, T', H', W'] | coarse Grad-CAM map of the target, at least 0, not normalised |
+| `gradcam` | float32 [N, T', H', W'], optional | coarse Grad-CAM map of the target, at least 0, not normalised |
 | `attribution_…` | float32 [N, T], optional | the answer of each method that was asked for, larger: more important |
 
 The dataset `header`, one text, is JSON: schema version, run, model, dataset, clips, split, class names, clip shape,
@@ -79,7 +79,7 @@ class _HeaderOfFirstVersions(TypedDict):
     clip_shape: tuple[files.Positive, files.Positive, files.Positive]
     target: Literal["guess", "label"]
     mask: MaskConfig
-    gradcam: GradCamConfig
+    gradcam: GradCamConfig | None
     precision: Literal["float32", "tf32", "bfloat16", "float64"]
     framework: files.Text
     versions: dict[files.Text, files.Text]
@@ -88,6 +88,8 @@ class _HeaderOfFirstVersions(TypedDict):
 class _Header(_HeaderOfFirstVersions, total=False):
     clips_digest: files.Text
     methods: _Methods
+    frames_per_step: files.Positive
+    licence: str
 
 
 def attribution(method: str) -> str:
@@ -100,9 +102,18 @@ def methods_of(header: Mapping[str, Any]) -> list[str]:
     return header["methods"]["names"] if "methods" in header else []
 
 
+def has_maps(header: Mapping[str, Any]) -> bool:
+    """Returns whether a file with this header has Grad-CAM maps: a foreign model may have no endpoint for them."""
+    return header.get("gradcam", {}) is not None  # What lacks the field is refused by `read_header`.
+
+
 def columns_of(header: Mapping[str, Any]) -> dict[str, Column]:
-    """Returns the table of the columns of a file with this header: `COLUMNS`, and one for each method's answers."""
-    return COLUMNS | {attribution(name): Column(np.float32, "NT") for name in methods_of(header)}
+    """Returns the table of the columns of a file with this header.
+
+    They are `COLUMNS`, without `gradcam` where there are no maps, and one for each method's answers.
+    """
+    own = {name: column for name, column in COLUMNS.items() if name != "gradcam" or has_maps(header)}
+    return own | {attribution(name): Column(np.float32, "NT") for name in methods_of(header)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +124,10 @@ class Explanations:
       header: schema_version, run (name of its folder), weights_sha256, model ("i3d" or "conv_lstm"), dataset, clips
         (folder, see `clips_folder`), clips_digest (of the store; files of earlier versions lack it), split,
         class_names, clip_shape (T, H, W), mask (fields of `masks.MaskConfig`), gradcam (fields of
-        `gradcam_maps.GradCamConfig`), target ("guess" or "label"), precision, framework ("torch" or "tf"), versions,
-        and, where methods were asked for, methods (their names, and evaluations, steps and seed of
-        `methods.MethodConfig`).
+        `gradcam_maps.GradCamConfig`, or None where there are no maps), target ("guess" or "label"), precision,
+        framework ("torch" or "tf"), versions, and, where methods were asked for, methods (their names, and evaluations,
+        steps and seed of `methods.MethodConfig`). Of a foreign model, model is its kind, and licence is that of its
+        weights where it is known; masks of whole steps have frames_per_step.
       columns: name -> array, as in the table above; `video_id` is an array of str.
     """
 
@@ -127,6 +139,13 @@ class Explanations:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
+
+    @property
+    def maps(self) -> tuple[np.ndarray, str]:
+        """Coarse Grad-CAM maps to show, [N, T', H', W'], and how they become T frames; zeros where there are none."""
+        if has_maps(self.header):
+            return self["gradcam"], self.header["gradcam"]["time"]
+        return np.zeros((len(self), 1, 1, 1), np.float32), "repeat"
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Explanations":
         """Returns the rows of some clips, in the order asked for."""
@@ -191,7 +210,8 @@ def read_header(values: dict[str, Any], origin: object) -> dict[str, Any]:
     what = "The header of explanations"
     files.check_schema_version(values, what, origin, *READABLE_VERSIONS)
     header = files.convert(values, _Header, what, origin)
-    return {**values, **{name: dataclasses.asdict(header[name]) for name in ("mask", "gradcam")}}
+    settings = {name: header[name] for name in ("mask", "gradcam")}
+    return {**values, **{name: config and dataclasses.asdict(config) for name, config in settings.items()}}
 
 
 def clips_folder(path: pathlib.Path, explanations: Explanations) -> pathlib.Path:

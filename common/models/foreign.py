@@ -5,13 +5,17 @@
 """
 
 import dataclasses
+import hashlib
+import importlib
+import os
 import pathlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from common import errors
+from common import errors, files
 
 # Kind -> the builds that have an adapter for it.
 KINDS = {
@@ -22,6 +26,8 @@ KINDS = {
     "saved_model": ("tf",),
     "python": ("torch", "tf"),
 }
+# Range of the pixels that a model takes -> scale and shift of pixels in 0…255.
+PIXELS = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
 _FOLDER = pathlib.Path("models")  # What is computed of a foreign model lies in a folder of its name in here.
 
 
@@ -33,11 +39,13 @@ class Spec:
       kind: one of `KINDS`.
       rest: what an adapter of that kind finds it by.
       weights: file of its weights; None where the rest names them, or the model has none.
+      pixels: one of `PIXELS` that the model takes, or "" where the model says it itself.
     """
 
     kind: str
     rest: str
     weights: pathlib.Path | None = None
+    pixels: str = ""
 
     @property
     def name(self) -> str:
@@ -52,24 +60,50 @@ class Spec:
 Source = pathlib.Path | Spec
 
 
-def parse(text: str, weights: pathlib.Path | None = None) -> Source:
+def parse(text: str, weights: pathlib.Path | None = None, pixels: str = "") -> Source:
     """Returns what `--model` names: KIND:REST, where run:DIR is a run directory.
 
     Args:
       text: of the flag.
       weights: file of the weights, where the kind alone has none.
+      pixels: one of `PIXELS`, where nothing else says what the model takes.
 
     Raises:
-      errors.UserError: for another form, an unknown kind, or weights of a run, which has its own.
+      errors.UserError: for another form, an unknown kind, or weights or pixels of a run, which has its own.
     """
     kind, _, rest = text.partition(":")
     if kind not in ("run", *KINDS) or not rest:
         raise errors.UserError(f"--model must be KIND:NAME, KIND one of run, {', '.join(KINDS)}. Received: {text!r}")
     if kind == "run":
-        if weights is not None:
-            raise errors.UserError(f"--weights must be left out for a run, which has its own. Received: {weights}")
+        if weights or pixels:
+            raise errors.UserError(
+                f"--weights and --pixels must be left out for a run, which has its own. Received: {weights or pixels}"
+            )
         return pathlib.Path(rest)
-    return Spec(kind, rest, weights)
+    return Spec(kind, rest, weights, pixels)
+
+
+def check_kind(spec: Spec, framework: str, endpoint: str) -> None:
+    """Refuses a kind that a build has no adapter for, and what its adapter would not take.
+
+    Args:
+      spec: what is to be loaded.
+      framework: "torch" or "tf".
+      endpoint: layer for Grad-CAM, or "".
+    """
+    if framework not in KINDS[spec.kind]:
+        raise errors.UserError(
+            f"--model={spec.kind}: must be given to a command of {KINDS[spec.kind][0]}_impl. "
+            f"Received: one of {framework}_impl"
+        )
+    if endpoint and spec.kind == "python":
+        raise errors.UserError(
+            f"--cam_endpoint must be left out for python:, whose function gives an endpoint_fn. Received: {endpoint!r}"
+        )
+    if bool(spec.pixels) and spec.kind not in ("keras", "saved_model"):
+        raise errors.UserError(
+            f"--pixels must be left out for {spec.kind}:, which says what it takes. Received: {spec.pixels}"
+        )
 
 
 def folder(source: Source) -> pathlib.Path:
@@ -117,6 +151,12 @@ def log_probabilities(probabilities: np.ndarray, num_clips: int) -> np.ndarray:
     Raises:
       errors.UserError: for anything but K probabilities for each clip.
     """
+    check_probabilities(probabilities, num_clips)
+    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+
+
+def check_probabilities(probabilities: np.ndarray, num_clips: int) -> None:
+    """Refuses anything but K probabilities for each of some clips."""
     if probabilities.ndim != 2 or len(probabilities) != num_clips or not probabilities.size:
         raise errors.UserError(
             f"A model must return probabilities [N, K]. Received: {probabilities.shape} for {num_clips} clip(s)"
@@ -127,4 +167,106 @@ def log_probabilities(probabilities: np.ndarray, num_clips: int) -> np.ndarray:
             "A model must return probabilities, 0…1, whose sum is 1 (softmax of logits). "
             f"Received: {low:g}…{high:g}, whose sum is {totals[0]:g}"
         )
-    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a model takes instead of pixels: each channel c as `scale[c]` · pixel + `shift[c]`, in an order of axes.
+
+    Attributes:
+      scale: of R, G, B.
+      shift: of R, G, B.
+      axes: "NTHWC", "NCTHW" or "NTCHW".
+    """
+
+    scale: tuple[float, float, float]
+    shift: tuple[float, float, float]
+    axes: str = "NTHWC"
+
+    @property
+    def permutation(self) -> tuple[int, ...]:
+        """Of the axes `[N, T, H, W, C]`."""
+        return tuple("NTHWC".index(axis) for axis in self.axes)
+
+
+def normalized(mean: Sequence[float], deviation: Sequence[float], axes: str) -> Inputs:
+    """Returns inputs of pixels scaled to 0…1, less a mean, over a deviation, each of R, G, B."""
+    red, green, blue = ((1 / (255 * wide), -middle / wide) for middle, wide in zip(mean, deviation, strict=True))
+    return Inputs((red[0], green[0], blue[0]), (red[1], green[1], blue[1]), axes)
+
+
+def in_range(pixels: str) -> Inputs:
+    """Returns inputs of pixels in one of `PIXELS`."""
+    scale, shift = PIXELS[pixels]
+    return Inputs((scale,) * 3, (shift,) * 3)
+
+
+def probed(process: Callable[[np.ndarray], np.ndarray], axes: str) -> Inputs:
+    """Returns what a library's own preprocessing does to pixels, by showing it black, white and grey.
+
+    Args:
+      process: a colour, uint8 [3], as the library's preprocessing returns clips of it, float [3].
+      axes: that the model takes.
+
+    Raises:
+      errors.UserError: where that is no scale and shift of each channel.
+    """
+    black, white, grey = (process(np.full(3, level, np.uint8)).astype(np.float64) for level in (0, 255, 51))
+    scale = (white - black) / 255
+    if not np.allclose(grey, 51 * scale + black, rtol=0, atol=1e-4 * np.abs(white - black).max()):
+        raise errors.UserError(
+            f"A model's preprocessing must scale and shift pixels. Received: {black}, {grey}, {white} for 0, 51, 255"
+        )
+    return Inputs(tuple(scale.tolist()), tuple(black.tolist()), axes)
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Returns whether what a model returns, [N, K], are probabilities; if not, they are logits.
+
+    Raises:
+      errors.UserError: for what may be either, as the sigmoids of classes that do not exclude one another.
+    """
+    if outputs.ndim != 2 or not outputs.size or not np.isfinite(outputs).all():
+        raise errors.UserError(f"A model must return finite logits or probabilities [N, K]. Received: {outputs.shape}")
+    if outputs.min() < 0 or outputs.max() > 1:
+        return False
+    if np.abs(outputs.sum(axis=1, dtype=np.float64) - 1).max() > 1e-2:
+        raise errors.UserError(
+            "A model must return probabilities whose sum is 1, or logits (not all of which lie in 0…1). "
+            f"Received: 0…1, whose sum is {outputs[0].sum():g}"
+        )
+    return True
+
+
+def from_python(spec: Spec) -> ForeignModel:
+    """Returns the model that a user's own function makes, `python:package.module:function`.
+
+    The function is called with the file of `--weights` where there is one, else without arguments, and returns a
+    `ForeignModel`, or a `score_fn` alone. Modules are looked for where Python looks, and then in the current folder.
+    Where it gives no digest, it is that of the source file and the weights.
+
+    Raises:
+      errors.UserError: for a name that leads to no function, or what is no model.
+    """
+    module_name, _, function_name = spec.rest.partition(":")
+    if not module_name or not function_name:
+        raise errors.UserError(f"--model=python: must go on with MODULE:FUNCTION. Received: {spec.rest!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise errors.UserError(f"--model must name a module that can be imported. Received: {error}") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise errors.UserError(f"--model must name a function of {module_name}. Received: {function_name!r}")
+    made = function(*([spec.weights] if spec.weights else []))
+    if callable(made):
+        made = ForeignModel(spec.name, f"{spec.kind}:{spec.name}", made)
+    if not isinstance(made, ForeignModel):
+        raise errors.UserError(
+            f"{spec.rest} must return a ForeignModel or a score_fn. Received: {type(made).__name__}, no function"
+        )
+    read = [pathlib.Path(str(module.__file__)), *([spec.weights] if spec.weights else [])]
+    digest = made.digest or hashlib.sha256("".join(map(files.sha256, read)).encode()).hexdigest()
+    return dataclasses.replace(made, digest=digest)

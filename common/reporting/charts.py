@@ -241,7 +241,7 @@ def _words(found: Estimate | None, form: str) -> str:
         return "not defined"
     low, high = (number_text(end, form) for end in found[1:3])
     within = f", 95 % interval {low} to {high}" if math.isfinite(found.low) else ""
-    return f"{number_text(found.value, form)}{within}, {found.clips} clips"
+    return f"{number_text(found.value, form)}{within}, {found.clips} clip{'' if found.clips == 1 else 's'}"
 
 
 def _text(svg: ET.Element, x: float, y: float, text: str, cls: str) -> None:

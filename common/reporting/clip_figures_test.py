@@ -1,3 +1,5 @@
+import dataclasses
+
 import av
 import numpy as np
 import pytest
@@ -58,9 +60,12 @@ def test_frames_are_those_under_the_snapped_mask(store):
 
 
 def test_stills_of_every_type_and_no_figure_of_a_run_that_is_shown_beside_another(tmp_path, store):
-    needs, keeps = (report_for_tests.make_run(store, label, "i3d") for label in ("needs", "keeps"))
+    needs, keeps = (report_for_tests.make_run(store, label, "i3d") for label in ("i3d, deletion", "i3d, preservation"))
+    needs, keeps = (dataclasses.replace(run, name="i3d") for run in (needs, keeps))
     keeps.explanations.header["mask"]["game"] = "preserve"
     (figure,) = clip_figures.write_figures(tmp_path, [keeps, needs], store, [0], tuple(clip_figures.STILLS))
-    assert figure.stills == (tuple(f"000-needs-still.{kind}" for kind in ("png", "svg", "pdf")),)
+    assert figure.stills == (tuple(f"000-i3d-still.{kind}" for kind in ("png", "svg", "pdf")),)
+    texts = (tmp_path / "000-i3d-still.svg").read_text()
+    assert texts.index(">needs<") < texts.index(">keeps<") < texts.index(">event<")
     starts = [(tmp_path / name).read_bytes()[:4] for name in figure.stills[0]]
     assert starts == [b"\x89PNG", b"<svg", b"%PDF"]

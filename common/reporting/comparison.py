@@ -188,7 +188,10 @@ def difference(first: Run, second: Run, quantity: Quantity) -> Estimate | None:
     here, there = np.array(pairs).T
     both = np.concatenate([_values(first, quantity)[here], _values(second, quantity)[there]], axis=1)
     half = len(quantity.sources)
-    of_means = lambda means: _one(means[..., :half]) - _one(means[..., half:])  # noqa: E731
+
+    def of_means(means: np.ndarray) -> np.ndarray:
+        return _one(means[..., :half]) - _one(means[..., half:])
+
     return bootstrap.estimate(both, of_means, middle=_middle(quantity))
 
 
@@ -214,6 +217,10 @@ def known_quantities(runs: Sequence[Run]) -> list[Quantity]:
         return all(name in run.statistics and np.isfinite(run.statistics[name]).any() for name in quantity.sources)
 
     return [quantity for quantity in QUANTITIES if any(has(run, quantity) for run in runs)]
+
+
+def _differences(pairs: Sequence[tuple[Run, Run]], quantity: Quantity) -> list[Cell]:
+    return [difference(first, second, quantity) for first, second in pairs]
 
 
 def comparison_tables(runs: Sequence[Run]) -> list[Table]:
@@ -248,7 +255,7 @@ def comparison_tables(runs: Sequence[Run]) -> list[Table]:
         tables.append(
             Table(
                 (Column("Quantity"), *(Column(f"{first.label} − {second.label}") for first, second in part)),
-                rows(lambda quantity, part=part: [difference(*pair, quantity) for pair in part]),  # type: ignore[misc]
+                rows(functools.partial(_differences, part)),
                 forms,
                 name="differences" if number == 1 else f"differences_{number}",
                 title="How the models differ" + (f" ({number} of {len(parts)})" if len(parts) > 1 else ""),

@@ -44,6 +44,7 @@ def address(store):
         (folder / "a.h5", folder / "b.h5"),
         (folder / "evaluation.json",),
         (folder / "evidence.json",),
+        (report_for_tests.write_run(folder / "run", store.info),),
         figures=3,
     )
     return building.build(settings).resolve().as_uri()
@@ -304,7 +305,7 @@ def test_films_play_and_every_file_that_is_linked_is_there(page, address):
 
 def test_every_section_has_its_tables_and_charts(page, address):
     show(page, address)
-    for section, tables, charts in (("comparison", 2, 8), ("evidence", 3, 6), ("scores", 2, 0), ("training", 1, 0)):
+    for section, tables, charts in (("comparison", 2, 8), ("evidence", 3, 6), ("scores", 2, 0), ("training", 1, 2)):
         place = page.locator(f"#section-{section}")
         assert place.locator("table").count() >= tables, section
         assert place.locator("svg").count() >= charts, section
@@ -315,6 +316,17 @@ def test_links_to_files_are_not_printed(page, address):
     show(page, address)
     page.emulate_media(media="print")
     assert page.locator(".files").count() > 8 and not page.locator(".files:visible").count()
+
+
+def test_on_paper_no_column_is_cut_off(page, address):
+    page.set_viewport_size({"width": 700, "height": 990})  # A4 within its margins.
+    show(page, address)
+    page.emulate_media(media="print")
+    ends = page.eval_on_selector_all("table", "all => all.map((table) => table.getBoundingClientRect().right)")
+    assert len(ends) == 8 and max(ends) <= 701
+    assert set(page.eval_on_selector_all(".scroll", "all => all.map((one) => getComputedStyle(one).overflowX)")) == {
+        "visible"
+    }
 
 
 def test_a_panel_says_what_the_model_used(page, address):

@@ -186,7 +186,8 @@ def _baseline(item: Text, size: float, length: float) -> tuple[float, float, boo
 def pdf(sheet: Sheet) -> bytes:
     """Returns a sheet as a PDF 1.4 of one page, with its pictures inside."""
     scale = sheet.inches * _POINTS / sheet.width  # Points a px.
-    content, pictures = [f"{scale:.6f} 0 0 {-scale:.6f} 0 {sheet.height * scale:.4f} cm"], []
+    content = [f"{scale:.6f} 0 0 {-scale:.6f} 0 {sheet.height * scale:.4f} cm"]
+    pictures: list[np.ndarray] = []
     for item in sheet.items:
         if isinstance(item, Box):
             content.append(f"{_fill(item.color)} {item.x} {item.y} {item.width} {item.height} re f")

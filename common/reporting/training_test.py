@@ -3,27 +3,15 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from common import errors
-from common.models import configs
 from common.reporting import report_for_tests, training
-from common.runs.run_directory import RunConfig, RunDirectory, data_record
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Makes a run of a preset in a folder, with a log of some epochs."""
+    """Makes a run in a folder: see `report_for_tests.write_run`."""
     info = report_for_tests.write_store(tmp_path / "clips", ("a", "b")).info
 
-    def made(name, preset="i3d_kth", epochs=3):
-        directory = RunDirectory(tmp_path / name)
-        directory.create(RunConfig(configs.PRESETS[preset], data_record(info), "clips", "torch", {}))
-        for epoch in range(1, epochs + 1):
-            losses = {"train_loss": 4 / epoch, "validation_loss": 6 / epoch}
-            scores = {"train_accuracy": epoch / 10, "validation_top_1": 0.5 if epoch == 2 else 0.25}
-            rest = {"epoch": epoch, "step": epoch, "learning_rate": 1e-3, "clips_per_second": 1.0}
-            directory.append_log({**rest, **losses, **scores})
-        return directory.path
-
-    return made
+    return lambda name, *options: report_for_tests.write_run(tmp_path / name, info, *options)
 
 
 def test_runs_are_found_beside_their_files_and_by_name_each_once(run):
@@ -39,7 +27,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 def test_the_table_has_what_the_runs_were_trained_with(run):
-    table = training.table(training.found([run("a"), run("b", "conv_lstm_kth", epochs=0)], []))
+    table = training.table(training.found([run("a"), run("b", "conv_lstm_kth", 0)], []))
     shared = ["tiny", "PyTorch"]
     assert table.text_rows() == [
         ["a", "I3D", *shared, "ADAM", "0.001", "–", "5e−05", "0.7", "16", "3 of 30", "0.500"],
@@ -48,7 +36,7 @@ def test_the_table_has_what_the_runs_were_trained_with(run):
 
 
 def test_curves_of_loss_and_accuracy(run):
-    found = training.found([run("a"), run("untrained", epochs=0)], [])
+    found = training.found([run("a"), run("untrained", "i3d_kth", 0)], [])
     (loss, drawn), (accuracy, other) = training.curves(found)
     assert (loss, accuracy) == ("Loss: a", "Accuracy: a")
     svg = ET.fromstring(drawn)
@@ -62,7 +50,7 @@ def test_curves_of_loss_and_accuracy(run):
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap(run):
-    found = training.found([run("a", epochs=2)], [])
+    found = training.found([run("a", "i3d_kth", 2)], [])
     found[0].log[1]["validation_loss"] = float("inf")
     (_, drawn), _ = training.curves(found)
     assert "inf" not in drawn.replace("in the end", "") and "nan" not in drawn

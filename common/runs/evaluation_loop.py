@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 
 from common import errors, tables, text
 from common.models import foreign
-from common.runs import evaluation_file, metrics, prediction, subjects
+from common.runs import evaluation_file, metrics, order_card, prediction, subjects
+from common.runs.processes import ALONE, Processes
 from common.runs.subjects import Classifier, LoadForeign
 from common.tables import Cell, Column, Table
 
@@ -31,6 +32,7 @@ class EvaluateSettings:
       split: of the clips.
       batch_size: clips at a time.
       num_threads: threads that read clips.
+      order_card: whether to show clips in other ways, too (see `order_card`); it takes T more passes.
       out: file to write for each model, or () for evaluation.json in each one's `foreign.folder`.
     """
 
@@ -39,6 +41,7 @@ class EvaluateSettings:
     split: str = "validation"
     batch_size: int = 16
     num_threads: int = 2
+    order_card: bool = False
     out: tuple[pathlib.Path, ...] = ()
 
     @property
@@ -50,7 +53,7 @@ class EvaluateSettings:
         if self.out and len({path.resolve() for path in self.out}) != len(self.models):
             raise errors.UserError(
                 f"--out must name one file for each model, all different. "
-                f"Received: {', '.join(map(str, self.out))} for {len(self.models)} model(s)"
+                f"Received: {', '.join(map(str, self.out))} for {text.counted(len(self.models), 'model')}"
             )
 
 
@@ -59,7 +62,8 @@ def evaluate(
     make_predict: Callable[[Classifier], PredictBatch],
     framework: str,
     load: LoadForeign = subjects.load_none,
-) -> Iterator[dict[str, Any]]:
+    processes: Processes = ALONE,
+) -> Iterator[dict[str, Any] | None]:
     """Evaluates models forward and reversed, each when it is asked for; writes nothing.
 
     Args:
@@ -67,11 +71,14 @@ def evaluate(
       make_predict: classifier -> function from clips uint8 [n, T, H, W, 3] to logits [n, K].
       framework: that computes: "torch" or "tf".
       load: loads a foreign model.
+      processes: that share the clips.
 
     Yields:
-      What `evaluation_file.write` takes, of one model after the other.
+      What `evaluation_file.write` takes, of one model after the other; None where another process does.
     """
-    return (_evaluate_one(source, settings, make_predict, framework, load) for source in settings.models)
+    for source in settings.models:
+        result = _evaluate_one(source, settings, make_predict, framework, load, processes)
+        yield result if processes.rank == 0 else None
 
 
 def _evaluate_one(
@@ -80,6 +87,7 @@ def _evaluate_one(
     make_predict: Callable[[Classifier], PredictBatch],
     framework: str,
     load: LoadForeign,
+    processes: Processes,
 ) -> dict[str, Any]:
     subject, store = subjects.open_subject(source, settings.clips, settings.split, load)
     if not len(store) or store.labels.min() < 0:
@@ -88,22 +96,27 @@ def _evaluate_one(
             f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
             f"{settings.split} of {store.directory}"
         )
+    subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
-    scores = {
-        name: metrics.classification_metrics(
-            prediction.predict(
-                predict_batch,
-                store,
-                batch_size=settings.batch_size,
-                num_threads=settings.num_threads,
-                reverse=name == "reversed",
-                progress=f"{subject.name} {name}",
-            ),
-            store.labels,
-            store.info.class_names,
+    names, time = store.info.class_names, store.info.layout.frames
+
+    def predict(shown: str, orders: np.ndarray | None) -> np.ndarray:
+        logits = prediction.predict(
+            predict_batch,
+            store,
+            batch_size=settings.batch_size,
+            num_threads=settings.num_threads,
+            orders=orders,
+            progress=f"{subject.name} {shown}",
+            processes=processes,
         )
-        for name in ("forward", "reversed")
-    }
+        subjects.check_classes(logits, store.info)
+        return logits
+
+    backward = order_card.frame_orders(len(store), time)["reversed"]
+    logits = {"forward": predict("forward", None), "reversed": predict("reversed", backward)}
+    scores = {name: metrics.classification_metrics(values, store.labels, names) for name, values in logits.items()}
+    card = order_card.card(predict, logits, store.labels, names, time) if settings.order_card else None
     return {
         "run": subject.name,
         "model": subject.model,
@@ -114,6 +127,7 @@ def _evaluate_one(
         "split": settings.split,
         **scores,
         "drop": _drops(scores["forward"], scores["reversed"]),
+        **({"order_card": card} if card else {}),
     }
 
 
@@ -132,15 +146,24 @@ def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
     return {**{name: drop(forward[name], backward[name]) for name in names}, "per_class": per_class}
 
 
-def table_1(results: list[dict[str, Any]]) -> str:
-    """Returns the rows of Table 1 for evaluated models, then each one's accuracy per class, as text."""
+def table_1(results: list[dict[str, Any]], brief: bool = False) -> str:
+    """Returns the rows of Table 1 for evaluated models, as text; then, unless `brief`, accuracies per class.
+
+    Where there are order cards, they follow.
+    """
     titles = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
     rows: list[tuple[Cell, ...]] = []
     for result in results:
         forward, backward, drop = evaluation_file.table_1_cells(result)
         rows += [(result["run"], *forward), (f"{result['run']} (reversed)", *backward), ("  drop by reversal", *drop)]
     table = Table([Column(title) for title in titles], rows, forms=(".3f", ".3f", ".0%") * len(results))
-    return "\n\n".join(map(tables.write_text, [table, *map(_class_table, results)]))
+    blocks = list(map(tables.write_text, [table, *([] if brief else map(_class_table, results))]))
+    for result in results:
+        if "order_card" in result:
+            shown, by_class = map(tables.write_text, order_card.card_tables(result["run"], result["order_card"]))
+            blocks += [shown] if brief else [shown, by_class]
+            blocks.append(f"{result['run']}: {order_card.sentence(result['order_card'])}")
+    return "\n\n".join(blocks)
 
 
 def _class_table(result: dict[str, Any]) -> Table:

@@ -41,6 +41,10 @@ def evaluate(run, **settings):
     return list(evaluation_loop.evaluate(settings, moving_right, "numpy"))
 
 
+def test_table_1_alone(run):
+    assert len(evaluation_loop.table_1(evaluate(run), brief=True).splitlines()) == 4
+
+
 def test_forward_and_reversed_scores_and_the_drop(run):
     (result,) = evaluate(run)
     assert result["forward"]["top_1"] == 1.0 and result["reversed"]["top_1"] == 0.5
@@ -64,8 +68,8 @@ def test_reversed_clips_lie_in_memory_as_others_do(tmp_path):
         strides.append(frames.strides)
         return np.zeros((len(frames), 3))
 
-    for reverse in (False, True):
-        prediction.predict(predict, clip_store.ClipStore(tmp_path, "validation"), batch_size=2, reverse=reverse)
+    for orders in (None, np.array([[0], [0]])):
+        prediction.predict(predict, clip_store.ClipStore(tmp_path, "validation"), batch_size=2, orders=orders)
     assert strides[0] == strides[1]
 
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from common import progress as progress_bar
 from common.clips import batches
 from common.clips.clip_store import ClipStore
+from common.runs.processes import ALONE, Processes, gather
 
 
 def predict(
@@ -16,30 +17,44 @@ def predict(
     *,
     batch_size: int,
     num_threads: int = 2,
-    reverse: bool = False,
+    orders: np.ndarray | None = None,
     progress: str = "",
+    processes: Processes = ALONE,
 ) -> np.ndarray:
-    """Returns logits, float64 [N, K], of all clips of a split (D10) in the store's order.
+    """Returns logits, float64 [N, K], of all clips of a split (D10) in the store's order, in every process.
 
     Args:
       predict_batch: uint8 [n, T, H, W, 3] -> logits [n, K], which may still be in the making until `np.asarray`.
       store: the split, with at least one clip.
       batch_size: clips at a time.
       num_threads: threads that read.
-      reverse: show the clips from last frame to first (Table 1, "reversed").
+      orders: int [N, T], which of its frames a clip shows in each place; None for each in its own.
       progress: name of a progress bar, or "" for none.
+      processes: that share the clips; the logits of each clip come from one of them.
     """
+    rank, count = processes.rank, processes.count
+    order = batches.batch_indices(len(store), batch_size, rank=rank, num_ranks=count)
+    order = [indices for indices in order if len(indices)]
+    total = sum(map(len, order))
     parts: list[np.ndarray] = []
     making: ArrayLike | None = None
-    with progress_bar.bar(total=len(store), unit="clip", desc=progress, disable=not progress) as bar:
-        for batch in batches.batches(store, batches.batch_indices(len(store), batch_size), num_threads=num_threads):
-            # A copy, not `ascontiguousarray`, which keeps the negative stride of a single frame.
-            frames = batch.frames[:, ::-1].copy() if reverse else batch.frames
+    with progress_bar.bar(total=total, unit="clip", desc=progress, disable=not progress or rank > 0) as bar:
+        for batch in batches.batches(store, order, num_threads=num_threads):
+            frames = batch.frames
+            if orders is not None:
+                frames = np.take_along_axis(frames, orders[batch.indices][:, :, None, None, None], axis=1)
             # The device gets its next batch before its last result is waited for.
             last, making = making, predict_batch(frames)
             if last is not None:
                 parts.append(np.asarray(last, np.float64))
             bar.update(len(frames))
-    assert making is not None
-    parts.append(np.asarray(making, np.float64))
-    return np.concatenate(parts)
+    if making is not None:
+        parts.append(np.asarray(making, np.float64))
+    if count == 1:
+        return np.concatenate(parts)
+    # A process that has no clip does not know K.
+    classes = processes.stack(np.array(parts[0].shape[1] if parts else 0)).max()
+    whole = np.empty((len(store), classes))
+    places = gather(processes, np.concatenate([*order, np.zeros(0, np.int64)]))
+    whole[places] = gather(processes, np.concatenate([*parts, np.zeros((0, classes))]))
+    return whole

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import numpy as np
 from absl import logging
 
-from common import errors, files, locks, text
+from common import errors, files, locks
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import canonical_weights, configs
 
@@ -48,9 +48,7 @@ class _Config(TypedDict):
     versions: dict[files.Text, files.Text]
 
 
-class _Epoch(TypedDict):
-    """A line of `log.jsonl`."""
-
+class _EpochOfFirstVersions(TypedDict):
     epoch: files.Positive
     step: files.Count
     train_loss: float
@@ -59,6 +57,12 @@ class _Epoch(TypedDict):
     validation_top_1: float
     learning_rate: float
     clips_per_second: float
+
+
+class _Epoch(_EpochOfFirstVersions, total=False):
+    """A line of `log.jsonl`."""
+
+    processes: files.Positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,15 +235,6 @@ def open_trained(
         )
     known = store.known_to(tuple(stored.data["class_names"]))
     check_data(stored, known.info)
-    if known is not store:
-        labelled = text.counted(int((known.labels >= 0).sum()), "clip")
-        logging.info(
-            "%s has other classes than %s: %s of %d have one of its classes.",
-            store.directory,
-            run.path,
-            labelled,
-            len(store),
-        )
     return stored, weights, known
 
 

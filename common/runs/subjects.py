@@ -5,12 +5,14 @@ matters where it is opened, here, and where a build makes it compute.
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from absl import logging
 
-from common import errors, files
+from common import errors, files, text
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import configs, foreign
 from common.models.foreign import ForeignModel
@@ -33,9 +35,10 @@ class Trained:
 
 Classifier = Trained | ForeignModel
 LoadForeign = Callable[[foreign.Spec], ForeignModel]  # A build's adapters.
+LoadToExplain = Callable[[foreign.Spec, str, str], ForeignModel]  # The same, given endpoint and precision.
 
 
-def load_none(spec: foreign.Spec) -> ForeignModel:
+def load_none(spec: foreign.Spec, *_: str) -> ForeignModel:
     """Refuses every foreign model: the adapters of what has none."""
     raise errors.UserError(f"A model must be a run. Received: {spec.kind}:{spec.rest}")
 
@@ -58,6 +61,18 @@ class Subject:
     trained_with: str
     classifier: Classifier
 
+    @property
+    def foreign(self) -> ForeignModel | None:
+        """The foreign model, or None for a run's."""
+        return self.classifier if isinstance(self.classifier, ForeignModel) else None
+
+    def tell(self, num_clips: int, store: ClipStore) -> None:
+        """Says what is about to be asked about which clips."""
+        clips = text.counted(num_clips, "clip")
+        logging.info(
+            "%s (%s): %s, %s of %s", self.name, self.model, clips, store.split, os.path.normpath(store.directory)
+        )
+
 
 def open_subject(
     source: foreign.Source, clips: pathlib.Path | None, split: str, load: LoadForeign
@@ -69,6 +84,9 @@ def open_subject(
       clips: folder of the clip store; None for the one that a run was trained on.
       split: of it.
       load: loads a foreign model.
+
+    Returns:
+      The subject, and the clips as it knows them (see `ClipStore.known_to`).
     """
     if isinstance(source, foreign.Spec):
         if clips is None:
@@ -78,7 +96,7 @@ def open_subject(
         store = ClipStore(clips, split)
         model = load(source)
         check_clips(model, store.info)
-        return of_foreign(model), store
+        return of_foreign(model), store.known_to(model.class_names) if model.class_names else store
     run = RunDirectory(source)
     stored, weights, store = run_directory.open_trained(run, clips, split)
     return of_run(run, stored.framework, Trained(stored.train.model, weights)), store
@@ -100,19 +118,20 @@ def of_foreign(model: ForeignModel) -> Subject:
     return Subject(model.name, model.kind, model.digest, model.kind, model)
 
 
+def check_classes(scores: np.ndarray, info: DatasetInfo) -> None:
+    """Refuses scores [N, K] of more or fewer classes than clips have: a foreign model may not know how many it has."""
+    if scores.shape[1] != len(info.class_names):
+        raise errors.UserError(
+            f"A model must have the {len(info.class_names)} classes of the clips. Received: {scores.shape[1]} scores"
+        )
+
+
 def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
-    """Refuses clips of another shape than a foreign model takes, or of other classes than it knows."""
+    """Refuses clips of another shape than a foreign model takes."""
     shape = info.layout.clip_shape[:3]
     if any(wanted not in (None, size) for wanted, size in zip(model.clip_shape, shape, strict=True)):
         wanted = " x ".join("any" if size is None else str(size) for size in model.clip_shape)
         raise errors.UserError(
             f"Clips must have the shape T x H x W that {model.name} takes, {wanted}. "
             f"Received: {' x '.join(map(str, shape))}"
-        )
-    if model.class_names and model.class_names != info.class_names:
-        pairs = zip(model.class_names, info.class_names, strict=False)
-        other = next((f"{mine!r} is {theirs!r}" for mine, theirs in pairs if mine != theirs), "the first are the same")
-        raise errors.UserError(
-            f"Clips must have the {len(model.class_names)} classes of {model.name}, in its order. "
-            f"Received: {len(info.class_names)}, {other}"
         )

@@ -19,12 +19,13 @@ import tqdm
 from absl import logging
 from numpy.typing import ArrayLike
 
-from common import errors, files
+from common import errors, files, text
 from common import progress as progress_bar
 from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
 from common.runs import contention, metrics, prediction, starting_weights, tensorboard
+from common.runs.processes import ALONE, Processes, any_of, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
@@ -40,14 +41,19 @@ class Trainer(Protocol):
     def versions(self) -> dict[str, str]:
         """Returns the versions of the libraries in use, by name."""
 
-    def train_step(self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int) -> tuple[Any, Any]:
+    def train_step(
+        self, frames: np.ndarray, labels: np.ndarray, learning_rate: float, seed: int, total: int = 0
+    ) -> tuple[Any, Any]:
         """Takes one step; returns mean loss and number of right guesses, as anything that `float` takes.
+
+        Both are of the whole batch where several processes share it.
 
         Args:
           frames: uint8 [N, T, H, W, 3].
           labels: int64 [N].
           learning_rate: of this step.
           seed: of this step's dropout, below 2^63.
+          total: clips of the batch, in all processes; 0: those that are given.
         """
 
     def predict(self, frames: np.ndarray) -> ArrayLike:
@@ -113,7 +119,10 @@ class _Header(TypedDict):
 
 
 def train(
-    config: configs.TrainConfig, settings: TrainSettings, make_trainer: Callable[[configs.TrainConfig], Trainer]
+    config: configs.TrainConfig,
+    settings: TrainSettings,
+    make_trainer: Callable[[configs.TrainConfig], Trainer],
+    processes: Processes = ALONE,
 ) -> None:
     """Trains a model, from the start or from the run's checkpoint, to `config.epochs`.
 
@@ -121,6 +130,7 @@ def train(
       config: model and training; `num_classes` and `input_shape` are those of the clips.
       settings: where to train, and how.
       make_trainer: builds the framework's trainer, with initial weights drawn from the config.
+      processes: that train as one. Each reads its share of every batch, and the run's checkpoint; the first writes.
 
     Raises:
       errors.UserError: for clips without labels, a run that exists without `resume` or that another process trains,
@@ -143,19 +153,24 @@ def train(
     fitted = None
     if source and not resumed:
         fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
-    with run.training():
-        _check_run(run, config, stores["train"], settings)  # Another process may have been here in the meantime.
-        loop = _Loop(config, settings, run, stores, trainer)
+    wait(processes)  # All have looked at the run before the first one changes it.
+    with run.training() if processes.rank == 0 else contextlib.nullcontext():
+        if processes.rank == 0:
+            _check_run(run, config, stores["train"], settings)  # Another training may have been here in the meantime.
+        loop = _Loop(config, settings, run, stores, trainer, processes)
         if resumed:
             loop.restore()
-        else:
+        elif source and fitted:
+            trainer.load(fitted.weights, trainer.optimizer_state())
+        if not resumed and processes.rank == 0:
             if source and fitted:
-                trainer.load(fitted.weights, trainer.optimizer_state())
                 logging.info("%s", starting_weights.report(source, config, fitted))
             record = data_record(stores["train"].info)
             clips = files.stored_path(settings.clips, run.path)
             run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
             run.log.unlink(missing_ok=True)
+        sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
+        logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
         loop.run_epochs()
 
 
@@ -209,7 +224,9 @@ class _Loop:
         run: RunDirectory,
         stores: dict[str, ClipStore],
         trainer: Trainer,
+        processes: Processes,
     ) -> None:
+        self._processes, self._writes = processes, processes.rank == 0
         self._config, self._settings, self._run, self._trainer = config, settings, run, trainer
         self._stores = stores
         self._progress = _Progress()
@@ -227,8 +244,9 @@ class _Loop:
             logging.info("%s has all its %d epochs; more: --resume --epochs=N", self._run.path, epochs)
             return
         total = len(self._order(0)) * epochs
-        bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1)
-        with bar, _signals(self._stop), tensorboard.open_events(self._run.events, progress.step) as events:
+        bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1, disable=not self._writes)
+        written = tensorboard.open_events(self._run.events, progress.step) if self._writes else _no_events()
+        with bar, _signals(self._stop), written as events:
             while progress.epoch < epochs and not self._stopping:
                 self._train_epoch(bar, events)
                 if not self._stopping:
@@ -251,6 +269,8 @@ class _Loop:
         self._check_arrays(arrays, found["progress"].step)
         self._trainer.load(_with_prefix(arrays, "weights/"), _with_prefix(arrays, "optimizer/"))
         self._progress, self._schedule = found["progress"], found["schedule"]
+        if not self._writes:
+            return
         self._run.trim_log(self._progress.epoch)
         stored = self._run.read_config()
         clips = files.stored_path(self._stores["train"].directory, self._run.path)
@@ -314,12 +334,14 @@ class _Loop:
         started = time.monotonic()
         change = augmentation.augmenter(self._config.augmentation, self._config.seed, progress.epoch)
         threads = self._settings.num_threads
-        for batch in batches.batches(self._stores["train"], order, num_threads=threads, change=change):
+        shares = [batch[self._processes.rank :: self._processes.count] for batch in order]
+        read = batches.batches(self._stores["train"], shares, num_threads=threads, change=change)
+        for batch, whole in zip(read, order, strict=True):
             seed = step_seed(self._config.seed, progress.step)
-            loss, correct = self._trainer.train_step(batch.frames, batch.labels, rate, seed)
+            loss, correct = self._trainer.train_step(batch.frames, batch.labels, rate, seed, len(whole))
             progress.step += 1
             progress.step_in_epoch += 1
-            self._unread.append((progress.step, len(batch.labels), loss, correct))
+            self._unread.append((progress.step, len(whole), loss, correct))
             if len(self._unread) == _STEPS_BETWEEN_READINGS:
                 self._read_losses(bar, events)
             bar.update()
@@ -337,7 +359,12 @@ class _Loop:
         limit = self._settings.max_steps
         if limit and self._progress.step >= limit:
             self._stopping = f"--max_steps={limit}"
-        return bool(self._stopping) or time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes
+        due = time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes
+        if self._processes.count > 1:
+            interrupted, due = any_of(self._processes, self._interrupted, due)
+            if interrupted and not self._interrupted:
+                self._stop("a signal to another process")
+        return bool(self._stopping) or due
 
     def _stop(self, name: str) -> None:
         self._stopping, self._interrupted = name, True
@@ -379,23 +406,30 @@ class _Loop:
             "validation_top_1": top_1,
             "learning_rate": self._schedule.learning_rate,
             "clips_per_second": progress.clips / max(progress.seconds, 1e-9),
+            "processes": self._processes.count,
         }
         best = self._schedule.update(loss)
-        if best:
+        if best and self._writes:
             canonical_weights.save(self._run.weights, self._trainer.weights(), self._config.model)
-        self._run.append_log(line)
+        if self._writes:
+            self._run.append_log(line)
         for name, value in line.items():
             events.add_scalar(f"epoch/{name}", value, progress.epoch)
         self._progress.start_epoch()
         self._save()
         bar.clear()
-        logging.info("%s%s", ", ".join(f"{name} {value:.6g}" for name, value in line.items()), " (best)" * best)
+        if self._writes:
+            logging.info("%s%s", ", ".join(f"{name} {value:.6g}" for name, value in line.items()), " (best)" * best)
 
     def _validate(self) -> tuple[float, float]:
         """Returns mean cross entropy (nats) and top-1 accuracy over the validation split."""
         store = self._stores["validation"]
         logits = prediction.predict(
-            self._trainer.predict, store, batch_size=self._config.batch_size, num_threads=self._settings.num_threads
+            self._trainer.predict,
+            store,
+            batch_size=self._config.batch_size,
+            num_threads=self._settings.num_threads,
+            processes=self._processes,
         )
         loss = metrics.cross_entropy(logits, store.labels)
         self._check_finite(loss, "validation loss", self._progress.step)
@@ -411,7 +445,8 @@ class _Loop:
             "progress": dataclasses.asdict(self._progress),
             "schedule": dataclasses.asdict(self._schedule),
         }
-        canonical_weights.save_arrays(self._run.checkpoint, arrays, header)
+        if self._writes:
+            canonical_weights.save_arrays(self._run.checkpoint, arrays, header)
         self._saved_at = time.monotonic()
 
 
@@ -419,9 +454,22 @@ def _with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.nda
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
+class _NoEvents:
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Drops a number."""
+
+
+@contextlib.contextmanager
+def _no_events() -> Iterator[_NoEvents]:
+    yield _NoEvents()
+
+
 @contextlib.contextmanager
 def _signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into `stop(name)`; the second one acts at once, as it always did."""
+    """Turns the first SIGINT and the first SIGTERM into `stop(name)`; the second of each acts at once, as ever.
+
+    A launcher of several processes sends SIGTERM to those that have got a terminal's SIGINT already.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -429,7 +477,7 @@ def _signals(stop: Callable[[str], None]) -> Iterator[None]:
 
     def handle(number: int, _frame: Any) -> None:
         stop(signal.Signals(number).name)
-        restore()
+        signal.signal(number, before[signal.Signals(number)])
 
     def restore() -> None:
         for number, handler in before.items():

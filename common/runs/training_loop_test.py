@@ -33,7 +33,7 @@ class NumpyTrainer:
     def versions(self):
         return {"numpy": np.__version__}
 
-    def train_step(self, frames, labels, learning_rate, seed):
+    def train_step(self, frames, labels, learning_rate, seed, total=0):
         self.steps += 1
         self.rates.append(learning_rate)
         logits = self.predict(frames)

@@ -458,14 +458,17 @@
     return node;
   }
 
-  // Small clips are enlarged pixel by pixel, so by a whole number: the largest with which a row holds all views.
+  // Small clips are enlarged pixel by pixel, so by a whole number: the largest with which a row holds all views, or,
+  // where that would be too small, half of them.
   const SMALL = 96; // px of width up to which clips are enlarged; larger ones are shown at their size at most.
   const [LEAST_PICTURE, MOST_PICTURE, PICTURE_GAP] = [96, 160, 8]; // px
 
   function fitPictures() {
     const row = document.querySelector(".pictures");
     if (!row || report.width > SMALL) return;
-    const room = (row.clientWidth + PICTURE_GAP) / state.view.length - PICTURE_GAP;
+    const roomOf = (count) => (row.clientWidth + PICTURE_GAP) / count - PICTURE_GAP;
+    const all = roomOf(state.view.length);
+    const room = all < LEAST_PICTURE ? roomOf(Math.ceil(state.view.length / 2)) : all;
     const size = Math.min(Math.max(room, LEAST_PICTURE), MOST_PICTURE);
     find("panels").style.setProperty("--picture", `${Math.max(1, Math.floor(size / report.width)) * report.width}px`);
   }

@@ -1,0 +1,157 @@
+"""Clips of videos that are in no store: read as `prepare` reads them, and put into a store of their own for one call.
+
+What a model must be shown is its `ClipFormat`; frames are chosen and resized by the same rules as in a clip store.
+"""
+
+import collections
+import dataclasses
+import math
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from common import errors, files
+from common.clips import clip_store, shards
+from common.runs.clip_format import ClipFormat
+from data_prep import decoded, images, names, plans, sampling, videos
+
+SPLIT = "test"
+_TOOL = {"name": "loose_clips", "version": "1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A video on disk.
+
+    Attributes:
+      video_id: unique among those of one call, and fit to be a file name.
+      path: of the file, or of a folder of frames.
+      named: whether the user named it, and not a folder that it lies in.
+    """
+
+    video_id: str
+    path: pathlib.Path
+    named: bool = True
+
+
+def find(paths: Sequence[pathlib.Path]) -> list[Source]:
+    """Returns the videos that files and folders name, each once.
+
+    Of a folder these are the videos in it, not those in folders below; one that holds pictures alone is a video itself.
+
+    Raises:
+      errors.UserError: for a name of nothing, and a folder without videos.
+    """
+    found: dict[pathlib.Path, bool] = {}
+    for path in paths:
+        if not path.exists():
+            raise errors.UserError(f"--video must name files or folders. Received: {path}, which is not there")
+        entries = sorted(path.iterdir()) if path.is_dir() else []
+        inside = [entry for entry in entries if entry.is_file() and plans.is_video(entry)]
+        if path.is_dir() and not any(entry.suffix.lower() in images.SUFFIXES for entry in entries) and not inside:
+            raise errors.UserError(f"--video must name videos or folders of them. Received: {path} without any")
+        found |= dict.fromkeys(inside, False) or {path: True}
+    counts = collections.Counter(path.stem for path in found)
+    unique = names.clip_ids([path.stem if counts[path.stem] == 1 else str(path.absolute()) for path in found])
+    return [Source(video_id, path, named) for video_id, (path, named) in zip(unique, found.items(), strict=True)]
+
+
+def read(source: Source, form: ClipFormat) -> shards.Clip:
+    """Returns a video as a clip.
+
+    Args:
+      source: of the video.
+      form: what the model takes.
+
+    Raises:
+      errors.UserError: where it cannot be read, or has less than two frames.
+    """
+    time, height, width = form.shape
+
+    def choose(num_frames: int) -> list[int]:
+        return sampling.subsample(num_frames, time, form.subsampling).tolist()
+
+    def transform(frame: np.ndarray) -> np.ndarray:
+        return sampling.resize(frame, height, width, form.resize)
+
+    try:
+        video = videos.read_frames(source.path, choose, transform)
+    except (decoded.UnreadableVideoError, decoded.ReadingStoppedError) as error:
+        raise errors.UserError(f"A video must be readable. Received: {source.path}: {error}") from None
+    if video.num_frames < 2:
+        raise errors.UserError(f"A video must have at least 2 frames. Received: {source.path} with {video.num_frames}")
+    chosen = choose(video.num_frames)
+    return _clip(
+        source.video_id,
+        np.stack([video.frames[index] for index in chosen]),
+        chosen,
+        [video.times[index] for index in chosen],
+        video.num_frames,
+        video.fps,
+    )
+
+
+def of_array(frames: np.ndarray, form: ClipFormat, name: str = "clip") -> shards.Clip:
+    """Returns frames that are in memory as a clip: chosen and resized as those of a video are.
+
+    Args:
+      frames: uint8 [frames, h, w, 3], RGB, at least 2.
+      form: what the model takes.
+      name: of the clip.
+
+    Raises:
+      errors.UserError: for any other array.
+    """
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or len(frames) < 2 or not frames.size:
+        raise errors.UserError(
+            f"A clip must be uint8 [frames, h, w, 3], at least 2 frames. Received: {frames.dtype} {frames.shape}"
+        )
+    time, height, width = form.shape
+    chosen = sampling.subsample(len(frames), time, form.subsampling).tolist()
+    resized = np.stack([sampling.resize(frames[index], height, width, form.resize) for index in chosen])
+    return _clip(name, resized, chosen, [math.nan] * time, len(frames), math.nan)
+
+
+def write_store(directory: pathlib.Path, clips: Sequence[shards.Clip], form: ClipFormat) -> None:
+    """Writes a whole clip store of these clips, whose split is `SPLIT` and whose classes are not known.
+
+    Args:
+      directory: to make.
+      clips: at least one, with ids that differ.
+      form: of all of them.
+    """
+    directory.mkdir(parents=True)
+    layout = shards.Layout(*form.shape, encoding="raw")
+    path = directory / clip_store.shard_name(SPLIT, 0, 1)
+    with shards.ShardWriter(path, layout) as writer:
+        for clip in clips:
+            writer.add(clip)
+        writer.finish({})
+    shard = clip_store.Shard(path.name, SPLIT, len(clips), files.sha256(path))
+    info = clip_store.DatasetInfo(
+        dataset="videos",
+        class_names=form.class_names,
+        layout=layout,
+        resize=form.resize,
+        subsampling=form.subsampling,
+        counts={SPLIT: dict.fromkeys(form.class_names, 0)},
+        tool=_TOOL,
+        decoder=videos.decoder_versions(),
+        shards=(shard,),
+    )
+    clip_store.write_dataset_json(directory, info)
+
+
+def _clip(
+    name: str, frames: np.ndarray, chosen: Sequence[int], times: Sequence[float], num_frames: int, fps: float
+) -> shards.Clip:
+    return shards.Clip(
+        frames,
+        label=-1,
+        video_id=name,
+        source_frame=np.array(chosen, np.int32),
+        source_time=np.array(times),
+        source_frames=num_frames,
+        source_fps=fps,
+    )

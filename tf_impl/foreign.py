@@ -1,0 +1,214 @@
+"""Foreign models in TensorFlow: adapters from what `--model` names to `common.models.foreign.ForeignModel`.
+
+An adapter knows how a file is opened, what the model takes instead of pixels, and which shape of clips. Nothing in a
+file is run but operations of TensorFlow and layers of Keras.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common import errors, files
+from common.explaining import model_checks
+from common.models import foreign
+from common.models.foreign import ForeignModel, Inputs, Spec
+from tf_impl import devices, gradcam
+
+
+def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str = "auto") -> ForeignModel:
+    """Loads a foreign model, in inference mode.
+
+    Args:
+      spec: what `--model` says.
+      endpoint: layer for Grad-CAM; "" for what the adapter knows of the model, which may be none.
+      precision: "float32", "tf32" (a GPU only), "bfloat16" or "float64".
+      device: "auto", "cpu" or "gpu".
+
+    Raises:
+      errors.UserError: for a kind of the other build, a library that is not installed, weights that are not there or do
+        not fit, and a model that is no classifier of clips.
+    """
+    foreign.check_kind(spec, "tf", endpoint)
+    with tf.device(devices.find_device(device, precision)):
+        if spec.kind == "python":
+            return foreign.from_python(spec)
+        if spec.weights:
+            raise errors.UserError(
+                f"--weights must be left out for {spec.kind}:, which has its own. Received: {spec.weights}"
+            )
+        if precision not in ("float32", "tf32"):
+            raise errors.UserError(
+                f"--precision must be float32 for {spec.kind}:, as it was saved. Received: {precision}"
+            )
+        return (_keras if spec.kind == "keras" else _saved_model)(spec, endpoint)
+
+
+class ScoreFn:
+    """The probabilities of a model, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255.
+
+    Args:
+      module: from clips in the order of axes of `inputs` to logits, or probabilities.
+      inputs: what it takes instead of pixels.
+      ends_in_softmax: whether it returns probabilities.
+    """
+
+    def __init__(self, module: Any, inputs: Inputs, ends_in_softmax: bool = False) -> None:
+        self.module, self.inputs, self.ends_in_softmax = module, inputs, ends_in_softmax
+
+    def __call__(self, clips: tf.Tensor) -> tf.Tensor:
+        """Clips -> probabilities `[N, K]`."""
+        output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
+        output = tf.cast(model_checks.find_logits(output, tf.Tensor), tf.float32)
+        return output if self.ends_in_softmax else tf.nn.softmax(output)
+
+    def prepared(self, clips: tf.Tensor) -> tf.Tensor:
+        """Clips of pixels -> what the module takes, still `[N, T, H, W, 3]`."""
+        clips = tf.cast(clips, tf.float32)
+        return clips * tf.constant(self.inputs.scale, tf.float32) + tf.constant(self.inputs.shift, tf.float32)
+
+
+def _keras(spec: Spec, endpoint: str) -> ForeignModel:
+    """Of a file that `model.save` wrote; whatever in it is code, as lambdas are, is refused by Keras."""
+    path = pathlib.Path(spec.rest)
+    if path.suffix != ".keras":
+        raise errors.UserError(f"--model=keras: must name a file that ends in .keras. Received: {path}")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except OSError:
+        raise
+    except Exception as error:  # Whatever a damaged file, or a class that is not there, sets off.
+        raise errors.UserError(
+            f"--model=keras: must be a model of Keras. Received: {path}: {_first_line(error)}"
+        ) from None
+    shape = getattr(model, "input_shape", None)
+    shape = shape if isinstance(shape, tuple) else (None,) * 5  # A subclass may not say.
+    inputs = _inputs(spec, shape, says_range=any(map(_is_rescaling, _layers(model))))
+
+    def call(clips: tf.Tensor) -> tf.Tensor:
+        return model(clips, training=False)
+
+    score_fn = ScoreFn(call, inputs, _ends_in_softmax(call, inputs, shape))
+    endpoint = endpoint or _last_of_clips(model)
+    return ForeignModel(
+        spec.name,
+        f"keras:{spec.name}",
+        score_fn,
+        clip_shape=_clip_shape(shape, inputs),
+        endpoint_fn=_endpoint_fn(model, score_fn, inputs, endpoint) if endpoint else None,
+        versions={"keras": keras.__version__},
+        digest=files.sha256(path),
+    )
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yields the layers of a model and of the models in it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+
+
+def _is_rescaling(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization)
+
+
+def _last_of_clips(model: keras.Model) -> str:
+    """Returns the name of the last layer whose output has 5 axes; "" where the model does not say."""
+    for layer in reversed(getattr(model, "layers", [])):
+        output = getattr(layer, "output", None) if layer.built and getattr(layer, "_inbound_nodes", ()) else None
+        if len(getattr(output, "shape", ())) == 5 and not isinstance(layer, keras.layers.InputLayer):
+            return str(layer.name)
+    return ""
+
+
+def _endpoint_fn(model: keras.Model, score_fn: ScoreFn, inputs: Inputs, endpoint: str) -> gradcam.EndpointFn:
+    run = gradcam.endpoint_fn(model, endpoint, inputs.axes, "NCTHW" if inputs.axes == "NCTHW" else gradcam.LAYER_AXES)
+
+    def prepared(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        output, activations = run(score_fn.prepared(clips))
+        return tf.math.log(tf.maximum(output, 1e-37)) if score_fn.ends_in_softmax else output, activations
+
+    return prepared
+
+
+def _saved_model(spec: Spec, endpoint: str) -> ForeignModel:
+    """Of a folder that `tf.saved_model.save` or `model.export` wrote: its signature for serving."""
+    if endpoint:
+        raise errors.UserError(f"--cam_endpoint must be left out for saved_model:, a graph. Received: {endpoint!r}")
+    path = pathlib.Path(spec.rest)
+    try:
+        loaded = tf.saved_model.load(str(path))
+        serve = loaded.signatures["serving_default"]
+        ((name, given),) = serve.structured_input_signature[1].items()
+        ((output, _),) = serve.structured_outputs.items()
+    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+        raise errors.UserError(
+            "--model=saved_model: must be a folder with a signature serving_default of one input and one output. "
+            f"Received: {path}: {_first_line(error)}"
+        ) from None
+    shape = tuple(given.shape) if given.shape.rank is not None else (None,) * 5
+    inputs = _inputs(spec, shape, says_range=False)
+
+    def call(clips: tf.Tensor) -> tf.Tensor:
+        return serve(**{name: tf.cast(clips, given.dtype)})[output]
+
+    call.model = loaded  # type: ignore[attr-defined]  # A signature does not keep the variables that it reads.
+    return ForeignModel(
+        spec.name,
+        f"saved_model:{spec.name}",
+        ScoreFn(call, inputs, _ends_in_softmax(call, inputs, shape)),
+        clip_shape=_clip_shape(shape, inputs),
+        versions={"saved_by": str(loaded.tensorflow_version)},
+        digest=_digest([path / "saved_model.pb", *sorted((path / "variables").glob("*"))]),
+    )
+
+
+def _inputs(spec: Spec, shape: tuple[int | None, ...], says_range: bool) -> Inputs:
+    """Returns what a model takes: the order of its axes from its shape, the range from its layers or the user."""
+    if len(shape) != 5 or 3 not in (shape[1], shape[2], shape[4], *(() if shape[4] else (3,))):
+        raise errors.UserError(
+            f"A model must take clips [N, T, H, W, 3], or with the 3 channels before or after T. Received: {shape}"
+        )
+    if not spec.pixels and not says_range:
+        raise errors.UserError(
+            f"--pixels must say which range of pixels {spec.name} takes, {', '.join(foreign.PIXELS)}: "
+            "no layer of it does. Received: none"
+        )
+    axes = "NTHWC" if shape[4] in (3, None) else "NCTHW" if shape[1] == 3 else "NTCHW"
+    return dataclasses.replace(foreign.in_range(spec.pixels or "0..255"), axes=axes)
+
+
+def _clip_shape(shape: tuple[int | None, ...], inputs: Inputs) -> tuple[int | None, int | None, int | None]:
+    time, height, width = (shape[inputs.axes.index(axis)] for axis in "THW")
+    return time, height, width
+
+
+def _ends_in_softmax(call: Callable[[tf.Tensor], tf.Tensor], inputs: Inputs, shape: tuple[int | None, ...]) -> bool:
+    """Returns whether a model returns probabilities, by showing it noise."""
+    time, height, width = (size or least for size, least in zip(_clip_shape(shape, inputs), (16, 64, 64), strict=True))
+    noise = np.random.default_rng(0).uniform(0, 255, (1, time, height, width, 3)).astype(np.float32)
+    try:
+        outputs = model_checks.find_logits(
+            call(tf.transpose(ScoreFn(call, inputs).prepared(noise), inputs.permutation)), tf.Tensor
+        )
+    except errors.UserError:
+        raise
+    except Exception as error:
+        raise errors.UserError(
+            f"A model must take clips of {time} x {height} x {width} px. Received: {_first_line(error)}"
+        ) from None
+    return foreign.are_probabilities(outputs.numpy())
+
+
+def _digest(paths: list[pathlib.Path]) -> str:
+    return hashlib.sha256("".join(map(files.sha256, paths)).encode()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

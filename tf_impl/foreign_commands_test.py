@@ -1,0 +1,33 @@
+"""A user's own model in TensorFlow keeps the contract of both builds."""
+
+from common.command_line.foreign_contract_for_tests import ForeignContract
+from tf_impl import evaluation, explanation
+
+
+class TestForeign(ForeignContract):
+    evaluation = evaluation
+    explanation = explanation
+    framework = "tf"
+    source = """
+import tensorflow as tf
+
+from common.models.foreign import ForeignModel
+
+
+def make():
+    return ForeignModel("own", "mine", score_fn, frames_per_step=2, versions={"own": "1.0"}, licence="CC0")
+
+
+def wrong():
+    return logits
+
+
+def score_fn(clips):
+    return tf.nn.softmax(logits(clips))
+
+
+def logits(clips):
+    change = tf.reduce_mean(tf.abs(clips[:, 1:] - clips[:, :-1]), axis=(1, 2, 3, 4)) / 16
+    level = tf.reduce_sum(tf.reduce_mean(clips, axis=(2, 3, 4)) * tf.range(8.0), axis=1) / 28 / 255
+    return 4 * tf.stack([change, level, 1 - level], axis=1)
+"""

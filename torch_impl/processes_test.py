@@ -1,0 +1,133 @@
+"""Several processes take the steps of one: through `train.py` and `evaluate.py`, on the loopback."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from common.clips import tiny_store_for_tests
+from common.models import canonical_weights
+from common.runs.run_directory import RunDirectory
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """13 clips in batches of 4: in the last one, the second process has none."""
+    path = tmp_path_factory.mktemp("store") / "clips"
+    tiny_store_for_tests.write_tiny_store(path, clips={"train": 13, "validation": 3})
+    return path
+
+
+def command(model, clips, run, *flags):
+    given = [f"--preset={model}_synthetic", f"--clips={clips}", f"--run={run}", "--batch_size=4", *_SMALL[model]]
+    return [str(_ROOT / "torch_impl" / "train.py"), *given, "--device=cpu", "--loader_threads=1", *flags]
+
+
+def run_together(arguments, count):
+    """Runs a script in so many processes, as a launcher does; returns the exit code and stderr of each."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    outputs = [process.communicate(timeout=300) for process in started]
+    return [(process.returncode, *output) for process, output in zip(started, outputs, strict=True)]
+
+
+def trained(model, clips, run, count, *flags):
+    for code, _, stderr in run_together(command(model, clips, run, *flags), count):
+        assert code == 0, stderr
+    arrays, _ = canonical_weights.load_arrays(RunDirectory(run).checkpoint)
+    return arrays, RunDirectory(run).read_log()
+
+
+def assert_close(received, expected, limit):
+    assert received.keys() == expected.keys()
+    for name in expected:
+        scale = max(1, np.abs(expected[name]).max())
+        np.testing.assert_allclose(received[name], expected[name], rtol=0, atol=limit * scale, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "limit"),
+    [
+        ("conv_lstm", ("--precision=float64", "--epochs=5", "--dropout=0.3"), 1e-10),
+        ("conv_lstm", ("--precision=float32", "--epochs=2", "--dropout=0.3", "--optimizer=adam"), 1e-3),
+        # Of I3D 4 steps: Adam divides by the size of gradients, some of which are rounding (1.5e-8 was measured).
+        ("i3d", ("--precision=float64", "--epochs=1", "--dropout=0.3"), 1e-7),
+    ],
+)
+def test_two_processes_take_the_steps_of_one(clips, tmp_path, model, flags, limit):
+    one, log = trained(model, clips, tmp_path / "one", 1, *flags)
+    two, shared_log = trained(model, clips, tmp_path / "two", 2, *flags)
+    assert_close(two, one, limit)
+    assert [line["processes"] for line in log + shared_log] == [1] * len(log) + [2] * len(log)
+    for line, shared in zip(log, shared_log, strict=True):
+        assert (shared["step"], shared["train_accuracy"]) == (line["step"], line["train_accuracy"])
+        for name in ("train_loss", "validation_loss", "validation_top_1"):
+            assert shared[name] == pytest.approx(line[name], abs=limit)
+
+
+def test_two_processes_resume_what_one_began_and_evaluate_it(clips, tmp_path):
+    flags = ("--precision=float64", "--epochs=2")
+    whole, _ = trained("conv_lstm", clips, tmp_path / "whole", 1, *flags)
+    trained("conv_lstm", clips, tmp_path / "mixed", 1, *flags, "--max_steps=5")
+    mixed, _ = trained("conv_lstm", clips, tmp_path / "mixed", 2, *flags, "--resume")
+    assert_close(mixed, whole, 1e-10)
+    results = []
+    for count in (1, 2):
+        out = tmp_path / f"{count}.json"
+        script = [str(_ROOT / "torch_impl" / "evaluate.py"), f"--run={tmp_path / 'whole'}", f"--out={out}"]
+        done = run_together([*script, "--device=cpu", "--batch_size=2"], count)
+        assert [code for code, _, _ in done] == [0] * count, done
+        assert ["whole (reversed)" in stdout for _, stdout, _ in done] == [True, False][:count]
+        results.append(json.loads(out.read_text()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
+def test_a_launched_training_survives_the_loss_of_a_process_and_a_signal(clips, tmp_path, sent):
+    flags = ["--epochs=40", "--checkpoint_minutes=0", "--dropout=0.3"]
+    trained("conv_lstm", clips, tmp_path / "whole", 2, *flags)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2", "--standalone"]
+    launched = [*launcher, "--", *command("conv_lstm", clips, tmp_path / "run", *flags)]
+    run, environment = RunDirectory(tmp_path / "run"), {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(launched, stderr=subprocess.PIPE, text=True, env=environment)
+    while len(run.read_log()) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    if sent == signal.SIGTERM:
+        process.send_signal(sent)
+        process.communicate(timeout=120)
+        assert 3 <= len(run.read_log()) < 40
+        resumed = subprocess.run([*launched, "--resume"], env=environment, capture_output=True, text=True)
+        assert resumed.returncode == 0, resumed.stderr
+    else:
+        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        os.kill(int(found.stdout.split()[-1]), sent)
+        _, stderr = process.communicate(timeout=240)
+        assert process.returncode == 0, stderr
+    whole, _ = canonical_weights.load_arrays(RunDirectory(tmp_path / "whole").checkpoint)
+    survived, _ = canonical_weights.load_arrays(run.checkpoint)
+    assert_close(survived, whole, 0)
+    assert len(run.read_log()) == 40
