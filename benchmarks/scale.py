@@ -108,8 +108,8 @@ def _free_port() -> int:
 
 _ROWS: dict[str, _Way] = {
     "prepare": _prepare,
-    **{f"explain, {framework}": _explain(framework) for framework in ("torch", "tf")},
-    **{f"evaluate, {framework}": _evaluate(framework) for framework in ("torch", "tf")},
+    **{f"explain {framework}": _explain(framework) for framework in ("torch", "tf")},
+    **{f"evaluate {framework}": _evaluate(framework) for framework in ("torch", "tf")},
 }
 
 
