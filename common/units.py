@@ -11,7 +11,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from absl import logging
 
@@ -124,7 +124,7 @@ def _is_free(unit: Unit) -> bool:
         return False
 
 
-def amounts(units: Sequence[Unit]) -> dict[str, int]:
+def amounts(units: Sequence[Unit]) -> dict[str, Any]:
     """Returns "total" and "initial" for `progress.bar`: how much work is in units, and in those that are there."""
     return {
         "total": sum(unit.size for unit in units),

@@ -119,7 +119,7 @@ def split_into_jobs(
     ]
 
 
-def make_shard(job: Job, tick: Callable[[], None]) -> Result:
+def make_shard(job: Job, tick: Callable[[], object]) -> Result:
     """Makes one shard and returns what it holds.
 
     Args:
