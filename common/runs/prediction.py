@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from common import progress as progress_bar
 from common.clips import batches
 from common.clips.clip_store import ClipStore
-from common.runs.processes import ALONE, Processes
+from common.runs.processes import ALONE, Processes, gather
 
 
 def predict(
@@ -53,9 +53,8 @@ def predict(
     if count == 1:
         return np.concatenate(parts)
     # A process that has no clip does not know K.
-    (classes,) = np.max(processes.gather(np.array([parts[0].shape[1] if parts else 0])), axis=0)
-    places = processes.gather(np.concatenate([*order, np.zeros(0, np.int64)]))
-    logits = processes.gather(np.concatenate([*parts, np.zeros((0, classes))]))
+    classes = processes.stack(np.array(parts[0].shape[1] if parts else 0)).max()
     whole = np.empty((len(store), classes))
-    whole[np.concatenate(places)] = np.concatenate(logits)
+    places = gather(processes, np.concatenate([*order, np.zeros(0, np.int64)]))
+    whole[places] = gather(processes, np.concatenate([*parts, np.zeros((0, classes))]))
     return whole
