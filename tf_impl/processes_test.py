@@ -140,6 +140,9 @@ def test_two_workers_train_and_evaluate_as_one(clips, tmp_path):
         done = finished(started([*script, "--device=cpu", "--batch_size=2"], count))
         assert [code for code, _, _ in done] == [0] * count, done
         results.append(json.loads(out.read_text()))
+    for direction in ("forward", "reversed"):
+        losses = [result[direction].pop("loss") for result in results]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert results[0] == results[1]
 
 

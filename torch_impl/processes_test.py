@@ -102,6 +102,9 @@ def test_two_processes_resume_what_one_began_and_evaluate_it(clips, tmp_path):
         assert [code for code, _, _ in done] == [0] * count, done
         assert ["whole (reversed)" in stdout for _, stdout, _ in done] == [True, False][:count]
         results.append(json.loads(out.read_text()))
+    for direction in ("forward", "reversed"):
+        losses = [result[direction].pop("loss") for result in results]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert results[0] == results[1]
 
 
