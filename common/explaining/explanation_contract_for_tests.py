@@ -199,8 +199,11 @@ class ExplanationContract:
         assert found.header["mask"]["iterations"] == 3 and self.library.__name__ in found.header["versions"]
         lines = [line.split() for line in done.stdout.splitlines()]
         correct = (found["label"] == found["prediction"]).sum()
-        assert lines[0][:4] == ["Run", "clips", "correct", "OS"]
-        assert lines[1][:4] == [name, "5", str(correct), f"{found['OS'].astype(float).mean():.3f}"]
-        assert lines[3][:3] == ["Against", "ground", "truth"] and lines[4][0] == name
-        assert [line[:3] for line in lines[-3:]] == [["class", "0", "2"], ["class", "1", "2"], ["class", "2", "1"]]
+        assert lines[0][:5] == ["Run", "game", "clips", "correct", "OS"]
+        assert lines[1][:5] == [name, "delete", "5", str(correct), f"{found['OS'].astype(float).mean():.3f}"]
+        places = [place for place, line in enumerate(lines) if line[:3] == ["Against", "ground", "truth"]]
+        assert [lines[place + 1][0] for place in places] == [name]
+        assert [line[:3] for line in lines if line[:1] == ["class"]] == [
+            ["class", str(c), str(2 - c // 2)] for c in range(3)
+        ]
         assert list(tmp_path.iterdir()) == []
