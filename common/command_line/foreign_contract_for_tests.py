@@ -19,6 +19,7 @@ from common.explaining.masks import MaskConfig
 from common.models.foreign import Spec
 from common.reporting import building
 from common.reporting.building import ReportSettings
+from common.runs import order_card
 from common.runs.evaluation_loop import EvaluateSettings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -78,13 +79,19 @@ class ForeignContract:
         return cls.explanation.explain(cls.settings(methods=("occlusion",)), device="cpu")
 
     def test_it_is_evaluated_forward_and_reversed(self, folder):
-        settings = EvaluateSettings((self.spec(),), pathlib.Path("clips"))
+        settings = EvaluateSettings((self.spec(),), pathlib.Path("clips"), order_card=True)
         (result,) = self.evaluation.evaluate(settings, device="cpu")
         store = clip_store.ClipStore("clips", "validation")
         clips = store.read(range(5))
         for name, shown in (("forward", clips), ("reversed", clips[:, ::-1])):
             expected = -np.log(scores(shown)[range(5), store.labels]).mean()
             assert result[name]["loss"] == pytest.approx(expected, rel=1e-5)
+        card, orders = result["order_card"], order_card.frame_orders(5, 8)
+        for name in ("shuffled", "one_frame"):
+            shown = np.take_along_axis(clips, orders[name][:, :, None, None, None], axis=1)
+            expected = scores(shown)[range(5), store.labels].mean()
+            assert card["shown"][name]["probability"] == pytest.approx(expected, rel=1e-5)
+        assert card["frozen_after"]["probability"][-1] == card["shown"]["forward"]["probability"]
         assert (result["run"], result["model"], result["trained_with"]) == ("own", "mine", "mine")
         assert settings.paths == (pathlib.Path("models") / f"own_{self.framework}.make" / "evaluation.json",)
 

@@ -82,15 +82,17 @@ def test_json_holds_the_numbers(explanation, tmp_path):
     assert values["header"]["model"] == "i3d" and "clips" not in values["header"]
 
 
-def test_a_mask_is_learnt_for_each_game(store, tmp_path):
-    asked = []
+def test_a_mask_is_learnt_for_each_game(store, tmp_path, monkeypatch):
+    asked, build = [], ("make", "load")
 
-    def run(settings):
+    def run(settings, *parts):
         asked.append(settings)
+        assert parts == build
         return report_for_tests.explain(store, "mine", "i3d"), store
 
+    monkeypatch.setattr(clip_explanation.explanation_loop, "explain", run)
     settings = ExplainSettings(tmp_path / "run")
-    found, clips = clip_explanation.explain(settings, ("preserve", "delete", "preserve"), run, tmp_path)
+    found, clips = clip_explanation.explain(settings, ("preserve", "delete", "preserve"), build, tmp_path)
     assert [*found] == ["preserve", "delete"] and clips is store
     assert [one.mask.game for one in asked] == ["preserve", "delete"]
     assert [one.out.name for one in asked] == ["preserve.h5", "delete.h5"]

@@ -84,6 +84,9 @@ def open_subject(
       clips: folder of the clip store; None for the one that a run was trained on.
       split: of it.
       load: loads a foreign model.
+
+    Returns:
+      The subject, and the clips as it knows them (see `ClipStore.known_to`).
     """
     if isinstance(source, foreign.Spec):
         if clips is None:
