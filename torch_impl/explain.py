@@ -1,6 +1,6 @@
-"""Explain clips with PyTorch: masks and Grad-CAM, e.g. `python torch_impl/explain.py --run=runs/i3d_synthetic`.
+"""Explain clips with PyTorch: masks and Grad-CAM, e.g. `python torch_impl/explain.py --run=runs/i3d_planted`.
 
-Or any video, without a clip store: `python torch_impl/explain.py --run=runs/i3d_synthetic --video=my.mp4`.
+Or any video, without a clip store: `python torch_impl/explain.py --run=runs/i3d_planted --video=my.mp4`.
 """
 
 import functools
@@ -38,7 +38,12 @@ def main(_: list[str]) -> int:
     if explain_flags.VIDEO.value:
         videos = [pathlib.Path(video) for video in explain_flags.VIDEO.value]
         return explain_video.explain(settings, videos, explain_flags.games(), loose_clips, build)
-    explain.explain(settings, lambda settings: explanation_loop.explain(settings, *build()), explain_flags.BRIEF.value)
+    explain.explain(
+        settings,
+        lambda settings: explanation_loop.explain(settings, *build()),
+        explain_flags.BRIEF.value,
+        explain_flags.report(),
+    )
     return 0
 
 

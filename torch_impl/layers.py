@@ -404,17 +404,14 @@ class _OrderedMaxPool(torch.autograd.Function):
         total = gradient.new_zeros(*gradient.shape[:2], *reach)
         for window_place in itertools.product(*map(range, kernel_size)):
             chosen = [where == offset for where, offset in zip(inside, window_place, strict=True)]
-            steps = [
+            steps = (
                 slice(offset, offset + stride * (count - 1) + 1, stride)
                 for offset, stride, count in zip(window_place, strides, gradient.shape[2:], strict=True)
-            ]
-            total[(..., *steps)] += torch.where(chosen[0] & chosen[1] & chosen[2], gradient, 0)
-        return (
-            total[(..., *(slice(pad, pad + size) for pad, size in zip(pads, ctx.size, strict=True)))],
-            None,
-            None,
-            None,
-        )
+            )
+            window: Any = (..., *steps)
+            total[window] += torch.where(chosen[0] & chosen[1] & chosen[2], gradient, 0)
+        within: Any = (..., *(slice(pad, pad + size) for pad, size in zip(pads, ctx.size, strict=True)))
+        return total[within], None, None, None
 
 
 def average_pool(x: torch.Tensor, kernel_size: tuple[int, int, int]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TextIO
 
 from absl import logging
 
-from common import errors, files, progress
+from common import errors, files, progress, text
 from common.clips.clip_store import ClipStore
 from common.explaining import explanations
 from common.explaining.explanation_loop import ExplainSettings
@@ -74,7 +74,7 @@ def explain(
         for row in range(len(clips)):
             _tell(found, store, row, out, work, sys.stdout)
     if failed:
-        logging.error("%d videos could not be read.", failed)
+        logging.error("%s could not be read.", text.counted(failed, "video"))
     return int(failed > 0)
 
 

@@ -93,7 +93,7 @@ class VideoContract:
     def test_a_folder_gives_each_of_its_videos_and_says_which_cannot_be_read(self, folder, tmp_path, capsys, caplog):
         assert self.explain(folder, tmp_path / "out", "more", "a.avi", games=("delete",)) == 1
         assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "b"}
-        assert "broken.avi" in caplog.text and "1 videos could not be read" in caplog.text
+        assert "broken.avi" in caplog.text and "1 video could not be read" in caplog.text
         assert "suffices" not in capsys.readouterr().out
 
     def test_a_folder_of_something_else_stays(self, folder, tmp_path):

@@ -14,8 +14,9 @@ from common.explaining.scorer import Search
 
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 _FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
-_PROMISE = 3e-5  # A step that promises less than this share of the loss is not taken.
-_ROUGH_PROMISE = 1e-3  # The same while more than one start is in the race.
+_PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
+_ROUGH_PROMISE = 5e-3  # The same while more than one start is in the race.
+_NUDGE = 0.1  # How far the second look begins from where the first descent ended, in each value that is free.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
 _EDGE = 1e-5  # How near values come to 0 and 1: as Adam's sigmoids do; exactly there a score may have a kink.
@@ -51,7 +52,9 @@ def adam_step(
 def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
     """Goes down Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
 
-    From several starts it goes roughly, and on from the lowest point to the end.
+    From several starts it goes roughly, and on from the lowest point. Where it ends, the loss is often flat or has a
+    saddle, which its matrix, made from the steps taken, does not tell. So it looks a second time: it nudges all values
+    that are free towards the middle, and goes down again with a new matrix. The lower of both ends counts.
 
     Args:
       starts: masks [S, T].
@@ -64,14 +67,23 @@ def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.nd
       The mask of the smallest loss [T], and the smallest loss after each evaluation [evaluations].
     """
     descents = [_Descent(start) for start in starts]
+    losses: list[float] = []  # After each evaluation, of the descent that made it.
+
+    def go(descent: _Descent, promise: float, most: int) -> Search[None]:
+        before = len(descent.trace)
+        yield from descent.until(promise, before + min(most, max_evaluations - len(losses)))
+        losses.extend(descent.trace[before:])
+
     if len(descents) > 1:
         for descent in descents:
-            yield from descent.until(_ROUGH_PROMISE, max_evaluations // (len(descents) + 1))
+            yield from go(descent, _ROUGH_PROMISE, max_evaluations // (len(descents) + 1))
     best = min(descents, key=lambda descent: descent.loss)
-    others = [descent for descent in descents if descent is not best]
-    yield from best.until(_PROMISE, max_evaluations - sum(len(other.trace) for other in others))
-    trace = np.concatenate([descent.trace for descent in (*others, best)])
-    return best.mask, np.minimum.accumulate(trace)
+    yield from go(best, _PROMISE, max_evaluations)
+    if best.free().any() and len(losses) < max_evaluations:
+        again = _Descent(best.mask + _NUDGE * np.where(best.free(), np.sign(0.5 - best.mask), 0))
+        yield from go(again, _PROMISE, max_evaluations)
+        best = min(best, again, key=lambda descent: descent.loss)
+    return best.mask, np.minimum.accumulate(losses)
 
 
 class _Descent:
@@ -98,11 +110,13 @@ class _Descent:
             if -self._gradient @ step < 2 * promise * abs(self.loss) or not (yield from self._take(step)):
                 break
 
+    def free(self) -> np.ndarray:
+        """Returns which values are not held at a bound, bool [T]."""
+        return ~np.where(self._gradient >= 0, self.mask <= _EDGE, self.mask >= 1 - _EDGE)
+
     def _step(self) -> np.ndarray:
         """Returns Newton's step of the values that are free; 0 where none is."""
-        gradient, step = self._gradient, np.zeros_like(self.mask)
-        held = np.where(gradient >= 0, self.mask <= _EDGE, self.mask >= 1 - _EDGE)
-        free = np.flatnonzero(~held)
+        gradient, step, free = self._gradient, np.zeros_like(self.mask), np.flatnonzero(self.free())
         if len(free):
             if not self._hessian.size:
                 self._hessian = np.eye(len(step)) * np.abs(gradient[free]).max() / _FIRST_STEP

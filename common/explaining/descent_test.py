@@ -84,6 +84,16 @@ def test_a_bend_downwards_is_no_hindrance():
     np.testing.assert_allclose(masks, [[1e-5, 1 - 1e-5]])
 
 
+def test_a_saddle_is_left_by_the_second_look():
+    def answer(mask):  # Along the first value straight to a saddle at 0.5; lower on both sides of it in the second.
+        x, y = mask[0] - 0.5, mask[1] - 0.5
+        return 2 + 4 * x**2 - 0.5 * y**2 + 4 * y**4 + 0.01 * y, np.array([8 * x, -y + 16 * y**3 + 0.01])
+
+    # At y = 0.51, nearly on the ridge, the gradient in y is next to 0: the first descent ends there, at 2.
+    masks, (trace,), _ = descend([answer], [np.array([0.9, 0.51])])
+    assert trace[-1] == answer(masks[0])[0] < 2 - 0.01 and abs(masks[0][1] - 0.5) > 0.2
+
+
 def test_clips_that_have_converged_leave_the_batch():
     easy, hard = bowl(np.eye(3), np.zeros(3)), bowl(np.diag([1.0, 30, 900]), np.array([0.3, 0.6, 0.2]))
     starts = [np.zeros(3), np.ones(3)]
