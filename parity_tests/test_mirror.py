@@ -20,6 +20,7 @@ _ONLY_TORCH = {
     "transfers.py": "pinned memory and a stream for copies, which TensorFlow's runtime has by itself",
     "layers.py:max_pool": "gradients added in one order where that is asked for; TensorFlow has a switch",
     "layers.py:average_pool": "as max_pool",
+    "layers.py:num_processes": "TensorFlow's strategies have replicas, which `processes` counts",
     "layers.py:mix": "a product that is fast on a GPU in bfloat16, which only this build has measured",
     "temporal_mask.py:MaskSearch.replayer": "as graphs.py",
     "layers.py:to_native": "PyTorch's layers want channels first; Keras' layout is the border's",

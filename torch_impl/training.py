@@ -56,7 +56,7 @@ class Trainer:
             parameters.pop(name).requires_grad_(False)
         self.optimizer = optimizers.Optimizer(parameters, config)
         self._whole: nn.Module = self.model  # With gradients that are summed over all processes.
-        self._shared = distributed.is_initialized() and distributed.get_world_size() > 1
+        self._shared = layers.num_processes() > 1
         if self._shared:
             ids = [torch.cuda.current_device()] if self._device.type == "cuda" else None
             # Running statistics are the same everywhere: nothing is to be sent for them. PyTorch 2.13 renamed this.
