@@ -31,6 +31,8 @@ _ONLY_TF = {
     "layers.py:Layer": "what nn.Module is to the other build",
     "layers.py:Layer.add": "nn.Parameter and register_buffer there",
     "layers.py:assign": "PyTorch's tensors have no strategy",
+    "layers.py:counting": "PyTorch convolves no clips",
+    "processes.py:present": "as layers.py:counting",
     "processes.py:num_workers": "one of PyTorch's processes has one device",
     "processes.py:num_local_replicas": "as num_workers",
     "processes.py:split": "as num_workers",
