@@ -146,7 +146,7 @@ def test_a_launched_training_survives_the_loss_of_a_process_and_a_signal(clips, 
     flags = ["--epochs=12", "--checkpoint_minutes=0", "--dropout=0.3"]
     trained("conv_lstm", clips, tmp_path / "whole", 2, *flags)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2", "--standalone"]
-    launched = [*launcher, "--", *command("conv_lstm", clips, tmp_path / "run", *flags)]
+    launched = [*launcher, "--", *command("conv_lstm", clips, tmp_path / "run", *flags, "--resume")]
     run, environment = RunDirectory(tmp_path / "run"), {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(launched, stderr=subprocess.PIPE, text=True, env=environment)
     while len(run.read_log()) < 2 and process.poll() is None:
@@ -155,7 +155,7 @@ def test_a_launched_training_survives_the_loss_of_a_process_and_a_signal(clips, 
         process.send_signal(sent)
         process.communicate(timeout=120)
         assert 2 <= len(run.read_log()) < 12
-        resumed = subprocess.run([*launched, "--resume"], env=environment, capture_output=True, text=True)
+        resumed = subprocess.run(launched, env=environment, capture_output=True, text=True)
         assert resumed.returncode == 0, resumed.stderr
     else:
         found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
