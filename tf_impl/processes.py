@@ -56,11 +56,6 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         ) from None
 
 
-def restarted() -> bool:
-    """Returns whether the launcher has started the processes again, after one was lost."""
-    return False  # Nothing that starts TensorFlow's workers says so.
-
-
 class _Workers:
     def __init__(self, strategy: tf.distribute.MultiWorkerMirroredStrategy, options: Any) -> None:
         self._strategy, self._options = strategy, options

@@ -1,6 +1,5 @@
 """Training in PyTorch: one step and one prediction; all the rest is `common.runs.training_loop`."""
 
-import dataclasses
 import inspect
 import platform
 from typing import Any
@@ -25,7 +24,6 @@ def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, de
       device: "auto", "cpu" or "gpu".
     """
     with processes.joined(device) as those:
-        settings = dataclasses.replace(settings, resume=settings.resume or processes.restarted())
         training_loop.train(config, settings, lambda final: Trainer(final, device), those)
 
 
