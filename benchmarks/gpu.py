@@ -85,8 +85,10 @@ def preset_config(name: str) -> configs.TrainConfig:
     errors.check_choice("presets", name, configs.PRESETS)
     config = configs.PRESETS[name]
     if _SIZE.value:
-        shape = tuple(int(size) for size in _SIZE.value)
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, input_shape=shape))
+        frames, height, width = (int(size) for size in _SIZE.value)
+        config = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, input_shape=(frames, height, width))
+        )
     return config
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
-_LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+_LINE = "{l_bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class _Lines(io.TextIOBase):
@@ -26,13 +26,15 @@ class _Lines(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Takes what is to be drawn: a carriage return and a state, or, at the end, a newline."""
-        if text.strip() not in ("", self._last):
-            self._waiting = text.strip()
+        state = text.strip().replace("%|", "%")
+        if state and state.partition(" [")[0] != self._last:  # Else only the clock has gone on.
+            self._waiting = state
         due = time.monotonic() - self._written_at >= _SECONDS_BETWEEN_LINES
         if self._waiting and (due or text == "\n"):
             self._stream.write(f"{self._waiting}\n")
             self._stream.flush()
-            self._last, self._waiting, self._written_at = self._waiting, "", time.monotonic()
+            self._last = self._waiting.partition(" [")[0]
+            self._waiting, self._written_at = "", time.monotonic()
         return len(text)
 
 

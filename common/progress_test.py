@@ -20,8 +20,9 @@ def log_file(monkeypatch):
 def test_a_log_file_gets_one_line_of_a_short_job(monkeypatch):
     log = log_file(monkeypatch)
     with progress.bar(range(3), desc="working", unit="clip") as bar:
+        bar.set_description("still working")  # Which ends with a colon then.
         assert list(bar) == [0, 1, 2]
-    assert log.getvalue().startswith("working: 100% 3/3 [00:00<00:00, ")
+    assert log.getvalue().startswith("still working: 100% 3/3 [00:00<00:00, ")
     assert log.getvalue().count("\n") == 1 and log.getvalue().endswith("\n") and "\r" not in log.getvalue()
 
 

@@ -1,19 +1,19 @@
 """One clip from a file or from memory to its explanation, for both builds' `explain_clip`."""
 
+import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from common.clips.clip_store import ClipStore
 from common.explaining.explanation_loop import ExplainSettings
-from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
+from common.models import foreign
+from common.models.foreign import ForeignModel
 from common.reporting import clip_explanation
-from common.reporting.clip_explanation import ClipExplanation
-from common.runs import clip_format
+from common.reporting.clip_explanation import Build, ClipExplanation
 from data_prep import loose_clips
 
 Video = str | pathlib.Path | np.ndarray
@@ -25,26 +25,28 @@ GAMES = ("delete", "preserve")
 
 def explain_clip(
     video: Video,
-    run: str | pathlib.Path,
+    model: str | pathlib.Path | ForeignModel,
     games: Sequence[str],
     mask: MaskConfig,
     gradcam: GradCamConfig,
     precision: str,
-    explain: Callable[[ExplainSettings], tuple[Explanations, ClipStore]],
+    build: Build,
 ) -> ClipExplanation:
     """Explains one clip (see a build's `explain_clip`).
 
     Args:
       video: file, folder of frames, or uint8 [frames, h, w, 3].
-      run: run directory.
+      model: run directory, KIND:NAME of a foreign model, or a loaded one.
       games: of `masks.GAMES`.
       mask: how masks are learnt.
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
-      explain: the build's.
+      build: explainer and loader of a framework.
     """
     clip_explanation.check_games(games)
-    form = clip_format.of_run(pathlib.Path(run))
+    loaded = model if isinstance(model, ForeignModel) else None
+    settings = ExplainSettings(_source(model), split=loose_clips.SPLIT, mask=mask, gradcam=gradcam, precision=precision)
+    form, ready = clip_explanation.open_model(settings, lambda: build, loaded)
     if isinstance(video, np.ndarray):
         clip = loose_clips.of_array(video, form)
     else:
@@ -53,13 +55,15 @@ def explain_clip(
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         loose_clips.write_store(work / "clips", [clip], form)
-        settings = ExplainSettings(
-            pathlib.Path(run),
-            clips=work / "clips",
-            split=loose_clips.SPLIT,
-            mask=mask,
-            gradcam=gradcam,
-            precision=precision,
-        )
-        found, store = clip_explanation.explain(settings, games, explain, work)
+        settings = dataclasses.replace(settings, clips=work / "clips")
+        found, store = clip_explanation.explain(settings, games, ready(), work)
         return clip_explanation.of_row(found, store, 0)
+
+
+def _source(model: str | pathlib.Path | ForeignModel) -> foreign.Source:
+    """Returns what names a model: a folder that is there, and whatever has no colon, is a run."""
+    if isinstance(model, ForeignModel):
+        return foreign.Spec("python", model.name)
+    if isinstance(model, pathlib.Path) or pathlib.Path(model).is_dir() or ":" not in model:
+        return pathlib.Path(model)
+    return foreign.parse(model)

@@ -3,7 +3,7 @@
 Each framework runs in a process of its own. Prints a table, writes `parity.json` into the run directory, and ends with
 code 1 where a difference is beyond the limits of `tolerances.py`. With --explanations it compares two explanations
 files clip by clip instead, and writes `explanations_parity.json` beside the first.
-Examples: python parity_tests/check.py --run=runs/i3d_synthetic --clips=data/synthetic
+Examples: python parity_tests/check.py --run=runs/i3d_planted
           python parity_tests/check.py --explanations=torch.h5,tf.h5
 """
 

@@ -19,8 +19,10 @@ from common.runs.run_directory import RunDirectory
 from common.runs.schedules import PlateauSchedule
 from parity_tests import compare, tolerances, twins
 from tf_impl import evaluation as tf_evaluation
+from tf_impl import processes_test as tf_processes
 from tf_impl import training as tf_training
 from torch_impl import evaluation as torch_evaluation
+from torch_impl import processes_test as torch_processes
 from torch_impl import training as torch_training
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -202,3 +204,14 @@ def test_a_run_of_either_is_evaluated_alike_by_both(clips, tmp_path, framework):
         losses = [np.array(results[direction].pop("loss")) for results in (ours, theirs)]
         compare.assert_close(f"{direction} loss", *losses, tolerances.limit("endpoints", "float64"))
     assert json.dumps(ours) == json.dumps(theirs)
+
+
+@pytest.mark.slow
+def test_two_processes_of_either_train_as_one(clips, tmp_path):
+    flags = ("--preset=conv_lstm_synthetic", "--precision=float64", "--dropout=0", "--epochs=3")
+    ours, _ = torch_processes.trained("conv_lstm", clips, tmp_path / "torch", 2, *flags)
+    theirs, _ = tf_processes.trained(clips, tmp_path / "tf", 2, *flags)
+    alone, _ = torch_processes.trained("conv_lstm", clips, tmp_path / "alone", 1, *flags)
+    limit = tolerances.limit("training", "float64")
+    compare.assert_all_close("torch and tf", ours, theirs, limit)
+    compare.assert_all_close("tf and one process of torch", alone, theirs, limit)

@@ -1,4 +1,4 @@
-"""Evaluate runs with TensorFlow, forward and reversed, e.g. `python tf_impl/evaluate.py --run=runs/i3d_synthetic`."""
+"""Evaluate runs with TensorFlow, forward and reversed, e.g. `python tf_impl/evaluate.py --run=runs/i3d_planted`."""
 
 import pathlib
 import sys

@@ -12,12 +12,12 @@ from common.models import configs
 from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, foreign, weights
+from tf_impl import devices, foreign, processes, weights
 
 
 def evaluate(
     settings: evaluation_loop.EvaluateSettings, precision: str = "float32", device: str = "auto"
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """Evaluates models forward and reversed, each when it is asked for (see `evaluation_loop.evaluate`).
 
     Args:
@@ -32,7 +32,8 @@ def evaluate(
         return foreign_predictor(classifier, precision, device)
 
     load = functools.partial(foreign.load, precision=precision, device=device)
-    return evaluation_loop.evaluate(settings, make_predict, "tf", load)
+    with processes.joined(device) as those:
+        yield from evaluation_loop.evaluate(settings, make_predict, "tf", load, those)
 
 
 def predictor(

@@ -1,4 +1,4 @@
-"""Evidence on explanations with TensorFlow, e.g. `python tf_impl/evidence.py --run=runs/i3d_synthetic`."""
+"""Evidence on explanations with TensorFlow, e.g. `python tf_impl/evidence.py --run=runs/i3d_planted`."""
 
 import pathlib
 import sys

@@ -1,8 +1,9 @@
-"""Explain clips with TensorFlow: masks and Grad-CAM, e.g. `python tf_impl/explain.py --run=runs/i3d_synthetic`.
+"""Explain clips with TensorFlow: masks and Grad-CAM, e.g. `python tf_impl/explain.py --run=runs/i3d_planted`.
 
-Or any video, without a clip store: `python tf_impl/explain.py --run=runs/i3d_synthetic --video=my.mp4`.
+Or any video, without a clip store: `python tf_impl/explain.py --run=runs/i3d_planted --video=my.mp4`.
 """
 
+import functools
 import pathlib
 import sys
 
@@ -11,10 +12,10 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.clips.clip_store import ClipStore
 from common.command_line import commands, explain_flags
-from common.explaining.explanation_loop import ExplainSettings
-from common.explaining.explanations import Explanations
+from common.explaining import explanation_loop
+from common.explaining.explanation_loop import MakeExplainer
+from common.runs.subjects import LoadToExplain
 
 flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.
 
@@ -26,17 +27,23 @@ def main(_: list[str]) -> int:
     from common.command_line import explain, explain_video
     from data_prep import loose_clips
 
-    def explain_clips(settings: ExplainSettings) -> tuple[Explanations, ClipStore]:
-        from tf_impl import devices, explanation
+    def build() -> tuple[MakeExplainer, LoadToExplain]:
+        from tf_impl import devices, explanation, foreign
 
         if explain_flags.DETERMINISTIC.value:
             devices.make_deterministic()
-        return explanation.explain(settings, explain_flags.DEVICE.value)
+        device = explain_flags.DEVICE.value
+        return functools.partial(explanation.Explainer, device=device), functools.partial(foreign.load, device=device)
 
     if explain_flags.VIDEO.value:
         videos = [pathlib.Path(video) for video in explain_flags.VIDEO.value]
-        return explain_video.explain(settings, videos, explain_flags.games(), loose_clips, explain_clips)
-    explain.explain(settings, explain_clips, explain_flags.BRIEF.value)
+        return explain_video.explain(settings, videos, explain_flags.games(), loose_clips, build)
+    explain.explain(
+        settings,
+        lambda settings: explanation_loop.explain(settings, *build()),
+        explain_flags.BRIEF.value,
+        explain_flags.report(),
+    )
     return 0
 
 

@@ -5,6 +5,8 @@ number that the two frameworks set differently is stated here: SAME padding (Ten
 -inf, batch norm's epsilon, momentum and unbiased running variance (`common/models/architectures.py`).
 """
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ import tensorflow as tf
 
 from common import errors
 from common.models import architectures
+from tf_impl import processes
 
 # Precision -> Keras' policy: `variable_dtype` of weights, statistics and logits, `compute_dtype` of convolutions and
 # activations (bfloat16: float32 and bfloat16).
@@ -55,6 +58,14 @@ def walk(layer: keras.Layer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
     for name, value in vars(layer).items():
         if isinstance(value, keras.Layer):
             yield from walk(value, (*path, name))
+
+
+def assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Gives a variable a value; in a replica of a strategy, to the replica's own copy: all compute the same value.
+
+    A strategy's variables refuse their own `assign` there.
+    """
+    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
 
 
 def normalize(clips: tf.Tensor, normalization: str, dtype: str) -> tf.Tensor:
@@ -162,14 +173,15 @@ class BatchNorm(Layer):
         if not training:
             scale, shift = self.folded()
             return tf.cast(tf.cast(x, scale.dtype) * scale + shift, x.dtype)
-        if x.shape.num_elements() == x.shape[-1]:
+        if x.shape.num_elements() == x.shape[-1] and not tf.distribute.has_strategy():
             raise errors.UserError(
                 f"In training batch norm must have more than one value for each channel. "
                 f"Received: activations {tuple(x.shape)}"
             )
-        y, mean, variance = _normalize_batch(x, self.gamma, self.beta)
+        normalize_batch = _normalize_over_replicas if tf.distribute.has_strategy() else _normalize_batch
+        y, mean, variance = normalize_batch(x, self.gamma, self.beta)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving + (value - moving) * (1 - architectures.BATCH_NORM_MOMENTUM))
+            assign(moving.value, moving + (value - moving) * (1 - architectures.BATCH_NORM_MOMENTUM))
         return y
 
     def folded(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -198,6 +210,39 @@ def _normalize_batch(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[t
     scale = gamma * tf.math.rsqrt(variance + architectures.BATCH_NORM_EPSILON)
     count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
     return (x - mean) * scale + beta, mean, variance * (count / (count - 1))
+
+
+class _Replica(threading.local):  # A replica is traced in a thread of its own.
+    present: tf.Tensor | None = None
+
+
+_REPLICA = _Replica()
+
+
+@contextlib.contextmanager
+def counting(present: tf.Tensor) -> Iterator[None]:
+    """Says whether the clips of a replica count (1) or stand in for those that it does not have (0; `processes.split`).
+
+    Args:
+      present: float64 scalar, for the batch norms that are called meanwhile.
+    """
+    _REPLICA.present = present
+    try:
+        yield
+    finally:
+        _REPLICA.present = None
+
+
+def _normalize_over_replicas(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The same by the statistics of the batch in all replicas; `all_reduce` has a gradient."""
+    replicas, axes, full = tf.distribute.get_replica_context(), list(range(len(x.shape) - 1)), tf.cast(x, gamma.dtype)
+    present = tf.cast(1 if _REPLICA.present is None else _REPLICA.present, gamma.dtype)
+    count = tf.cast(tf.size(x) // x.shape[-1], gamma.dtype)
+    sums = replicas.all_reduce("SUM", present * tf.concat([[count], tf.reduce_sum(full, axes)], axis=0))
+    total, mean = sums[0], sums[1:] / sums[0]
+    variance = replicas.all_reduce("SUM", present * tf.reduce_sum((full - mean) ** 2, axes)) / total
+    scale = gamma * tf.math.rsqrt(variance + architectures.BATCH_NORM_EPSILON)
+    return tf.cast((full - mean) * scale + beta, x.dtype), mean, variance * (total / (total - 1))
 
 
 class Unit3D(Layer):
@@ -266,25 +311,34 @@ class MaxPool(Layer):
 class Dropout(Layer):
     """Drops values with probability `rate` in training and scales the rest by 1 / (1 - rate).
 
-    The mask comes from a generator of this layer's own, which `seed_dropout` sets: a training step that seeds it
-    from its number draws the same mask in an interrupted and resumed run.
+    The mask of each clip comes from the seed that `seed_dropout` sets and the clip's place in the batch: a training
+    step that seeds it from its number draws the same masks in an interrupted and resumed run, and in several processes
+    that share the batch.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self._generator = keras.random.SeedGenerator(0)
+        self._seed = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
+        self._calls = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    def reseed(self, seed: int) -> None:
-        """Starts this layer's stream of masks anew."""
-        self._generator.state.assign([seed & 0xFFFFFFFF, seed >> 32])
+    def reseed(self, seed: int, number: int) -> None:
+        """Starts this layer's stream of masks anew; `number` tells it from the model's other layers."""
+        self._seed.assign(np.random.SeedSequence([seed, number]).generate_state(2, np.uint32).astype(np.int64))
+        self._calls.assign(0)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Any shape -> the same shape."""
+        """`[N, ...]` -> the same shape."""
         if not training or self.rate == 0:
             return x
-        # Drawn in float32: bfloat16 would round the rate.
-        noise = tf.random.stateless_uniform(tf.shape(x), tf.cast(self._generator.next(), tf.int64))
+        calls = self._calls + 1  # A model may use a layer several times in a step.
+        assign(self._calls, calls)
+        seed = tf.random.fold_in(self._seed, calls)
+
+        def draw(place: tf.Tensor) -> tf.Tensor:  # In float32: bfloat16 would round the rate.
+            return tf.random.stateless_uniform(x.shape[1:], tf.random.fold_in(seed, place))
+
+        noise = tf.map_fn(draw, processes.places(tf.shape(x)[0]), fn_output_signature=tf.float32)
         return x * tf.cast(noise >= self.rate, x.dtype) / (1 - self.rate)
 
 
@@ -292,7 +346,7 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
     """Starts the masks of all dropout layers of a model anew, each layer with its own stream from the seed."""
     layers = [layer for _, layer in walk(model) if isinstance(layer, Dropout)]
     for number, layer in enumerate(layers):
-        layer.reseed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
+        layer.reseed(seed, number)
 
 
 def check_constant(graph: tf.Graph) -> None:

@@ -143,7 +143,7 @@ def test_normalization_rounds_to_bfloat16_last():
 
 def test_dropout_drops_at_its_rate_and_keeps_the_mean():
     y = layers.Dropout(0.7)(tf.ones((4, 25_000)), training=True).numpy()
-    assert sorted(set(y.tolist())) == pytest.approx([0, 1 / 0.3])
+    assert sorted(set(y.flatten().tolist())) == pytest.approx([0, 1 / 0.3])
     assert np.mean(y == 0) == pytest.approx(0.7, abs=0.01)
 
 
@@ -158,7 +158,7 @@ class _Two(layers.Layer):
 
 
 def _drop(layer):
-    return layer(tf.ones(1000), training=True).numpy()
+    return layer(tf.ones((2, 500)), training=True).numpy()
 
 
 def test_dropout_after_the_same_seed_is_the_same():
@@ -184,7 +184,7 @@ def test_a_traced_dropout_follows_its_seed_without_a_new_trace():
     masks = []
     for seed in (1, 2, 1):
         layers.seed_dropout(model, seed)
-        masks.append(traced(tf.ones(1000)).numpy())
+        masks.append(traced(tf.ones((2, 500))).numpy())
     assert traced.experimental_get_tracing_count() == 1
     assert np.array_equal(masks[0], masks[2]) and not np.array_equal(masks[0], masks[1])
 

@@ -8,26 +8,27 @@ import numpy as np
 
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
+from common.models.foreign import ForeignModel
 from common.reporting.clip_explanation import ClipExplanation
 from data_prep import one_clip
-from tf_impl import explanation
+from tf_impl import explanation, foreign
 
 
 def explain_clip(
     video: str | pathlib.Path | np.ndarray,
-    run: str | pathlib.Path,
+    model: str | pathlib.Path | ForeignModel,
     games: Sequence[str] = one_clip.GAMES,
     mask: MaskConfig = one_clip.FAST,
     gradcam: GradCamConfig = GradCamConfig(),  # noqa: B008
     precision: str = "float32",
     device: str = "auto",
 ) -> ClipExplanation:
-    """Explains the guess of a run for one clip; no clip store is needed.
+    """Explains the guess of a model for one clip; no clip store is needed.
 
     Args:
       video: a file, a folder of frames, or frames uint8 `[frames, h, w, 3]`, RGB; frames are chosen and resized as
-        those of the clips that the run was trained with.
-      run: run directory, of either framework.
+        the model's clips are.
+      model: run directory, of either framework; KIND:NAME of a foreign model, as `--model` takes it; or a loaded one.
       games: "delete" (which frames are needed), "preserve" (which are enough) or both, a mask each; scores and the GIF
         are of the first.
       mask: how masks are learnt; its game is overruled. By default until they have converged;
@@ -42,5 +43,5 @@ def explain_clip(
     Raises:
       UserError: for what is no video, and a folder that is no run.
     """
-    explain = functools.partial(explanation.explain, device=device)
-    return one_clip.explain_clip(video, run, games, mask, gradcam, precision, explain)
+    build = functools.partial(explanation.Explainer, device=device), functools.partial(foreign.load, device=device)
+    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, build)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.models import architectures, configs
-from tf_impl import weights
+from tf_impl import layers, weights
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 # Canonical names of the slots, per optimiser.
@@ -53,7 +53,9 @@ class Optimizer:
           gradients: of the weights, in their order.
           learning_rate: of this step, float64 scalar.
         """
-        steps = tf.cast(self._steps.assign_add(1), tf.float64)
+        steps = self._steps + 1
+        layers.assign(self._steps, steps)
+        steps = tf.cast(steps, tf.float64)
         rule = self._adam if self._config.optimizer == "adam" else self._sgd
         update, update_head = rule(learning_rate, steps), rule(learning_rate * self._config.head_rate_factor, steps)
         for (name, weight), gradient in zip(self._parameters.items(), gradients, strict=True):

@@ -1,4 +1,4 @@
-"""Train a video classifier with TensorFlow, e.g. `python tf_impl/train.py --preset=conv_lstm_synthetic`."""
+"""Train a video classifier with TensorFlow, e.g. `python tf_impl/train.py --preset=conv_lstm_planted`."""
 
 import pathlib
 import sys

@@ -1,4 +1,4 @@
-"""Evaluate runs with PyTorch, forward and reversed, e.g. `python torch_impl/evaluate.py --run=runs/i3d_synthetic`."""
+"""Evaluate runs with PyTorch, forward and reversed, e.g. `python torch_impl/evaluate.py --run=runs/i3d_planted`."""
 
 import pathlib
 import sys

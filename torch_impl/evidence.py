@@ -1,4 +1,4 @@
-"""Evidence on explanations with PyTorch, e.g. `python torch_impl/evidence.py --run=runs/i3d_synthetic`."""
+"""Evidence on explanations with PyTorch, e.g. `python torch_impl/evidence.py --run=runs/i3d_planted`."""
 
 import pathlib
 import sys

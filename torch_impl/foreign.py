@@ -7,7 +7,10 @@ What it takes comes from the library itself, not from a table here. No library i
 import hashlib
 import importlib
 import importlib.metadata
+import inspect
 import pathlib
+import re
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -59,7 +62,15 @@ class ScoreFn:
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips -> probabilities `[N, K]`."""
-        output = self.module(self.prepared(clips).permute(self.inputs.permutation))
+        try:
+            output = self.module(self.prepared(clips).permute(self.inputs.permutation))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:  # What layers say of a shape that is not theirs.
+            shape = " x ".join(map(str, clips.shape[1:4]))
+            raise errors.UserError(
+                f"A model must take clips of T x H x W = {shape}. Received: {_first_line(error)}"
+            ) from error
         output = model_checks.find_logits(output, torch.Tensor)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         return output if self.ends_in_softmax else output.softmax(dim=1)
@@ -80,11 +91,17 @@ class _Finish:
         self._spec, self._endpoint, self._dtype, self._device = spec, endpoint, dtype, device
 
     def __call__(
-        self, module: nn.Module, inputs: Inputs, endpoint: str = "", axes: str = gradcam.LAYER_AXES, **values: Any
+        self,
+        module: nn.Module,
+        inputs: Inputs,
+        endpoint: str = "",
+        axes: str = gradcam.LAYER_AXES,
+        ends_in_softmax: bool = False,
+        **values: Any,
     ) -> ForeignModel:
         digest = _digest(module)
         module = module.to(self._device, self._dtype).eval().requires_grad_(False)
-        score_fn = ScoreFn(module, inputs)
+        score_fn = ScoreFn(module, inputs, ends_in_softmax)
         endpoint = self._endpoint or endpoint
         kind = f"{self._spec.kind}:{self._spec.name}"
         library = self._spec.kind
@@ -104,7 +121,8 @@ def _endpoint_fn(score_fn: ScoreFn, endpoint: str, axes: str) -> gradcam.Endpoin
     run = gradcam.endpoint_fn(score_fn.module, endpoint, score_fn.inputs.axes, axes)
 
     def prepared(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return run(score_fn.prepared(clips))
+        output, activations = run(score_fn.prepared(clips))
+        return output.clamp_min(1e-37).log() if score_fn.ends_in_softmax else output, activations
 
     return prepared
 
@@ -183,6 +201,27 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
     )
 
 
+def _pytorchvideo(spec: Spec, finish: _Finish) -> ForeignModel:
+    """Of `pytorchvideo.models.hub`, trained on Kinetics; all of them take the same mean and deviation."""
+    hub = _library("pytorchvideo.models.hub", "pytorchvideo")
+    others = re.compile(r"slowfast|detection|efficient")  # Of two clips at two rates, of boxes, for telephones.
+    names = [name for name, value in vars(hub).items() if inspect.isfunction(value) and not others.search(name)]
+    errors.check_choice("The model of pytorchvideo:", spec.rest, names)
+    make = getattr(hub, spec.rest)
+    if spec.weights:
+        module = make(pretrained=False)
+        _load_state(module, _read_weights(spec.weights), spec.weights)
+    else:
+        module = _downloaded(spec, lambda: make(pretrained=True))
+    blocks = module.blocks
+    return finish(
+        module,
+        foreign.normalized([0.45] * 3, [0.225] * 3, "NCTHW"),
+        "" if spec.rest.startswith("mvit") else f"blocks.{len(blocks) - 2}",  # The last before the head.
+        ends_in_softmax=isinstance(getattr(blocks[-1], "activation", None), nn.Softmax),
+    )
+
+
 def _processed(processor: Any, color: np.ndarray, frames: int) -> np.ndarray:
     """Returns what a processor makes of clips of one colour."""
     clip = np.broadcast_to(color, (frames, 64, 64, 3)).copy()
@@ -252,15 +291,28 @@ def _digest(module: nn.Module) -> str:
 def _library(name: str, extra: str) -> ModuleType:
     """Imports a library; says what to install where it is not there."""
     try:
+        _declare_operators()
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise errors.UserError(
             f"--model={extra}: must have its library: pip install -e '.[{extra}]'. Received: {error}"
         ) from None
-    except RuntimeError as error:  # Operators of torchvision that were built for another PyTorch.
-        raise errors.UserError(
-            f"--model={extra}: must have a library that was built for PyTorch {torch.__version__}. Received: {error}"
-        ) from None
+
+
+def _declare_operators() -> None:
+    """Lets torchvision, which all libraries want, be imported where its operators were built for another PyTorch.
+
+    So it is where PyTorch has no CUDA and torchvision has. Its operators are for boxes; models of clips call none.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        return
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
@@ -290,4 +342,4 @@ _TRANSFORMERS_ENDPOINTS = {
     "vivit": ("vivit.layers.{last}.layernorm_before", "N(THW)C"),
     "vjepa2": ("vjepa2.encoder.layer.{last}", "N(THW)C"),
 }
-_ADAPTERS = {"torchvision": _torchvision, "transformers": _transformers}
+_ADAPTERS = {"torchvision": _torchvision, "transformers": _transformers, "pytorchvideo": _pytorchvideo}

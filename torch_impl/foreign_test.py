@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import importlib
 import sys
 
 import numpy as np
@@ -36,15 +37,8 @@ def trained(module, noise=0.2):
 
 @pytest.fixture(scope="module")
 def torchvision():
-    """The library; where its operators were built for another PyTorch they are declared, for models need none."""
-    try:
-        return pytest.importorskip("torchvision")
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return pytest.importorskip("torchvision")
+    foreign._declare_operators()
+    return pytest.importorskip("torchvision")
 
 
 def small_mc3(video, **values):
@@ -251,6 +245,31 @@ def test_what_is_not_in_the_folder_or_on_a_hub_without_a_network_is_refused(save
     for name in (str(folder), str(tmp_path / "none"), "someone/videomae"):
         with pytest.raises(errors.UserError, match="must be found, or downloaded. Received: "):
             foreign.load(Spec("transformers", name), device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_pytorchvideo_is_asked_with_its_mean_and_deviation(torchvision, monkeypatch, tmp_path):
+    hub = pytest.importorskip("pytorchvideo.models.hub")
+    x3d = importlib.import_module("pytorchvideo.models.x3d")
+
+    def x3d_xs(pretrained):
+        assert not pretrained
+        return x3d.create_x3d(input_clip_length=4, input_crop_size=32, model_num_class=3, depth_factor=1.0)
+
+    monkeypatch.setattr(hub, "x3d_xs", x3d_xs)
+    module = trained(x3d_xs(pretrained=False), 0.01)
+    torch.save({"model_state": module.state_dict()}, tmp_path / "x3d.pyth")
+    model = foreign.load(Spec("pytorchvideo", "x3d_xs", tmp_path / "x3d.pyth"), device="cpu")
+    with torch.no_grad():
+        expected = module((torch.from_numpy(CLIPS).permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225)
+    np.testing.assert_allclose(expected.sum(dim=1), 1, atol=1e-5)  # It ends in a softmax itself.
+    np.testing.assert_allclose(scores(model), expected, atol=1e-5)
+    maps = gradcam.gradcam(model.endpoint_fn, torch.from_numpy(CLIPS).float(), expected.argmax(dim=1), GradCamConfig())
+    assert maps.shape == (2, 4, 1, 1) and np.isfinite(maps).all()
+    with pytest.raises(errors.UserError, match="A model must take clips of T x H x W = 2 x 32 x 32. Received: "):
+        model.score_fn(torch.zeros(1, 2, 32, 32, 3))
+    with pytest.raises(errors.UserError, match="must be one of .*x3d_xs"):
+        foreign.load(Spec("pytorchvideo", "slowfast_r50"), device="cpu")
 
 
 class Small(nn.Module):

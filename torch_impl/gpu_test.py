@@ -183,7 +183,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path):
     tiny_store_for_tests.write_tiny_store(clips, clips={"train": 12, "validation": 3})
 
     def train(run, *flags):
-        given = ["--preset=i3d_synthetic", f"--clips={clips}", f"--run={run}", "--width=0.0625", "--batch_size=4"]
+        given = ["--preset=i3d_synthetic", f"--clips={clips}", f"--run={run}", "--multiplier=0.0625", "--batch_size=4"]
         command = [sys.executable, str(_ROOT / "torch_impl" / "train.py"), *given, "--epochs=2", "--device=gpu"]
         done = subprocess.run([*command, "--deterministic", *flags], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

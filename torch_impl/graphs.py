@@ -8,6 +8,7 @@ anew for every size.)
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from absl import logging
@@ -43,7 +44,7 @@ class Replayer:
         self._recorded = recorded
         self._prepared = self._held = torch.empty(0)
         self._recordings: dict[tuple[Step, int], Recording] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # A handle, whose type is PyTorch's own.
 
     def hold(self, prepared: torch.Tensor) -> torch.Tensor:
         """Copies prepared clips [n, …] to where steps read them, instead of those held before; returns them there."""

@@ -10,9 +10,7 @@ import torch
 from torch import distributed
 
 from common import errors
-from common.runs.processes import ALONE, Processes
-
-_PATIENCE = datetime.timedelta(minutes=5)  # How long one waits for another: reading a slow disk takes its time.
+from common.runs.processes import ALONE, Processes, patience
 
 
 @contextlib.contextmanager
@@ -20,16 +18,17 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     """Yields the processes that this one works with: those that the launcher started, or itself alone.
 
     Args:
-      device: "auto", "cpu" or "gpu". On GPUs each process takes the one of its number on its machine.
+      device: "auto", "cpu" or "gpu".
 
     Raises:
-      errors.UserError: where another process is lost on the way, or GPUs are too few.
+      errors.UserError: where another process is lost on the way, or a machine has fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():
+        # Each process takes the GPU of its number on its machine.
         place, backend = int(os.environ.get("LOCAL_RANK", "0")), "cpu:gloo,cuda:nccl"
         if place >= torch.cuda.device_count():
             raise errors.UserError(
@@ -38,7 +37,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             )
         torch.cuda.set_device(place)
     try:
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=patience()))
         yield _Group()
     except RuntimeError as error:
         if "gloo" not in str(error) and "NCCL" not in str(error) and not isinstance(error, distributed.DistError):
@@ -61,18 +60,9 @@ class _Group:
     def __init__(self) -> None:
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
 
-    def gather(self, array: np.ndarray) -> list[np.ndarray]:
-        """See `Processes.gather`."""
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
-        distributed.all_gather(sizes, torch.tensor([len(array)]))
-        most = max(int(size) for size in sizes)
-        padded = np.zeros((most, *array.shape[1:]), array.dtype)
-        padded[: len(array)] = array
-        given = torch.from_numpy(padded.view(np.uint8) if array.dtype == bool else padded)
+    def stack(self, array: np.ndarray) -> np.ndarray:
+        """See `Processes.stack`."""
+        given = torch.from_numpy(np.array(array, order="C"))
         found = [torch.empty_like(given) for _ in range(self.count)]
         distributed.all_gather(found, given)
-        return [part[: int(size)].numpy().astype(array.dtype) for part, size in zip(found, sizes, strict=True)]
-
-    def wait(self) -> None:
-        """See `Processes.wait`."""
-        self.gather(np.zeros(1))
+        return torch.stack(found).numpy()

@@ -304,7 +304,7 @@ class Scorer:
 
     def _descend(self, clip_indices: np.ndarray, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         prepared, targets = self._prepared(clip_indices)
-        state, losses = (logits, torch.zeros_like(logits), torch.zeros_like(logits)), []
+        state, losses = [logits, torch.zeros_like(logits), torch.zeros_like(logits)], []
         iterations = self._computation.config.iterations
         # On the device from the start, so that no step waits for them.
         corrections = self._tensor(np.array([descent.adam_corrections(step + 1) for step in range(iterations)]))

@@ -1,7 +1,9 @@
 """Training in PyTorch: one step and one prediction; all the rest is `common.runs.training_loop`."""
 
 import dataclasses
+import inspect
 import platform
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,10 +56,14 @@ class Trainer:
             parameters.pop(name).requires_grad_(False)
         self.optimizer = optimizers.Optimizer(parameters, config)
         self._whole: nn.Module = self.model  # With gradients that are summed over all processes.
-        self._shared = distributed.is_initialized() and distributed.get_world_size() > 1
+        self._shared = layers.num_processes() > 1
         if self._shared:
             ids = [torch.cuda.current_device()] if self._device.type == "cuda" else None
-            self._whole = parallel.DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+            # Running statistics are the same everywhere: nothing is to be sent for them. PyTorch 2.13 renamed this.
+            parameters_of = inspect.signature(parallel.DistributedDataParallel).parameters
+            old, new = "broadcast_buffers", "forward_sync_buffers"
+            unsent: dict[str, Any] = {new if new in parameters_of else old: False}
+            self._whole = parallel.DistributedDataParallel(self.model, device_ids=ids, **unsent)
             self._whole.register_comm_hook(None, _sum_gradients)
 
     def versions(self) -> dict[str, str]:

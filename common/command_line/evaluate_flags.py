@@ -26,6 +26,11 @@ _OUT = flags.DEFINE_list(
     "Files to write, one for each model, separated by commas. Unset: evaluation.json in each run directory, or in "
     "models/NAME.",
 )
+_ORDER_CARD = flags.DEFINE_bool(
+    "order_card",
+    None,
+    "Show clips shuffled, as one frame, and frozen after each frame, too: T + 1 more passes. Unset: of foreign models.",
+)
 BRIEF = flags.DEFINE_bool("brief", False, "Print Table 1 alone, without a table of classes for each run.")
 _THREADS = flags.DEFINE_integer("loader_threads", 2, "Threads that read and decode clips.", lower_bound=1)
 
@@ -38,5 +43,6 @@ def settings() -> EvaluateSettings:
         split=_SPLIT.value,
         batch_size=_BATCH.value,
         num_threads=_THREADS.value,
+        order_card=bool(_MODEL.value) if _ORDER_CARD.value is None else _ORDER_CARD.value,
         out=tuple(pathlib.Path(name) for name in _OUT.value),
     )

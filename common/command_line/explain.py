@@ -1,5 +1,6 @@
 """What `explain.py` does in both builds."""
 
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -7,7 +8,8 @@ from common.clips.clip_store import ClipStore
 from common.explaining import explanation_statistics
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
-from common.reporting import event_images
+from common.reporting import building, event_images
+from common.reporting.building import ReportSettings
 from common.runs.run_directory import RunDirectory
 
 
@@ -15,13 +17,17 @@ def explain(
     settings: ExplainSettings,
     explain_model: Callable[[ExplainSettings], tuple[Explanations, ClipStore]],
     brief: bool = False,
+    report: pathlib.Path | None = None,
 ) -> None:
     """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
+
+    With `report` the clips are also shown on a page, with the run's evaluation where there is one.
 
     Args:
       settings: what to explain.
       explain_model: the build's, see `explanation_loop.explain`.
       brief: print no tables of classes, and not what the columns mean.
+      report: folder of the page.
     """
     was_there = settings.path.exists()
     explained, store = explain_model(settings)
@@ -32,3 +38,8 @@ def explain(
         statistics = explanation_statistics.clip_statistics(explained, store)
         named = [(explained.header["run"], explained, statistics)]
         sys.stdout.write(explanation_statistics.table(named, brief) + "\n")
+    if report:
+        evaluation = settings.path.with_name("evaluation.json")
+        evaluations = (evaluation,) if evaluation.exists() else ()
+        page = building.build(ReportSettings(report, (settings.path,), evaluations, clips=store.directory))
+        sys.stdout.write(f"\n{page}\n")

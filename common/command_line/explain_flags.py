@@ -103,6 +103,9 @@ _PRECISION = flags.DEFINE_enum(
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "Clips at a time; 0: what fits the memory.", lower_bound=0)
 BRIEF = flags.DEFINE_bool("brief", False, "Print means over clips alone, without classes and what the columns mean.")
+_REPORT = flags.DEFINE_string(
+    "report", None, "Folder of a page with these explanations, to be made or replaced, as common/report.py makes them."
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace explanations of other clips or settings, finished or not; unset, they are refused."
 )
@@ -112,12 +115,17 @@ _OUT = flags.DEFINE_string(
     "File to write, with --video a folder that gets one for each video. "
     "Unset: explanations.h5 in the run directory, or in models/NAME; with --video explained/.",
 )
-_ONLY_STORES = (_CLIPS, _SPLIT, _LIMIT, _PER_CLASS, _VIDEO_IDS, _CLASSES, _TARGET, _METHODS)
+_ONLY_STORES = (_CLIPS, _SPLIT, _LIMIT, _PER_CLASS, _VIDEO_IDS, _CLASSES, _TARGET, _METHODS, BRIEF, _REPORT, _OVERWRITE)
 
 
 def games() -> tuple[str, ...]:
     """Returns which masks of a video are learnt: of both games, or of the one that --game names."""
     return (_GAME.value,) if _GAME.present else ("delete", "preserve")
+
+
+def report() -> pathlib.Path | None:
+    """Returns the folder of the report to make, if there is to be one."""
+    return pathlib.Path(_REPORT.value) if _REPORT.value else None
 
 
 def settings() -> ExplainSettings:

@@ -5,19 +5,18 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
 from absl import logging
 
-from common import errors, files, progress
+from common import errors, files, progress, text
 from common.clips.clip_store import ClipStore
 from common.explaining import explanations
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
 from common.reporting import building, clip_explanation
 from common.reporting.building import ReportSettings
-from common.runs import clip_format
 from common.runs.clip_format import ClipFormat
 
 _NUMBERS = "explanation.json"  # Marks a folder as ours.
@@ -44,7 +43,7 @@ def explain(
     videos: Sequence[pathlib.Path],
     games: Sequence[str],
     reading: Reading,
-    run: clip_explanation.Explain,
+    build: Callable[[], clip_explanation.Build],
 ) -> int:
     """Explains videos, prints what was found, and makes OUT/NAME of each: a page, a GIF and the numbers.
 
@@ -53,7 +52,7 @@ def explain(
       videos: files and folders.
       games: see `clip_explanation.explain`.
       reading: see `Reading`.
-      run: the build's.
+      build: makes a build, which loads its framework: last, so that bad input is answered at once.
 
     Returns:
       The exit code: 1 where videos of a folder could not be read.
@@ -62,20 +61,20 @@ def explain(
       errors.UserError: for what is no video, and for folders that hold something else.
     """
     out = settings.out or pathlib.Path("explained")
-    form = clip_format.of_run(pathlib.Path(str(settings.model)))
     sources = reading.find(videos)
     for source in sources:
         _check_place(out / source.video_id)
+    form, build = clip_explanation.open_model(settings, build)
     clips, failed = _read(sources, form, reading)
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         reading.write_store(work / "clips", clips, form)
         on_clips = dataclasses.replace(settings, clips=work / "clips", split=reading.SPLIT)
-        found, store = clip_explanation.explain(on_clips, games, run, work)
+        found, store = clip_explanation.explain(on_clips, games, build(), work)
         for row in range(len(clips)):
             _tell(found, store, row, out, work, sys.stdout)
     if failed:
-        logging.error("%d videos could not be read.", failed)
+        logging.error("%s could not be read.", text.counted(failed, "video"))
     return int(failed > 0)
 
 

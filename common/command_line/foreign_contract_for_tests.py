@@ -15,10 +15,12 @@ from common.clips import clip_store, tiny_store_for_tests
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.evidence import EvidenceSettings
 from common.explaining.explanation_loop import ExplainSettings
+from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models.foreign import Spec
 from common.reporting import building
 from common.reporting.building import ReportSettings
+from common.runs import order_card
 from common.runs.evaluation_loop import EvaluateSettings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -40,6 +42,7 @@ class ForeignContract:
 
     Attributes:
       evaluation: the build's module.
+      foreign: the build's module.
       explanation: the build's module.
       framework: "torch" or "tf".
       source: of a module whose `make` returns a `ForeignModel` of `scores`, of steps of two frames, its `name` "own",
@@ -47,6 +50,7 @@ class ForeignContract:
     """
 
     evaluation: ModuleType
+    foreign: ModuleType
     explanation: ModuleType
     framework: str
     source: str
@@ -78,13 +82,19 @@ class ForeignContract:
         return cls.explanation.explain(cls.settings(methods=("occlusion",)), device="cpu")
 
     def test_it_is_evaluated_forward_and_reversed(self, folder):
-        settings = EvaluateSettings((self.spec(),), pathlib.Path("clips"))
+        settings = EvaluateSettings((self.spec(),), pathlib.Path("clips"), order_card=True)
         (result,) = self.evaluation.evaluate(settings, device="cpu")
         store = clip_store.ClipStore("clips", "validation")
         clips = store.read(range(5))
         for name, shown in (("forward", clips), ("reversed", clips[:, ::-1])):
             expected = -np.log(scores(shown)[range(5), store.labels]).mean()
             assert result[name]["loss"] == pytest.approx(expected, rel=1e-5)
+        card, orders = result["order_card"], order_card.frame_orders(5, 8)
+        for name in ("shuffled", "one_frame"):
+            shown = np.take_along_axis(clips, orders[name][:, :, None, None, None], axis=1)
+            expected = scores(shown)[range(5), store.labels].mean()
+            assert card["shown"][name]["probability"] == pytest.approx(expected, rel=1e-5)
+        assert card["frozen_after"]["probability"][-1] == card["shown"]["forward"]["probability"]
         assert (result["run"], result["model"], result["trained_with"]) == ("own", "mine", "mine")
         assert settings.paths == (pathlib.Path("models") / f"own_{self.framework}.make" / "evaluation.json",)
 
@@ -129,6 +139,12 @@ class ForeignContract:
             )
         )
         assert "mine" in page.read_text()
+
+    def test_what_the_gradient_needs_is_measured(self, folder):
+        loaded = self.foreign.load(self.spec(), device="cpu")
+        explainer = self.explanation.Explainer(loaded, MaskConfig(), GradCamConfig(), device="cpu")
+        frames = clip_store.ClipStore("clips", "validation").read([0])
+        assert 4 * frames.size <= explainer.bytes_per_clip(frames) <= 100 * 4 * frames.size
 
     def test_what_is_asked_of_it_in_vain_is_refused(self, folder, tmp_path):
         out = tmp_path / "e.h5"

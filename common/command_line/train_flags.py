@@ -12,9 +12,7 @@ from common.clips.clip_store import DatasetInfo
 from common.models import configs
 from common.runs.training_loop import TrainSettings
 
-PRESET = flags.DEFINE_enum(
-    "preset", "i3d_synthetic", sorted(configs.PRESETS), "Model, data and training to start from."
-)
+PRESET = flags.DEFINE_enum("preset", "i3d_planted", sorted(configs.PRESETS), "Model, data and training to start from.")
 DESCRIBE = flags.DEFINE_bool(
     "describe",
     False,

@@ -1,9 +1,12 @@
 """What explains a video or an array in either build, on the command line and as a function."""
 
+import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -15,6 +18,8 @@ from common.command_line import explain_video
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
+from common.models.foreign import ForeignModel
+from common.runs import subjects
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from data_prep import loose_clips, videos_for_tests
 
@@ -32,11 +37,13 @@ class VideoContract:
       framework: "torch" or "tf".
       one_clip: the build's module.
       explanation: the build's module.
+      brightness: float clips -> probabilities of "light", the mean level over 255, and "dark".
     """
 
     framework: str
     one_clip: ModuleType
     explanation: ModuleType
+    brightness: Callable
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -57,7 +64,7 @@ class VideoContract:
             [folder / name for name in names],
             games,
             loose_clips,
-            lambda settings: self.explanation.explain(settings, "cpu"),
+            lambda: (functools.partial(self.explanation.Explainer, device="cpu"), subjects.load_none),
         )
 
     def test_a_video_gives_guesses_masks_a_gif_and_a_page_and_the_next_call_others(self, folder, tmp_path, capsys):
@@ -86,8 +93,8 @@ class VideoContract:
     def test_a_folder_gives_each_of_its_videos_and_says_which_cannot_be_read(self, folder, tmp_path, capsys, caplog):
         assert self.explain(folder, tmp_path / "out", "more", "a.avi", games=("delete",)) == 1
         assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "b"}
-        assert "broken.avi" in caplog.text and "1 videos could not be read" in caplog.text
-        assert "enough" not in capsys.readouterr().out
+        assert "broken.avi" in caplog.text and "1 video could not be read" in caplog.text
+        assert "suffices" not in capsys.readouterr().out
 
     def test_a_folder_of_something_else_stays(self, folder, tmp_path):
         (tmp_path / "a").mkdir()
@@ -123,6 +130,21 @@ class VideoContract:
         np.testing.assert_array_equal(*[one.masks["delete"].soft for one in explained])
         assert explained[0].scores["OS"] == pytest.approx(explained[0].top[0][1])
 
+    def test_a_foreign_model_that_is_loaded_already(self, folder):
+        model = ForeignModel("mine", "python:mine", self.brightness, ("light", "dark"), (4, 8, 8), digest="0" * 64)
+        explained = self.one_clip.explain_clip(self.frames(folder / "a.avi"), model, ("delete",), SHORT, device="cpu")
+        level = explained.frames.mean() / 255
+        assert explained.frames.shape == (4, 8, 8, 3)
+        assert explained.top == [
+            ("dark", pytest.approx(1 - level, abs=1e-5)),
+            ("light", pytest.approx(level, abs=1e-5)),
+        ]
+        assert not explained.heat.any() and not explained.gradcam.any()  # It has no endpoint.
+        with pytest.raises(
+            errors.UserError, match=r"must say the T, H, W and the classes.* mine with .* and 0 classes"
+        ):
+            self.one_clip.explain_clip(folder / "a.avi", dataclasses.replace(model, class_names=()), device="cpu")
+
     def frames(self, path):
         read = videos_for_tests.read(path, range(20))
         return np.stack([read.frames[index] for index in range(20)])
@@ -138,7 +160,7 @@ class VideoContract:
         script = str(ROOT / package / "explain.py")
         done = subprocess.run([sys.executable, script, *flags], **environment)
         assert done.returncode == 0, done.stderr
-        assert (tmp_path / "out" / "a" / "index.html").is_file() and "needed" in done.stdout
+        assert (tmp_path / "out" / "a" / "index.html").is_file() and "needs" in done.stdout
         wrong = subprocess.run([sys.executable, script, *flags, "--split=test"], **environment)
         assert wrong.returncode == 2
         assert wrong.stderr.endswith(

@@ -464,7 +464,7 @@ def _batch_size(classifier: Classifier, explainer: Explainer, store: ClipStore, 
     if isinstance(classifier, Trained):
         bytes_per_clip = _bytes_per_clip(classifier.config)
     else:
-        bytes_per_clip = explainer.bytes_per_clip(store.read(first))
+        bytes_per_clip = max(explainer.bytes_per_clip(store.read(first)), 1)  # A linear model keeps nothing.
     free, is_gpu = explainer.free_memory()
     most = free * _SHARE_OF_MEMORY if is_gpu else min(free * _SHARE_OF_MEMORY, _MOST_BYTES_ON_CPU)
     size = int(min(max(most // bytes_per_clip, 1), _MOST_CLIPS))

@@ -258,7 +258,7 @@ def _or_none(value: float) -> float | None:
 
 _LEGEND = """OS          score of the explained class on the clip
 FS, RS      its score with the mask's frames frozen, or reversed (game preserve: all frames but these)
-RS/FS       ratio of the means: near 1, reversing hurts as much as freezing, so the order of frames counts
+RS/FS       ratio of the means: near 1, reversing takes as much as freezing, so the order of frames counts
 mask length frames that the mask takes; runs: in how many pieces
 oracle gap  the mask's loss against that of the best single interval: below 0 %, the mask is the better one"""
 _TRUTH_LEGEND = """

@@ -29,6 +29,7 @@ from common.reporting import (
     evidence_tables,
     figure_files,
     gallery,
+    order_cards,
     paper_tables,
     preview,
     sheet,
@@ -115,12 +116,13 @@ def build(settings: ReportSettings) -> pathlib.Path:
         if store:
             _write_gallery(temporary / "clips", runs, store, settings.gallery_clips, figures)
         scores = [paper_tables.table_1(evaluations)] if evaluations else []
+        orders = order_cards.tables(evaluations)
         classes = paper_tables.classes_tables(evaluations)
         compared = comparison.comparison_tables(runs) if runs else []
         trained = _trained(settings, runs, evaluations)
         settings_of_runs = [training.table(trained)] if trained else []
         gathered = evidence_tables.tables(evidence)
-        made = [*scores, *classes, *compared, *gathered, *settings_of_runs]
+        made = [*scores, *orders, *classes, *compared, *gathered, *settings_of_runs]
         _write_tables(temporary / "tables", made, runs, store)
         for name in ("style.css", "page.js"):
             shutil.copyfile(PAGE / name, temporary / name)
@@ -135,6 +137,8 @@ def build(settings: ReportSettings) -> pathlib.Path:
             runs=runs,
             store=store,
             scores=scores,
+            orders=orders,
+            order_answers=[(*words_, markupsafe.Markup(svg)) for *words_, svg in order_cards.answers(evaluations)],
             classes=classes,
             charts=_charts(runs),
             comparison=compared,

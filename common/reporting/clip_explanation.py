@@ -16,17 +16,23 @@ import numpy as np
 
 from common import errors, files
 from common.clips.clip_store import ClipStore
-from common.explaining import masks
-from common.explaining.explanation_loop import ExplainSettings
+from common.explaining import explanation_loop, masks
+from common.explaining.explanation_loop import ExplainSettings, MakeExplainer
 from common.explaining.explanations import Explanations
+from common.models import foreign
+from common.models.foreign import ForeignModel
 from common.reporting import clip_figures, figure_files, figures, text_strip, words
 from common.reporting.comparison import Run
+from common.runs import clip_format
+from common.runs.clip_format import ClipFormat
+from common.runs.subjects import LoadToExplain
 
 # In words what the ones of a mask are.
-GAMES = {"delete": "needed", "preserve": "enough"}
+GAMES = {"delete": "needs", "preserve": "suffices"}
 SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")
 _FRAMES_PER_SECOND = 4
-Explain = Callable[[ExplainSettings], tuple[Explanations, ClipStore]]  # A build's, see `explanation_loop.explain`.
+# A build's explainer, and what loads foreign models in it.
+Build = tuple[MakeExplainer, LoadToExplain]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +70,7 @@ class ClipExplanation:
       target: the class that is explained, the model's guess.
       source_frame: int32 [T], which frames of the video the clip has.
       masks: game -> `LearntMask`.
-      gradcam: float32 [T', H', W'], the coarse map of the target, at least 0.
+      gradcam: float32 [T', H', W'], the coarse map of the target, at least 0; zero for a model without an endpoint.
       figure: what is drawn of it: frames [T, H, W, 3], heat [T, H, W] in 0…1 (the map at the size of the clip), frames
         under the mask.
       header: of the explanations file: model, settings, versions.
@@ -112,7 +118,7 @@ class ClipExplanation:
         rows = [(GAMES[game], mask.soft, mask.snapped) for game, mask in self.masks.items()]
         lines = [f"{100 * probability:5.1f} %  {name}" for name, probability in self.top]
         lines += ["", *text_strip.strip(rows, width, unicode), ""]
-        lines += [f"{GAMES[game]}: {mask.words}" for game, mask in self.masks.items()]
+        lines += dict.fromkeys(mask.words for mask in self.masks.values())  # Of a guess both say the same.
         text = "\n".join(lines)
         return text if unicode else text.replace("–", "-").replace("“", '"').replace("”", '"')
 
@@ -150,7 +156,7 @@ class ClipExplanation:
         rows = "".join(
             f"<tr><td>{100 * probability:.1f} %</td><td>{html.escape(name)}</td></tr>" for name, probability in self.top
         )
-        said = "".join(f"<p><b>{GAMES[game]}</b>: {html.escape(mask.words)}</p>" for game, mask in self.masks.items())
+        said = "".join(f"<p>{html.escape(mask.words)}</p>" for mask in self.masks.values())
         alt = html.escape(f"{self.name}: original, Grad-CAM and frames under the mask", quote=True)
         return f'<table>{rows}</table><img alt="{alt}" src="data:image/gif;base64,{data}">{said}'
 
@@ -168,14 +174,14 @@ def check_games(games: Sequence[str]) -> None:
 
 
 def explain(
-    settings: ExplainSettings, games: Sequence[str], run: Explain, folder: pathlib.Path
+    settings: ExplainSettings, games: Sequence[str], build: Build, folder: pathlib.Path
 ) -> tuple[dict[str, Explanations], ClipStore]:
     """Learns one mask of each clip for each game.
 
     Args:
       settings: what to explain, and how; its game and file are overruled.
       games: of `masks.GAMES`, the first one's scores and figures shown first.
-      run: the build's.
+      build: see `Build`.
       folder: for the files.
 
     Returns:
@@ -185,8 +191,27 @@ def explain(
     found = {}
     for game in dict.fromkeys(games):
         mask = dataclasses.replace(settings.mask, game=game)
-        found[game], store = run(dataclasses.replace(settings, mask=mask, out=folder / f"{game}.h5"))
+        found[game], store = explanation_loop.explain(
+            dataclasses.replace(settings, mask=mask, out=folder / f"{game}.h5"), *build
+        )
     return found, store
+
+
+def open_model(
+    settings: ExplainSettings, build: Callable[[], Build], model: ForeignModel | None = None
+) -> tuple[ClipFormat, Callable[[], Build]]:
+    """Returns what clips a model takes, and a build that does not load it again.
+
+    Args:
+      settings: what to explain, and how.
+      build: makes a build, which loads its framework; of a run the format is known without.
+      model: a foreign model that is loaded already.
+    """
+    if not isinstance(settings.model, foreign.Spec):
+        return clip_format.of_run(settings.model), build
+    make, load = build()
+    loaded = model or load(settings.model, settings.gradcam.endpoint, settings.precision)
+    return clip_format.of_foreign(loaded), lambda: (make, lambda *_: loaded)
 
 
 def of_row(found: Mapping[str, Explanations], store: ClipStore, row: int) -> ClipExplanation:
@@ -211,7 +236,7 @@ def of_row(found: Mapping[str, Explanations], store: ClipStore, row: int) -> Cli
         target,
         store.column("source_frame")[place],
         {game: _mask(game, explained, row) for game, explained in found.items()},
-        first["gradcam"][row],
+        first.maps[0][row],
         dataclasses.replace(drawn, title=figures.title(guess, header["model"], header["framework"])),
         header,
     )

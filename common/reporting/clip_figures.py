@@ -18,7 +18,7 @@ from common.clips.clip_store import ClipStore
 from common.explaining import gradcam_maps, masks, perturbations
 from common.explaining.explanations import Explanations
 from common.explaining.masks import MaskConfig
-from common.reporting import comparison, figure_files, figures, sheet
+from common.reporting import comparison, figure_files, figures, sheet, words
 from common.reporting.comparison import Run
 
 STILLS: dict[str, Callable[[sheet.Sheet], bytes]] = {
@@ -70,23 +70,41 @@ def write_figures(
     """
     written = []
     beside = comparison.partners(runs)
-    # Of two games only the one that deletes is drawn, so its name need not tell them apart.
-    shown = [
-        dataclasses.replace(run, label=run.name) if number in beside else run
-        for number, run in enumerate(runs)
-        if beside[number] is None
-    ]
+    shown, preserving = [], {}
+    names = [run.name for run, partner in zip(runs, beside, strict=True) if partner is None]
+    for number, run in enumerate(runs):
+        if beside[number] is None:
+            # Of two games only the one that deletes is drawn, so its name need not tell them apart.
+            shown.append(dataclasses.replace(run, label=run.name) if names.count(run.name) == 1 else run)
+            if number in beside:
+                preserving[shown[-1].label] = runs[beside.index(number)]
     with progress.bar(total=len(places), unit="clip", desc="figures") as bar:
         for number, place in enumerate(places):
             frames = store.read([place])[0]
             for group in _groups([run for run in shown if store.video_ids[place] in run.rows]):
                 drawn = [
-                    clip_figure(run.explanations, run.rows[store.video_ids[place]], frames, store, place)
+                    dataclasses.replace(
+                        clip_figure(run.explanations, run.rows[store.video_ids[place]], frames, store, place),
+                        marks=_marks(run, preserving.get(run.label), store, place),
+                    )
                     for run in group
                 ]
                 written.append(_write(directory, number, group, drawn, store, place, types))
             bar.update()
     return written
+
+
+def _marks(run: Run, preserving: Run | None, store: ClipStore, place: int) -> tuple[tuple[str, np.ndarray], ...]:
+    """Returns rows of cells: what a run needs, what suffices, and the event; none where it has one game alone."""
+    video_id = store.video_ids[place]
+    if preserving is None or video_id not in preserving.rows:
+        return ()
+    found = []
+    for one in (run, preserving):
+        row = one.rows[video_id]
+        found.append((words.mark(words.clip_facts(one, row)), one.explanations["mask_snapped"][row]))
+    salient = comparison.salient_frames(run.explanations, store)
+    return (*found, *([] if salient is None else [("event", salient[run.rows[video_id]].astype(np.uint8))]))
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
@@ -139,7 +157,7 @@ def clip_figure(
         perturbed=np.rint(perturbed).astype(np.uint8),
         mask=snapped,
         title=figures.title(_class_name(store, place), header["model"], header["framework"]),
-        caption=figures.caption({**scores, "prediction": int(explained["prediction"][row])}, header["class_names"]),
+        caption=figures.caption({**scores, "prediction": header["class_names"][int(explained["prediction"][row])]}),
         kind=config.kind,
     )
 

@@ -65,5 +65,7 @@ def test_stills_of_every_type_and_no_figure_of_a_run_that_is_shown_beside_anothe
     keeps.explanations.header["mask"]["game"] = "preserve"
     (figure,) = clip_figures.write_figures(tmp_path, [keeps, needs], store, [0], tuple(clip_figures.STILLS))
     assert figure.stills == (tuple(f"000-i3d-still.{kind}" for kind in ("png", "svg", "pdf")),)
+    texts = (tmp_path / "000-i3d-still.svg").read_text()
+    assert texts.index(">needs<") < texts.index(">keeps<") < texts.index(">event<")
     starts = [(tmp_path / name).read_bytes()[:4] for name in figure.stills[0]]
     assert starts == [b"\x89PNG", b"<svg", b"%PDF"]

@@ -8,7 +8,7 @@ explanations file.
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class ClipFigure:
       title: first lines, e.g. what `title` returns; a line break starts a new line.
       caption: scores, e.g. what `caption` returns.
       kind: the perturbation's name, for the third panel's label.
+      marks: name and cells, uint8 [T] of 0 and 1, of rows that a still has under the mask, and first the mask's own
+        name; empty where the mask stands alone.
     """
 
     frames: np.ndarray
@@ -46,6 +48,7 @@ class ClipFigure:
     title: str
     caption: str
     kind: str = "freeze"
+    marks: tuple[tuple[str, np.ndarray], ...] = ()
 
     def __post_init__(self) -> None:
         drawing.check_heat(self.frames, self.heat)
@@ -54,11 +57,12 @@ class ClipFigure:
                 f"perturbed must be uint8 {list(self.frames.shape)} as the frames are. "
                 f"Received: {self.perturbed.dtype} {list(self.perturbed.shape)}"
             )
-        _check_mask(self.mask)
-        if len(self.mask) != len(self.frames):
-            raise errors.UserError(
-                f"mask must have {len(self.frames)} values, one per frame. Received: {len(self.mask)}"
-            )
+        for mask in (self.mask, *(cells for _, cells in self.marks)):
+            _check_mask(mask)
+            if len(mask) != len(self.frames):
+                raise errors.UserError(
+                    f"mask must have {len(self.frames)} values, one per frame. Received: {len(mask)}"
+                )
 
 
 def title(class_name: str, model: str, framework: str) -> str:
@@ -72,18 +76,18 @@ def title(class_name: str, model: str, framework: str) -> str:
     return f"{class_name}\n{MODEL_NAMES.get(model, model)} ({FRAMEWORK_NAMES.get(framework, framework)})"
 
 
-def caption(row: Mapping[str, Any], class_names: Sequence[str]) -> str:
+def caption(row: Mapping[str, Any]) -> str:
     """Returns the scores as the paper prints them: "OS: 0.994 FS: 0.083 RS: 0.856".
 
     Args:
       row: a clip's "OS", "FS" and "RS"; where its guess is wrong also "CS", the true class's score, and "prediction",
-        the guessed class's number. A missing "CS" and NaN mean that the guess is not known to be wrong.
-      class_names: in label order; the guessed class's is printed where the paper has P and its number.
+        the guessed class's name, printed where the paper has P and its number. A missing "CS" and NaN mean that the
+        guess is not known to be wrong.
     """
     text = " ".join(f"{name}: {row[name]:.3f}" for name in ("OS", "FS", "RS"))
     if math.isnan(row.get("CS", math.nan)):
         return text
-    return f"{text} CS: {row['CS']:.3f}, guess: {class_names[int(row['prediction'])]}"
+    return f"{text} CS: {row['CS']:.3f}, guess: {row['prediction']}"
 
 
 def mask_bar(mask: np.ndarray, current: int | None, width: int, height: int) -> np.ndarray:
@@ -168,8 +172,12 @@ def still_sheet(clip: ClipFigure, frames_shown: int = 8, dpi: int = 300) -> Shee
             items.append(Picture(left + column * (factor * frame_width + gap), y, frame, factor))
         y += factor * height
     y += gap
-    items += bar_items(clip.mask, chosen, left, y, width, 2 * size)
-    y += 2 * size
+    for name, cells in clip.marks or (("", clip.mask),):
+        if name:
+            items.append(Text(left, y, width, size, name, drawing.GRAY))
+            y += line
+        items += bar_items(cells, chosen, left, y, width, 2 * size)
+        y += 2 * size
     items += _number_items(chosen, time, left, y, width, size)
     y += line
     items += _legend_items(left, y, size)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from common import errors
-from common.reporting import drawing, figures
+from common.reporting import drawing, figures, sheet
 
 WHITE, INK = (255, 255, 255), (20, 20, 20)
 NAN = float("nan")
@@ -32,11 +32,11 @@ def enlarged(image, factor):
 
 def test_scores_are_printed_as_in_the_paper():
     scores = {"OS": np.float32(0.9941), "FS": 0.083, "RS": 0.856, "prediction": np.int32(36)}
-    assert figures.caption({**scores, "CS": np.float32(NAN)}, []) == "OS: 0.994 FS: 0.083 RS: 0.856"
-    assert figures.caption({"OS": 1.0, "FS": 0.0, "RS": 0.5}, []) == "OS: 1.000 FS: 0.000 RS: 0.500"
-    wrong = {"OS": 0.257, "FS": 0.079, "RS": 0.122, "CS": 0.002, "prediction": np.int32(1)}
+    assert figures.caption({**scores, "CS": np.float32(NAN)}) == "OS: 0.994 FS: 0.083 RS: 0.856"
+    assert figures.caption({"OS": 1.0, "FS": 0.0, "RS": 0.5}) == "OS: 1.000 FS: 0.000 RS: 0.500"
+    wrong = {"OS": 0.257, "FS": 0.079, "RS": 0.122, "CS": 0.002, "prediction": "Moving down"}
     said = "OS: 0.257 FS: 0.079 RS: 0.122 CS: 0.002, guess: Moving down"
-    assert figures.caption(wrong, ["Moving up", "Moving down"]) == said
+    assert figures.caption(wrong) == said
 
 
 def test_a_title_names_class_model_and_framework():
@@ -163,6 +163,19 @@ def test_a_still_shows_frames_from_first_to_last():
     assert np.flatnonzero(framed).tolist() == [0, 2, 4, 6, 9, 11, 13, 15]
     numbers = np.any(image[244:256, 18:544] != 255, axis=(0, 2))
     assert [bool(cell.any()) for cell in np.array_split(numbers, 16)] == framed.tolist()
+
+
+def test_a_still_has_a_row_of_cells_and_a_name_for_each_mark():
+    clip = figure(16)
+    marks = (("needs", clip.mask), ("suffices", np.arange(16, dtype=np.uint8) // 15))
+    alone, both = figures.still_sheet(clip, dpi=72), figures.still_sheet(figure(16, marks=marks), dpi=72)
+    assert both.height == alone.height + 16 + 2 * 12  # A bar more, and two lines of names.
+    texts = [item.text for item in both.items if isinstance(item, sheet.Text)]
+    assert texts.index("needs") + 1 == texts.index("suffices")
+    last = both.height - 4 - 13 - 12 - 8  # The middle of the last bar: above numbers and legend.
+    pixels = sheet.paint(both)[last, 18:544]
+    cells = [tuple(cell[3].tolist()) for cell in np.array_split(pixels, 16)]
+    assert cells == [drawing.OFF_COLOR] * 15 + [drawing.ON_COLOR]
 
 
 @pytest.mark.parametrize(("time", "shown", "columns"), [(4, 8, 4), (1, 8, 1), (300, 100, 100)])

@@ -98,15 +98,16 @@ def index(
 def clearest(runs: Sequence[Run], store: ClipStore, places: Sequence[int]) -> int:
     """Returns the number, among the clips shown, of the one that shows best what a mask is: the page opens with it.
 
-    Of the clips that all runs which explain them guess right it has the largest drop of the score with the fewest
-    frames masked: the mean over runs of (OS - S) · (1 - share of frames that are on); where masks preserve, S takes the
-    place of the drop. Where no clip is right it is the first.
+    Of the clips that no run is known to guess wrong it has the largest drop of the score with the fewest frames masked:
+    the mean over runs of (OS - S) · (1 - share of frames that are on); where masks preserve, S takes the place of the
+    drop. Where every clip is wrong it is the first.
     """
     best, most = 0, 0.0
     for number, place in enumerate(places):
         video_id = store.video_ids[place]
         rows = [(run, run.rows[video_id]) for run in runs if video_id in run.rows]
-        if any(run.explanations["prediction"][row] != store.labels[place] for run, row in rows):
+        label = store.labels[place]
+        if label >= 0 and any(run.explanations["prediction"][row] != label for run, row in rows):
             continue
         facts = [words.clip_facts(run, row) for run, row in rows]
         effects = [fact.perturbed if fact.game == "preserve" else fact.original - fact.perturbed for fact in facts]

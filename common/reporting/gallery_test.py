@@ -152,6 +152,14 @@ def test_the_page_opens_with_the_largest_drop_of_the_fewest_frames_that_is_right
     assert gallery.clearest([run_of(store, wrong=tuple(range(6)))], store, range(6)) == 0
 
 
+def test_of_clips_without_labels_the_clearest_is_shown_too(store):
+    run = run_of(store)
+    run.explanations["FS_snapped"][:] = run.explanations["OS"]
+    run.explanations["FS_snapped"][4] = 0
+    store.labels = np.full(6, -1)
+    assert gallery.clearest([run], store, range(6)) == 4
+
+
 def test_a_twin_is_the_same_weights_in_the_other_framework(store):
     first, other, second = run_of(store), run_of(store, "conv_lstm"), run_of(store)
     other.explanations.header["weights_sha256"] = "1"

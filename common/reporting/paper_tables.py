@@ -49,7 +49,7 @@ def told_apart(found: list[str], differences: Sequence[Any], longer: Callable[[i
 def table_1(evaluations: Sequence[dict[str, Any]]) -> Table:
     """Returns Table 1 of evaluations (values of `evaluation.json`), two rows each: forward and reversed."""
     rows: list[tuple[Cell, ...]] = []
-    for result, label in zip(evaluations, _by_data_set(evaluations), strict=True):
+    for result, label in zip(evaluations, by_data_set(evaluations), strict=True):
         forward, backward, drops = evaluation_file.table_1_cells(result)
         rows.append((label, result["dataset"], *forward, None, None))
         rows.append((f"{label} reversed", result["dataset"], *backward, *drops[:2]))
@@ -67,7 +67,7 @@ def table_1(evaluations: Sequence[dict[str, Any]]) -> Table:
     )
 
 
-def _by_data_set(evaluations: Sequence[dict[str, Any]]) -> list[str]:
+def by_data_set(evaluations: Sequence[dict[str, Any]]) -> list[str]:
     """Returns labels of evaluations: one model may be evaluated on several data sets under one name."""
     found = [""] * len(evaluations)
     for dataset in {result["dataset"] for result in evaluations}:
@@ -81,7 +81,7 @@ def classes_tables(evaluations: Sequence[dict[str, Any]]) -> list[Table]:
     """Returns for each evaluation one row per class: scores, the drop, and what its reversed clips are taken for."""
     return [
         _classes_table(number, result, label)
-        for number, (result, label) in enumerate(zip(evaluations, _by_data_set(evaluations), strict=True))
+        for number, (result, label) in enumerate(zip(evaluations, by_data_set(evaluations), strict=True))
     ]
 
 

@@ -67,9 +67,8 @@ def _film(run: Run, row: int, store: ClipStore, place: int, x: int, y: int, widt
     """Returns some frames with heat side by side, each the middle one of those that it stands for, and their height."""
     frames = store.read([place])[0]
     time, _, frame_width = frames.shape[:3]
-    explained = run.explanations
-    coarse, how = explained["gradcam"][row : row + 1], explained.header["gradcam"]["time"]
-    heat = gradcam_maps.normalize(gradcam_maps.upsample(coarse, frames.shape[:3], how), "clip")[0]
+    coarse, how = run.explanations.maps
+    heat = gradcam_maps.normalize(gradcam_maps.upsample(coarse[row : row + 1], frames.shape[:3], how), "clip")[0]
     count = min(_COLUMNS, time)
     shown = drawing.overlay(frames, heat)[((np.arange(count) + 0.5) * time / count).astype(int)]
     cell = width // count - _GAP

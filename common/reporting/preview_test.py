@@ -33,3 +33,12 @@ def test_nothing_leaves_a_preview_however_long_the_names(store, place, monkeypat
     pixels = sheet.paint(preview.sheet("title " * 30, "facts " * 60, [run], store, place))
     edges = [pixels[:20], pixels[-20:], pixels[:, :40], pixels[:, -40:]]
     assert all((edge == 255).all() for edge in edges)
+
+
+def test_a_run_without_maps_has_a_preview_of_plain_frames(store):
+    run = report_for_tests.make_run(store, "mine", "i3d")
+    run.explanations.header["gradcam"] = None
+    del run.explanations.columns["gradcam"]
+    drawn = preview.sheet("A title", "6 clips", [run], store, 0)
+    first = next(item for item in drawn.items if isinstance(item, Picture))
+    np.testing.assert_array_equal(first.image, store.read([0])[0, 0])

@@ -178,8 +178,9 @@ def model_words(run: Run, store: ClipStore, preserving: Run | None = None) -> li
     if run.game == "preserve":
         return [_kept(run), _kept_order(run), f"They lie {_where(run, store)}"]
     if run.explanations["mask_snapped"].any():
-        said = [_lost(run), _lost_order(run)]
-        where = [f"{'The frames needed' if preserving else 'They'} lie {_where(run, store)}"]
+        frames = f"the frames {'needed' if _halved(run).mean() > HALF else 'used'}"
+        said = [_lost(run), _lost_order(run, frames if preserving else "those frames")]
+        where = [f"{frames.capitalize() if preserving else 'They'} lie {_where(run, store)}"]
     else:
         clips = count(len(run.explanations))
         said = [f"No frame was worth its cost in the mask of any of the {clips}: this model needs none in particular."]
@@ -187,25 +188,32 @@ def model_words(run: Run, store: ClipStore, preserving: Run | None = None) -> li
     if preserving is None:
         return said + where
     said.insert(1, _kept(preserving))
-    return [*said, *where, f"The frames that suffice lie {_where(preserving, store)}"]
+    kept = "that suffice" if _stays(preserving).mean() > HALF else "kept"
+    return [*said, *where, f"The frames {kept} lie {_where(preserving, store)}"]
+
+
+def _halved(run: Run) -> np.ndarray:
+    return run.explanations["S"] <= HALF * run.explanations["OS"]
+
+
+def _stays(run: Run) -> np.ndarray:
+    return ~_halved(run)
 
 
 def _lost(run: Run) -> str:
-    explained = run.explanations
-    halved = explained["S"] <= HALF * explained["OS"]
+    halved = _halved(run)
     verb = "Needs" if halved.mean() > HALF else "Uses"
     return f"{verb} {_median_length(run)}: {_done_to(run.kind)}, they at least halve the score of {_of(halved)}."
 
 
-def _lost_order(run: Run) -> str:
+def _lost_order(run: Run, frames: str) -> str:
     explained = run.explanations
     backward = explained["RS"] <= HALF * explained["OS"]
-    return f"The order of those frames matters in {_of(backward)}: reversed, the score is at least halved."
+    return f"The order of {frames} matters in {_of(backward)}: reversed, the score is at least halved."
 
 
 def _kept(run: Run) -> str:
-    explained = run.explanations
-    stays = explained["S"] > HALF * explained["OS"]
+    stays = _stays(run)
     verdict = "alone suffice" if stays.mean() > HALF else "alone do not suffice"
     return (
         f"{_median_length(run)} {verdict}: all others {_done_to(run.kind)}, more than half of the score stays in "

@@ -122,8 +122,15 @@ def test_a_model_in_both_games(tmp_path):
         "Needs 3 of 8 frames (median): frozen, they at least halve the score of 6 of 6 clips.",
         "1 of 8 frames (median) alone suffice: all others frozen, more than half of the score stays in 5 of 6 clips.",
     ]
+    assert said[2].startswith("The order of the frames needed matters in 0 of 6 clips")
     assert said[3].startswith("The frames needed lie most often in the middle of the clips; their overlap")
     assert said[4].startswith("The frames that suffice lie most often at the end of the clips; their overlap")
+    needs.explanations.columns["S"][:] = 0.8
+    keeps.explanations.columns["S"][:] = 0.1
+    said = words.model_words(needs, store, keeps)
+    assert said[0].startswith("Uses 3 of 8 frames") and "alone do not suffice" in said[1]
+    starts = ("The order of the frames used matters", "The frames used lie", "The frames kept lie")
+    assert all(sentence.startswith(start) for sentence, start in zip(said[2:], starts, strict=True))
 
 
 @pytest.mark.parametrize(

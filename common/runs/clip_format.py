@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 
 from common import errors
-from common.models import foreign
 from common.models.foreign import ForeignModel
 from common.runs.run_directory import RunDirectory
 
@@ -46,8 +45,3 @@ def of_foreign(model: ForeignModel) -> ClipFormat:
             f"store. Received: {model.name} with {model.clip_shape} and {len(model.class_names)} classes"
         )
     return ClipFormat((time, height, width), "stretch", "linspace", model.class_names)
-
-
-def of_source(source: foreign.Source, model: ForeignModel | None) -> ClipFormat:
-    """Returns the format of a run's clips, or of those of a foreign model that was loaded from the source."""
-    return of_foreign(model) if model is not None else of_run(pathlib.Path(str(source)))

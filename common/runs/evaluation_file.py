@@ -1,14 +1,15 @@
 """The evaluation of a run, `evaluation.json`: written, read and refused here, and the cells of tables made of it.
 
 An object with schema_version, run, model, dataset, framework, trained_with, clips (folder), split; forward and
-reversed (what `metrics.classification_metrics` returns); and drop, by which share reversal lowers each score: null
-where the forward score is 0, and per_class only of classes that have clips.
+reversed (what `metrics.classification_metrics` returns); drop, by which share reversal lowers each score: null where
+the forward score is 0, and per_class only of classes that have clips; and, where it was asked for, order_card.
 """
 
 import pathlib
 from typing import Any, TypedDict
 
 from common import errors, files
+from common.runs.order_card import OrderCard
 
 SCHEMA_VERSION = 1
 
@@ -70,6 +71,7 @@ class _ShownOfEvaluation(TypedDict):
 
 
 class _Evaluation(_ShownOfEvaluation, total=False):
+    order_card: OrderCard
     trained_with: files.Text
     clips: str
     split: files.Text

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from common import errors, tables, text
 from common.models import foreign
-from common.runs import evaluation_file, metrics, prediction, subjects
+from common.runs import evaluation_file, metrics, order_card, prediction, subjects
 from common.runs.processes import ALONE, Processes
 from common.runs.subjects import Classifier, LoadForeign
 from common.tables import Cell, Column, Table
@@ -32,6 +32,7 @@ class EvaluateSettings:
       split: of the clips.
       batch_size: clips at a time.
       num_threads: threads that read clips.
+      order_card: whether to show clips in other ways, too (see `order_card`); it takes T + 1 more passes.
       out: file to write for each model, or () for evaluation.json in each one's `foreign.folder`.
     """
 
@@ -40,6 +41,7 @@ class EvaluateSettings:
     split: str = "validation"
     batch_size: int = 16
     num_threads: int = 2
+    order_card: bool = False
     out: tuple[pathlib.Path, ...] = ()
 
     @property
@@ -96,21 +98,25 @@ def _evaluate_one(
         )
     subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
+    names, time = store.info.class_names, store.info.layout.frames
 
-    def metrics_of(name: str) -> dict[str, Any]:
+    def predict(shown: str, orders: np.ndarray | None) -> np.ndarray:
         logits = prediction.predict(
             predict_batch,
             store,
             batch_size=settings.batch_size,
             num_threads=settings.num_threads,
-            reverse=name == "reversed",
-            progress=f"{subject.name} {name}",
+            orders=orders,
+            progress=f"{subject.name} {shown}",
             processes=processes,
         )
         subjects.check_classes(logits, store.info)
-        return metrics.classification_metrics(logits, store.labels, store.info.class_names)
+        return logits
 
-    scores = {name: metrics_of(name) for name in ("forward", "reversed")}
+    backward = order_card.frame_orders(len(store), time)["reversed"]
+    logits = {"forward": predict("forward", None), "reversed": predict("reversed", backward)}
+    scores = {name: metrics.classification_metrics(values, store.labels, names) for name, values in logits.items()}
+    card = order_card.card(predict, logits, store.labels, names, time) if settings.order_card else None
     return {
         "run": subject.name,
         "model": subject.model,
@@ -121,6 +127,7 @@ def _evaluate_one(
         "split": settings.split,
         **scores,
         "drop": _drops(scores["forward"], scores["reversed"]),
+        **({"order_card": card} if card else {}),
     }
 
 
@@ -140,14 +147,23 @@ def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_1(results: list[dict[str, Any]], brief: bool = False) -> str:
-    """Returns the rows of Table 1 for evaluated models, as text; then, unless `brief`, accuracies per class."""
+    """Returns the rows of Table 1 for evaluated models, as text; then, unless `brief`, accuracies per class.
+
+    Where there are order cards, they follow.
+    """
     titles = ("Model", "F1 (top 1)", "F1 (top 5)", "Accuracy", "Accuracy top 5")
     rows: list[tuple[Cell, ...]] = []
     for result in results:
         forward, backward, drop = evaluation_file.table_1_cells(result)
         rows += [(result["run"], *forward), (f"{result['run']} (reversed)", *backward), ("  drop by reversal", *drop)]
     table = Table([Column(title) for title in titles], rows, forms=(".3f", ".3f", ".0%") * len(results))
-    return "\n\n".join(map(tables.write_text, [table, *([] if brief else map(_class_table, results))]))
+    blocks = list(map(tables.write_text, [table, *([] if brief else map(_class_table, results))]))
+    for result in results:
+        if "order_card" in result:
+            shown, by_class = map(tables.write_text, order_card.card_tables(result["run"], result["order_card"]))
+            blocks += [shown] if brief else [shown, by_class]
+            blocks.append(f"{result['run']}: {order_card.sentence(result['order_card'])}")
+    return "\n\n".join(blocks)
 
 
 def _class_table(result: dict[str, Any]) -> Table:

@@ -68,8 +68,8 @@ def test_reversed_clips_lie_in_memory_as_others_do(tmp_path):
         strides.append(frames.strides)
         return np.zeros((len(frames), 3))
 
-    for reverse in (False, True):
-        prediction.predict(predict, clip_store.ClipStore(tmp_path, "validation"), batch_size=2, reverse=reverse)
+    for orders in (None, np.array([[0], [0]])):
+        prediction.predict(predict, clip_store.ClipStore(tmp_path, "validation"), batch_size=2, orders=orders)
     assert strides[0] == strides[1]
 
 

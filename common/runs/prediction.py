@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from common import progress as progress_bar
 from common.clips import batches
 from common.clips.clip_store import ClipStore
-from common.runs.processes import ALONE, Processes
+from common.runs.processes import ALONE, Processes, gather
 
 
 def predict(
@@ -17,7 +17,7 @@ def predict(
     *,
     batch_size: int,
     num_threads: int = 2,
-    reverse: bool = False,
+    orders: np.ndarray | None = None,
     progress: str = "",
     processes: Processes = ALONE,
 ) -> np.ndarray:
@@ -28,7 +28,7 @@ def predict(
       store: the split, with at least one clip.
       batch_size: clips at a time.
       num_threads: threads that read.
-      reverse: show the clips from last frame to first (Table 1, "reversed").
+      orders: int [N, T], which of its frames a clip shows in each place; None for each in its own.
       progress: name of a progress bar, or "" for none.
       processes: that share the clips; the logits of each clip come from one of them.
     """
@@ -40,8 +40,9 @@ def predict(
     making: ArrayLike | None = None
     with progress_bar.bar(total=total, unit="clip", desc=progress, disable=not progress or rank > 0) as bar:
         for batch in batches.batches(store, order, num_threads=num_threads):
-            # A copy, not `ascontiguousarray`, which keeps the negative stride of a single frame.
-            frames = batch.frames[:, ::-1].copy() if reverse else batch.frames
+            frames = batch.frames
+            if orders is not None:
+                frames = np.take_along_axis(frames, orders[batch.indices][:, :, None, None, None], axis=1)
             # The device gets its next batch before its last result is waited for.
             last, making = making, predict_batch(frames)
             if last is not None:
@@ -52,9 +53,8 @@ def predict(
     if count == 1:
         return np.concatenate(parts)
     # A process that has no clip does not know K.
-    (classes,) = np.max(processes.gather(np.array([parts[0].shape[1] if parts else 0])), axis=0)
-    places = processes.gather(np.concatenate([*order, np.zeros(0, np.int64)]))
-    logits = processes.gather(np.concatenate([*parts, np.zeros((0, classes))]))
+    classes = processes.stack(np.array(parts[0].shape[1] if parts else 0)).max()
     whole = np.empty((len(store), classes))
-    whole[np.concatenate(places)] = np.concatenate(logits)
+    places = gather(processes, np.concatenate([*order, np.zeros(0, np.int64)]))
+    whole[places] = gather(processes, np.concatenate([*parts, np.zeros((0, classes))]))
     return whole

@@ -5,13 +5,18 @@ places r, r + k, r + 2 k … (`batches.batch_indices`). What depends on all of t
 has got) they tell each other; one, the first, writes.
 """
 
+import os
 from typing import Protocol
 
 import numpy as np
 
+from common import errors
+
+_PATIENCE = "PROCESSES_PATIENCE_SECONDS"
+
 
 class Processes(Protocol):
-    """The processes of a training or an evaluation, seen from one of them.
+    """The processes of a training or an evaluation, seen from one of them; implemented by each build.
 
     Attributes:
       rank: number of this process, from 0.
@@ -21,27 +26,45 @@ class Processes(Protocol):
     rank: int
     count: int
 
-    def gather(self, array: np.ndarray) -> list[np.ndarray]:
-        """Returns the arrays of all processes, in their order, in each of them; they may differ in their first axis."""
+    def stack(self, array: np.ndarray) -> np.ndarray:
+        """Returns the arrays of all processes, of one shape and of a dtype of numbers, `[count, …]`, in each of them.
 
-    def wait(self) -> None:
-        """Returns when all processes are here."""
+        So it returns when all processes are here.
+        """
 
 
 class _Alone:
     rank, count = 0, 1
 
-    def gather(self, array: np.ndarray) -> list[np.ndarray]:
-        """Returns the array."""
-        return [array]
-
-    def wait(self) -> None:
-        """Returns."""
+    def stack(self, array: np.ndarray) -> np.ndarray:
+        """Returns the one array, `[1, …]`."""
+        return array[None]
 
 
 ALONE: Processes = _Alone()  # One process.
 
 
+def gather(processes: Processes, array: np.ndarray) -> np.ndarray:
+    """Returns the arrays of all processes, one after the other; they may differ in their first axis."""
+    sizes = processes.stack(np.array(len(array)))
+    padded = np.zeros((sizes.max(), *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return np.concatenate([part[:size] for part, size in zip(processes.stack(padded), sizes, strict=True)])
+
+
 def any_of(processes: Processes, *flags: bool) -> list[bool]:
     """Returns for each flag whether it is set in one of the processes."""
-    return [bool(flag) for flag in np.any(processes.gather(np.array([flags], bool)), axis=(0, 1))]
+    return np.any(processes.stack(np.array(flags, np.int64)), axis=0).tolist()
+
+
+def wait(processes: Processes) -> None:
+    """Returns when all processes are here."""
+    any_of(processes, True)
+
+
+def patience() -> int:
+    """Returns how many seconds one process waits for another: the reading of a slow disk takes its time."""
+    value = os.environ.get(_PATIENCE, "600")
+    if not value.isdecimal() or not int(value):
+        raise errors.UserError(f"{_PATIENCE} must be a whole number of seconds, at least 1. Received: {value!r}")
+    return int(value)

@@ -5,6 +5,7 @@ matters where it is opened, here, and where a build makes it compute.
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -68,7 +69,9 @@ class Subject:
     def tell(self, num_clips: int, store: ClipStore) -> None:
         """Says what is about to be asked about which clips."""
         clips = text.counted(num_clips, "clip")
-        logging.info("%s (%s): %s, %s of %s", self.name, self.model, clips, store.split, store.directory)
+        logging.info(
+            "%s (%s): %s, %s of %s", self.name, self.model, clips, store.split, os.path.normpath(store.directory)
+        )
 
 
 def open_subject(
@@ -81,6 +84,9 @@ def open_subject(
       clips: folder of the clip store; None for the one that a run was trained on.
       split: of it.
       load: loads a foreign model.
+
+    Returns:
+      The subject, and the clips as it knows them (see `ClipStore.known_to`).
     """
     if isinstance(source, foreign.Spec):
         if clips is None:

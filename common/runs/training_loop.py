@@ -25,7 +25,7 @@ from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
 from common.runs import contention, metrics, prediction, starting_weights, tensorboard
-from common.runs.processes import ALONE, Processes, any_of
+from common.runs.processes import ALONE, Processes, any_of, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
@@ -153,7 +153,7 @@ def train(
     fitted = None
     if source and not resumed:
         fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
-    processes.wait()  # All have looked at the run before the first one changes it.
+    wait(processes)  # All have looked at the run before the first one changes it.
     with run.training() if processes.rank == 0 else contextlib.nullcontext():
         if processes.rank == 0:
             _check_run(run, config, stores["train"], settings)  # Another training may have been here in the meantime.
@@ -169,8 +169,9 @@ def train(
             clips = files.stored_path(settings.clips, run.path)
             run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
             run.log.unlink(missing_ok=True)
-        sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
-        logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
+        if processes.rank == 0:
+            sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
+            logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
         loop.run_epochs()
 
 
@@ -477,7 +478,7 @@ def _signals(stop: Callable[[str], None]) -> Iterator[None]:
 
     def handle(number: int, _frame: Any) -> None:
         stop(signal.Signals(number).name)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     def restore() -> None:
         for number, handler in before.items():

@@ -1,0 +1,177 @@
+"""Several replicas, and several processes, take the steps of one: two devices of a CPU, two workers on the loopback."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from common.clips import tiny_store_for_tests
+from common.models import canonical_weights
+from common.runs.run_directory import RunDirectory
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
+_REPLICAS = """
+import sys
+import numpy as np
+import tf_impl  # noqa: F401
+import tensorflow as tf
+
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+from common.models import configs
+from parity_tests import twins
+from tf_impl import training
+
+name, precision, count, limit = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+shape = {"num_classes": 3, "input_shape": (8, 32, 32), "dropout": 0.3}
+model = {
+    "i3d": lambda: configs.I3DConfig(**shape, width=0.0625),
+    "conv_lstm": lambda: configs.ConvLSTMConfig(**shape, num_layers=2, filters=3),
+}[name]()
+config = configs.TrainConfig(model, "sgd", momentum=0.2, epochs=1, precision=precision, weight_decay=1e-3)
+batches = [twins.random_batch(model, clips, seed) for seed, clips in enumerate((4, 5, 1))]  # 1: the other has none.
+
+def outcome(trainer):
+    taken = [trainer.train_step(*batches[step % 3], 1e-2, step) for step in range(count)]
+    losses = np.array([[float(value) for value in step] for step in taken])
+    logits = np.asarray(trainer.predict(batches[1][0]))
+    return {"losses": losses, "logits": logits, **trainer.weights(), **trainer.optimizer_state()}
+
+expected = outcome(training.Trainer(config, "cpu"))
+with tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"]).scope():
+    trainer = training.Trainer(config, "cpu")
+    assert trainer._shared
+    received = outcome(trainer)
+    assert trainer._shared_step.experimental_get_tracing_count() <= 3
+for key, array in expected.items():
+    error = np.abs(received[key] - array).max() / max(1, np.abs(array).max())
+    assert error <= limit, (key, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "steps", "limit"),
+    [
+        ("conv_lstm", "float64", 20, 1e-10),
+        pytest.param("conv_lstm", "float32", 20, 1e-3, marks=pytest.mark.slow),
+        pytest.param("i3d", "float64", 3, 1e-8, marks=pytest.mark.slow),
+    ],
+)
+def test_two_replicas_take_the_steps_of_one(model, precision, steps, limit):
+    arguments = [sys.executable, "-c", _REPLICAS, model, precision, str(steps), str(limit)]
+    done = subprocess.run(arguments, cwd=_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """13 clips in batches of 4: in the last one, the second worker has none."""
+    path = tmp_path_factory.mktemp("store") / "clips"
+    tiny_store_for_tests.write_tiny_store(path, clips={"train": 13, "validation": 3})
+    return path
+
+
+def command(clips, run, *flags):
+    given = ["--preset=conv_lstm_synthetic", f"--clips={clips}", f"--run={run}", "--batch_size=4", "--filters=2"]
+    return [str(_ROOT / "tf_impl" / "train.py"), *given, "--device=cpu", "--loader_threads=1", *flags]
+
+
+def started(arguments, count, **environment):
+    """Starts a script in so many workers."""
+    ports = []
+    with contextlib.ExitStack() as probes:
+        for _ in range(count):
+            probe = probes.enter_context(contextlib.closing(socket.socket()))
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={
+                **os.environ,
+                "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def finished(processes):
+    outputs = [process.communicate(timeout=300) for process in processes]
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def trained(clips, run, count, *flags):
+    for code, _, stderr in finished(started(command(clips, run, *flags), count)):
+        assert code == 0, stderr[-3000:]
+    return canonical_weights.load_arrays(RunDirectory(run).checkpoint)[0], RunDirectory(run).read_log()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def runs(clips, folder):
+    """20 steps in one process and in two workers."""
+    flags = ("--precision=float64", "--epochs=5", "--dropout=0.3")
+    return [trained(clips, folder / str(count), count, *flags) for count in (1, 2)]
+
+
+def test_two_workers_take_the_steps_of_one(runs):
+    (one, log), (two, shared_log) = runs
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        limit = 1e-10 * max(1, np.abs(array).max())
+        np.testing.assert_allclose(two[name], array, rtol=0, atol=limit, err_msg=name)
+    assert [line["processes"] for line in log + shared_log] == [1] * 5 + [2] * 5
+    for line, shared in zip(log, shared_log, strict=True):
+        for name in ("train_loss", "train_accuracy", "validation_loss", "validation_top_1"):
+            assert shared[name] == pytest.approx(line[name], abs=1e-10)
+
+
+@pytest.mark.slow
+def test_two_workers_evaluate_as_one(runs, folder):
+    results = []
+    for count in (1, 2):
+        out = folder / f"{count}.json"
+        script = [str(_ROOT / "tf_impl" / "evaluate.py"), f"--run={folder / '1'}", f"--out={out}"]
+        done = finished(started([*script, "--device=cpu", "--batch_size=2"], count))
+        assert [code for code, _, _ in done] == [0] * count, done
+        results.append(json.loads(out.read_text()))
+    for direction in ("forward", "reversed"):
+        losses = [result[direction].pop("loss") for result in results]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_a_lost_worker_ends_the_other_in_one_line(clips, tmp_path):
+    flags = ("--epochs=10000", "--checkpoint_minutes=0")
+    first, second = started(command(clips, tmp_path / "run", *flags), 2, PROCESSES_PATIENCE_SECONDS="10")
+    run = RunDirectory(tmp_path / "run")
+    while len(run.read_log()) < 2 and first.poll() is None:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    _, stderr = first.communicate(timeout=120)
+    assert first.returncode == 2
+    assert stderr.splitlines()[-1].startswith(
+        "error: All 2 processes must stay to the end. Received: one that was lost"
+    )
+    assert run.checkpoint.exists()
