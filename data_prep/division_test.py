@@ -52,7 +52,7 @@ def test_what_cannot_be_divided_is_refused():
         division.divide(_plan({"a": 5}), Division(0.5, group_by=r"(x)?\.avi"))
     with pytest.raises(errors.UserError, match="clips for every split.*1 clip in 1 group, none for validation"):
         division.divide(_plan({"a": 1}), Division(0.2))
-    with pytest.raises(errors.UserError, match="no splits. Received: train, test"):
+    with pytest.raises(errors.UserError, match="classes and no splits. Received: train, test"):
         division.divide(plans.Plan(("a",), {"train": (), "test": ()}, {}), Division(0.2))
 
 

@@ -20,8 +20,8 @@ _DATASET = flags.DEFINE_enum(
     None,
     tuple(data_sets.DATA_SETS),
     "planted, synthetic: videos that the command makes itself. something: Something-something-V2, ID.webm (any "
-    "container) or folders of frames. kth: KTH actions. folder: your own videos, CLASS/video.ext or "
-    "SPLIT/CLASS/video.ext.",
+    "container) or folders of frames. kth: KTH actions. folder: your own videos or folders of frames, CLASS/clip or "
+    "SPLIT/CLASS/clip, or clips alone, which have no class.",
     required=True,
 )
 _OUT = flags.DEFINE_string(

@@ -1,12 +1,13 @@
 """A user's own model in TensorFlow keeps the contract of both builds."""
 
 from common.command_line.foreign_contract_for_tests import ForeignContract
-from tf_impl import evaluation, explanation
+from tf_impl import evaluation, explanation, foreign
 
 
 class TestForeign(ForeignContract):
     evaluation = evaluation
     explanation = explanation
+    foreign = foreign
     framework = "tf"
     source = """
 import tensorflow as tf

@@ -5,6 +5,8 @@ number that the two frameworks set differently is stated here: SAME padding (Ten
 -inf, batch norm's epsilon, momentum and unbiased running variance (`common/models/architectures.py`).
 """
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -210,13 +212,35 @@ def _normalize_batch(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[t
     return (x - mean) * scale + beta, mean, variance * (count / (count - 1))
 
 
+class _Replica(threading.local):  # A replica is traced in a thread of its own.
+    present: tf.Tensor | None = None
+
+
+_REPLICA = _Replica()
+
+
+@contextlib.contextmanager
+def counting(present: tf.Tensor) -> Iterator[None]:
+    """Says whether the clips of a replica count (1) or stand in for those that it does not have (0; `processes.split`).
+
+    Args:
+      present: float64 scalar, for the batch norms that are called meanwhile.
+    """
+    _REPLICA.present = present
+    try:
+        yield
+    finally:
+        _REPLICA.present = None
+
+
 def _normalize_over_replicas(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The same by the statistics of the batch in all replicas; `all_reduce` has a gradient."""
     replicas, axes, full = tf.distribute.get_replica_context(), list(range(len(x.shape) - 1)), tf.cast(x, gamma.dtype)
-    count = tf.cast(tf.size(x) // x.shape[-1], gamma.dtype)  # 0 where a replica has no clip of the last batch.
-    sums = replicas.all_reduce("SUM", tf.concat([[count], tf.reduce_sum(full, axes)], axis=0))
+    present = tf.cast(1 if _REPLICA.present is None else _REPLICA.present, gamma.dtype)
+    count = tf.cast(tf.size(x) // x.shape[-1], gamma.dtype)
+    sums = replicas.all_reduce("SUM", present * tf.concat([[count], tf.reduce_sum(full, axes)], axis=0))
     total, mean = sums[0], sums[1:] / sums[0]
-    variance = replicas.all_reduce("SUM", tf.reduce_sum((full - mean) ** 2, axes)) / total
+    variance = replicas.all_reduce("SUM", present * tf.reduce_sum((full - mean) ** 2, axes)) / total
     scale = gamma * tf.math.rsqrt(variance + architectures.BATCH_NORM_EPSILON)
     return tf.cast((full - mean) * scale + beta, x.dtype), mean, variance * (total / (total - 1))
 

@@ -56,11 +56,6 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         ) from None
 
 
-def restarted() -> bool:
-    """Returns whether the launcher has started the processes again, after one was lost."""
-    return False  # Nothing that starts TensorFlow's workers says so.
-
-
 class _Workers:
     def __init__(self, strategy: tf.distribute.MultiWorkerMirroredStrategy, options: Any) -> None:
         self._strategy, self._options = strategy, options
@@ -98,13 +93,27 @@ def _local(replica: int) -> int:
 
 
 def split(*arrays: np.ndarray) -> tuple[Any, ...]:
-    """Returns this process's part of a batch, `[N, …]` each, split among its replicas."""
-    strategy, local = tf.distribute.get_strategy(), num_local_replicas()
+    """Returns this process's part of a batch, `[N, …]` each, split among its replicas.
+
+    A replica for which there is no clip gets zeros for one: oneDNN does not convolve no clips (see `present`).
+    """
+
+    def part(array: np.ndarray, replica: int) -> tf.Tensor:
+        own = array[_local(replica) :: num_local_replicas()]
+        return tf.constant(own if len(own) else np.zeros_like(array, shape=(1, *array.shape[1:])))
+
     return tuple(
-        strategy.experimental_distribute_values_from_function(
-            lambda context, array=array: tf.constant(array[_local(context.replica_id_in_sync_group) :: local])
+        tf.distribute.get_strategy().experimental_distribute_values_from_function(
+            lambda context, array=array: part(array, context.replica_id_in_sync_group)
         )
         for array in arrays
+    )
+
+
+def present(count: int) -> Any:
+    """Returns, of `count` clips that were split, for each replica 1.0 if it has any, 0.0 if not, float64."""
+    return tf.distribute.get_strategy().experimental_distribute_values_from_function(
+        lambda context: tf.constant(float(_local(context.replica_id_in_sync_group) < count), tf.float64)
     )
 
 
@@ -113,7 +122,8 @@ def joined_rows(values: Any, count: int) -> np.ndarray:
     parts = [part.numpy() for part in tf.distribute.get_strategy().experimental_local_results(values)]
     whole = np.empty((count, *parts[0].shape[1:]), parts[0].dtype)
     for replica, part in enumerate(parts):
-        whole[replica :: len(parts)] = part
+        rows = whole[replica :: len(parts)]
+        rows[:] = part[: len(rows)]
     return whole
 
 

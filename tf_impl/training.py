@@ -1,6 +1,5 @@
 """Training in TensorFlow: one step and one prediction; all the rest is `common.runs.training_loop`."""
 
-import dataclasses
 import platform
 from typing import Any
 
@@ -23,7 +22,6 @@ def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, de
       device: "auto", "cpu" or "gpu".
     """
     with processes.joined(device) as those:
-        settings = dataclasses.replace(settings, resume=settings.resume or processes.restarted())
         training_loop.train(config, settings, lambda final: Trainer(final, device), those)
 
 
@@ -89,23 +87,29 @@ class Trainer:
         layers.seed_dropout(self.model, seed)
         rate, total = tf.constant(learning_rate, tf.float64), tf.constant(total or len(labels), tf.float64)
         if self._shared:
-            return self._shared_step(*processes.split(frames, labels), rate, total)
+            present = processes.present(len(frames))
+            return self._shared_step(*processes.split(frames, labels), rate, total, present)
         with tf.device(self._device):
             return self._step(frames, labels, rate, total)
 
     def _traced_step(
-        self, frames: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor, total: tf.Tensor
+        self,
+        frames: tf.Tensor,
+        labels: tf.Tensor,
+        learning_rate: tf.Tensor,
+        total: tf.Tensor,
+        present: tf.Tensor | float = 1.0,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape, layers.counting(present):
             tape.watch(self._variables)
             logits = self.model(frames, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_sum(losses) / tf.cast(total, logits.dtype)
+            loss = tf.reduce_sum(losses) * tf.cast(present / total, logits.dtype)
         gradients = tape.gradient(loss, self._variables)
         if self._shared:
             gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
         self.optimizer.step(gradients, learning_rate)
-        return loss, tf.math.count_nonzero(tf.argmax(logits, axis=1) == labels)
+        return loss, tf.cast(present, tf.int64) * tf.math.count_nonzero(tf.argmax(logits, axis=1) == labels)
 
     def _traced_shared_step(self, *arguments: Any) -> tuple[tf.Tensor, tf.Tensor]:
         strategy = tf.distribute.get_strategy()

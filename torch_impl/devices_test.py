@@ -8,7 +8,7 @@ from common.models import convolution_check
 from torch_impl import devices
 
 _CASES = (
-    convolution_check.Case((1, 4, 12, 12, 3), (7, 7, 7, 3, 4), (1, 2, 2)),
+    convolution_check.Case((1, 8, 12, 12, 3), (7, 7, 7, 3, 4), (1, 2, 2)),
     convolution_check.Case((2, 3, 5, 5, 2), (1, 1, 1, 2, 3), (1, 1, 1)),
 )
 

@@ -1,12 +1,13 @@
 """A user's own model in PyTorch keeps the contract of both builds."""
 
 from common.command_line.foreign_contract_for_tests import ForeignContract
-from torch_impl import evaluation, explanation
+from torch_impl import evaluation, explanation, foreign
 
 
 class TestForeign(ForeignContract):
     evaluation = evaluation
     explanation = explanation
+    foreign = foreign
     framework = "torch"
     source = """
 import torch

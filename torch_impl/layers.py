@@ -198,7 +198,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, C, ...]` -> the same shape and dtype."""
-        if self.training and _num_processes() > 1:
+        if self.training and num_processes() > 1:
             return self._over_all_processes(x)
         if self.training and x.numel() == x.shape[1]:
             raise errors.UserError(_TOO_FEW.format(tuple(x.shape)))
@@ -276,21 +276,15 @@ def _per_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return values.view(-1, *[1] * (x.ndim - 2))
 
 
-def _num_processes() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-@functools.cache
-def _statistics_group(whole: Any) -> Any:
-    """A group for batch norm alone: the sums of gradients are on their way at the same time."""
-    del whole  # A new one for each default group.
-    return distributed.new_group()
+def num_processes() -> int:
+    """Returns how many processes share each batch."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def _gathered(values: torch.Tensor) -> torch.Tensor:
     """Returns the values of all processes, `[processes, ...]`."""
-    found = [torch.empty_like(values) for _ in range(_num_processes())]
-    distributed.all_gather(found, values.contiguous(), group=_statistics_group(distributed.group.WORLD))
+    found = [torch.empty_like(values) for _ in range(num_processes())]
+    distributed.all_gather(found, values.contiguous())
     return torch.stack(found)
 
 
@@ -445,7 +439,8 @@ class Dropout(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep, generator, masks = 1 - self.rate, torch.Generator(x.device), torch.empty_like(x)
-        rank, count = (distributed.get_rank(), _num_processes()) if distributed.is_initialized() else (0, 1)
+        count = num_processes()
+        rank = distributed.get_rank() if count > 1 else 0
         self._calls += 1  # A model may use a layer several times in a step.
         for place, mask in enumerate(masks):
             seed = np.random.SeedSequence([*self._seed, self._calls, rank + count * place])

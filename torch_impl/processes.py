@@ -51,11 +51,6 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             distributed.destroy_process_group()
 
 
-def restarted() -> bool:
-    """Returns whether the launcher has started the processes again, after one was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 class _Group:
     def __init__(self) -> None:
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()

@@ -1,6 +1,5 @@
 """Training in PyTorch: one step and one prediction; all the rest is `common.runs.training_loop`."""
 
-import dataclasses
 import inspect
 import platform
 from typing import Any
@@ -25,7 +24,6 @@ def train(config: configs.TrainConfig, settings: training_loop.TrainSettings, de
       device: "auto", "cpu" or "gpu".
     """
     with processes.joined(device) as those:
-        settings = dataclasses.replace(settings, resume=settings.resume or processes.restarted())
         training_loop.train(config, settings, lambda final: Trainer(final, device), those)
 
 
@@ -56,7 +54,7 @@ class Trainer:
             parameters.pop(name).requires_grad_(False)
         self.optimizer = optimizers.Optimizer(parameters, config)
         self._whole: nn.Module = self.model  # With gradients that are summed over all processes.
-        self._shared = distributed.is_initialized() and distributed.get_world_size() > 1
+        self._shared = layers.num_processes() > 1
         if self._shared:
             ids = [torch.cuda.current_device()] if self._device.type == "cuda" else None
             # Running statistics are the same everywhere: nothing is to be sent for them. PyTorch 2.13 renamed this.

@@ -29,7 +29,7 @@ _OUT = flags.DEFINE_list(
 _ORDER_CARD = flags.DEFINE_bool(
     "order_card",
     None,
-    "Show clips shuffled, as one frame, and frozen after each frame, too: T more passes. Unset: of foreign models.",
+    "Show clips shuffled, as one frame, and frozen after each frame, too: T + 1 more passes. Unset: of foreign models.",
 )
 BRIEF = flags.DEFINE_bool("brief", False, "Print Table 1 alone, without a table of classes for each run.")
 _THREADS = flags.DEFINE_integer("loader_threads", 2, "Threads that read and decode clips.", lower_bound=1)

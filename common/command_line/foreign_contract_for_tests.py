@@ -15,6 +15,7 @@ from common.clips import clip_store, tiny_store_for_tests
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.evidence import EvidenceSettings
 from common.explaining.explanation_loop import ExplainSettings
+from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models.foreign import Spec
 from common.reporting import building
@@ -41,6 +42,7 @@ class ForeignContract:
 
     Attributes:
       evaluation: the build's module.
+      foreign: the build's module.
       explanation: the build's module.
       framework: "torch" or "tf".
       source: of a module whose `make` returns a `ForeignModel` of `scores`, of steps of two frames, its `name` "own",
@@ -48,6 +50,7 @@ class ForeignContract:
     """
 
     evaluation: ModuleType
+    foreign: ModuleType
     explanation: ModuleType
     framework: str
     source: str
@@ -136,6 +139,12 @@ class ForeignContract:
             )
         )
         assert "mine" in page.read_text()
+
+    def test_what_the_gradient_needs_is_measured(self, folder):
+        loaded = self.foreign.load(self.spec(), device="cpu")
+        explainer = self.explanation.Explainer(loaded, MaskConfig(), GradCamConfig(), device="cpu")
+        frames = clip_store.ClipStore("clips", "validation").read([0])
+        assert 4 * frames.size <= explainer.bytes_per_clip(frames) <= 100 * 4 * frames.size
 
     def test_what_is_asked_of_it_in_vain_is_refused(self, folder, tmp_path):
         out = tmp_path / "e.h5"

@@ -140,6 +140,15 @@ class ForeignModel:
     licence: str = ""
     digest: str = ""
 
+    def __post_init__(self) -> None:
+        if len(set(self.class_names)) < len(self.class_names):
+            raise errors.UserError(f"class_names must be all different. Received: {self.class_names!r:.200}")
+        if len(self.clip_shape) != 3 or self.frames_per_step < 1:
+            raise errors.UserError(
+                "clip_shape must be T, H, W and frames_per_step at least 1. "
+                f"Received: {self.clip_shape}, {self.frames_per_step}"
+            )
+
 
 def log_probabilities(probabilities: np.ndarray, num_clips: int) -> np.ndarray:
     """Returns the logarithms of a foreign model's probabilities, float64 [N, K], of 0 that of the least float32.

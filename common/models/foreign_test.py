@@ -1,11 +1,12 @@
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 
 from common import errors
 from common.models import foreign
-from common.models.foreign import Spec
+from common.models.foreign import ForeignModel, Spec
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,57 @@ def test_logarithms_of_probabilities():
 def test_what_is_no_probability_is_refused(returned, message):
     with pytest.raises(errors.UserError, match=message):
         foreign.log_probabilities(returned, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"class_names": ("a", "b", "a")}, "class_names must be all different"),
+        ({"clip_shape": (16, 224)}, r"clip_shape must be T, H, W .* Received: \(16, 224\), 1"),
+        ({"frames_per_step": 0}, "frames_per_step at least 1"),
+    ],
+)
+def test_a_contract_that_cannot_be_kept_is_refused(values, message):
+    with pytest.raises(errors.UserError, match=message):
+        ForeignModel("mine", "mine", lambda clips: clips, **values)
+
+
+def test_a_preprocessing_is_known_by_what_it_does_to_black_white_and_grey():
+    mean, deviation = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.25, 0.3])
+    inputs = foreign.probed(lambda color: (color / 255 - mean) / deviation, "NCTHW")
+    expected = foreign.normalized(mean, deviation, "NCTHW")
+    np.testing.assert_allclose([inputs.scale, inputs.shift], [expected.scale, expected.shift], rtol=1e-12)
+    assert inputs.permutation == (0, 4, 1, 2, 3)
+    with pytest.raises(errors.UserError, match="must scale and shift pixels"):
+        foreign.probed(lambda color: (color / 255) ** 2, "NTHWC")
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [("0..255", [0, 255]), ("0..1", [0, 1]), ("-1..1", [-1, 1])])
+def test_ranges_of_pixels(pixels, expected):
+    inputs = foreign.in_range(pixels)
+    assert [
+        scale * level + shift for scale, shift in zip(inputs.scale, inputs.shift, strict=True) for level in (0, 255)
+    ] == (pytest.approx(expected * 3))
+
+
+def test_probabilities_are_told_from_logits():
+    assert foreign.are_probabilities(np.array([[0.25, 0.75], [1, 0]]))
+    assert not foreign.are_probabilities(np.array([[0.25, 0.75], [-0.5, 1.5]]))
+    for outputs in (np.array([[0.9, 0.9]]), np.array([[np.inf, 0]]), np.zeros((2, 3, 4))):
+        with pytest.raises(errors.UserError, match="A model must return"):
+            foreign.are_probabilities(outputs)
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ("nothing", "must go on with MODULE:FUNCTION. Received: 'nothing'"),
+        ("no.such.module:make", "must name a module that can be imported. Received: No module named 'no'"),
+        ("common.errors:no_such", "must name a function of common.errors. Received: 'no_such'"),
+        ("os:getpid", "os:getpid must return a ForeignModel or a score_fn. Received: int"),
+    ],
+)
+def test_a_name_that_leads_to_no_model_is_refused(rest, message, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(errors.UserError, match=message):
+        foreign.from_python(Spec("python", rest))

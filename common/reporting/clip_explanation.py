@@ -28,7 +28,7 @@ from common.runs.clip_format import ClipFormat
 from common.runs.subjects import LoadToExplain
 
 # In words what the ones of a mask are.
-GAMES = {"delete": "needed", "preserve": "enough"}
+GAMES = {"delete": "needs", "preserve": "suffices"}
 SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")
 _FRAMES_PER_SECOND = 4
 # A build's explainer, and what loads foreign models in it.
@@ -118,7 +118,7 @@ class ClipExplanation:
         rows = [(GAMES[game], mask.soft, mask.snapped) for game, mask in self.masks.items()]
         lines = [f"{100 * probability:5.1f} %  {name}" for name, probability in self.top]
         lines += ["", *text_strip.strip(rows, width, unicode), ""]
-        lines += [f"{GAMES[game]}: {mask.words}" for game, mask in self.masks.items()]
+        lines += dict.fromkeys(mask.words for mask in self.masks.values())  # Of a guess both say the same.
         text = "\n".join(lines)
         return text if unicode else text.replace("–", "-").replace("“", '"').replace("”", '"')
 
@@ -156,7 +156,7 @@ class ClipExplanation:
         rows = "".join(
             f"<tr><td>{100 * probability:.1f} %</td><td>{html.escape(name)}</td></tr>" for name, probability in self.top
         )
-        said = "".join(f"<p><b>{GAMES[game]}</b>: {html.escape(mask.words)}</p>" for game, mask in self.masks.items())
+        said = "".join(f"<p>{html.escape(mask.words)}</p>" for mask in self.masks.values())
         alt = html.escape(f"{self.name}: original, Grad-CAM and frames under the mask", quote=True)
         return f'<table>{rows}</table><img alt="{alt}" src="data:image/gif;base64,{data}">{said}'
 

@@ -51,10 +51,10 @@ def test_it_holds_what_the_row_says(explanation, store):
 def test_text_has_guesses_strip_and_words(explanation):
     lines = explanation.text(60).splitlines()
     assert lines[0] == " 89.0 %  pull right"
-    assert lines[4] == "frame    0   1   2   3   4   5   6   7"
-    assert lines[5] == "needed ▁▁▁ ▁▁▁ ███ ███ ███ ▁▁▁ ▁▁▁ ▁▁▁"
-    assert lines[7].startswith("enough ▁▁▁")
-    assert lines[-2].startswith("needed: Needs frames 2–4") and lines[-1].startswith("enough: Frames 2–4")
+    assert lines[4] == "frame      0   1   2   3   4   5   6   7"
+    assert lines[5] == "needs    ▁▁▁ ▁▁▁ ███ ███ ███ ▁▁▁ ▁▁▁ ▁▁▁"
+    assert lines[7].startswith("suffices ▁▁▁")
+    assert lines[-2].startswith("Needs frames 2–4") and lines[-1].startswith("Frames 2–4")
 
 
 def test_text_of_ascii_alone(explanation):
@@ -71,7 +71,7 @@ def test_notebooks_see_names_as_they_are(store):
     explained = report_for_tests.explain(store, "mine", "i3d")
     shown = clip_explanation.of_row({"delete": explained}, store, 0)._repr_html_()
     assert "&lt;push&gt; “left”" in shown and "<push>" not in shown
-    assert 'src="data:image/gif;base64,R0lGOD' in shown and "<b>needed</b>" in shown
+    assert 'src="data:image/gif;base64,R0lGOD' in shown and "<p>Needs frames 1–3" in shown
 
 
 def test_json_holds_the_numbers(explanation, tmp_path):

@@ -32,7 +32,7 @@ class EvaluateSettings:
       split: of the clips.
       batch_size: clips at a time.
       num_threads: threads that read clips.
-      order_card: whether to show clips in other ways, too (see `order_card`); it takes T more passes.
+      order_card: whether to show clips in other ways, too (see `order_card`); it takes T + 1 more passes.
       out: file to write for each model, or () for evaluation.json in each one's `foreign.folder`.
     """
 

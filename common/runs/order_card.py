@@ -162,7 +162,12 @@ def card_tables(name: str, found: OrderCard, number: int = 1) -> list[Table]:
     """
     shown, frozen = found["shown"], found["frozen_after"]
     rows: list[tuple[Cell, ...]] = [
-        (f"  {title}", shown[way]["accuracy"], shown[way]["probability"], tables.Estimate(*shown[way]["loss"], 0))
+        (
+            f"  {title}",
+            shown[way]["accuracy"],
+            shown[way]["probability"],
+            None if way == "forward" else tables.Estimate(*shown[way]["loss"], 0),
+        )
         for way, title in _TITLES.items()
     ]
     time = len(frozen["accuracy"])

@@ -169,8 +169,9 @@ def train(
             clips = files.stored_path(settings.clips, run.path)
             run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
             run.log.unlink(missing_ok=True)
-        sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
-        logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
+        if processes.rank == 0:
+            sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
+            logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
         loop.run_epochs()
 
 
