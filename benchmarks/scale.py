@@ -45,6 +45,7 @@ _PER_CLASS = flags.DEFINE_integer("per_class", 80, "Videos of each of twelve cla
 _UNIT_SECONDS = flags.DEFINE_float("unit_seconds", 10.0, "Of a unit under Ray.", lower_bound=0.1)
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+_UNITS = 4  # Under Ray.
 _FEW = 2  # Clips of a class, or to explain, in the shorter call.
 
 
@@ -85,7 +86,7 @@ def _explain(framework: str) -> _Way:
 def _evaluate(framework: str) -> _Way:
     def way(folder: pathlib.Path, much: bool, workers: int) -> list[_Process]:
         script = str(_ROOT / f"{framework}_impl" / "evaluate.py")
-        split = f"--split={'validation' if much else 'test'}"
+        split = f"--split={'validation' if much else 'train'}"
         command = (script, f"--run={folder / 'run'}", split, f"--out={folder / 'evaluation.json'}", "--device=cpu")
         threads = _threads(2 // workers)
         if workers == 1:
@@ -154,8 +155,8 @@ def _measure(name: str, folder: pathlib.Path) -> tuple[str, float, float, float,
 
 
 def _make_inputs(folder: pathlib.Path) -> None:
-    """Makes videos and clips of the splits validation (many) and test (few), and a run that has learnt nothing."""
-    counts = f"--clips_per_class={_FEW},{_PER_CLASS.value},{_FEW}"
+    """Makes videos and clips of the splits validation (many) and train (few), and a run that has learnt nothing."""
+    counts = f"--clips_per_class={_FEW},{_PER_CLASS.value},0"
     command = (str(_ROOT / "data_prep" / "prepare.py"), "--dataset=synthetic", f"--out={folder / 'clips'}", counts)
     _seconds(folder, [_Process(command, {})])
     videos = (*command[:2], f"--out={folder / 'unused'}", f"--source={folder / 'videos'}", "--splits=validation")
@@ -173,19 +174,16 @@ def _wait(seconds: float, tick: Tick) -> None:
 
 
 def _ray() -> str:
-    """Returns a line on what a task of Ray costs: the time of three units one after the other, beyond that of one."""
+    """Returns a line on what a task of Ray costs: units one after the other, from the end of the first one on."""
     if importlib.util.find_spec("ray") is None:
         return "Ray is not installed: not measured."
     seconds, launch = _UNIT_SECONDS.value, Launch(ray="local", unit_cpus=launching.available())
-    times = []
-    for count in (1, 3):
-        start = time.perf_counter()
-        list(launching.run(_wait, [seconds] * count, launch, lambda amount: None))
-        times.append(time.perf_counter() - start)
-    overhead = (times[1] - times[0]) / 2 - seconds
+    start = time.perf_counter()
+    ends = [time.perf_counter() for _ in launching.run(_wait, [seconds] * _UNITS, launch, lambda amount: None)]
+    overhead = (ends[-1] - ends[0]) / (_UNITS - 1) - seconds
     return (
         f"A unit of {seconds:g} s as a Ray task takes {overhead:.3f} s more ({overhead / seconds:.2%}); "
-        f"starting Ray and the first process takes {times[0] - seconds:.1f} s."
+        f"Ray and its first process take {ends[0] - start - seconds:.1f} s to start."
     )
 
 

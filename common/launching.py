@@ -286,7 +286,7 @@ def _on_ray(
     )(_run_for_ray)
     waiting: list[Any] = []
     try:
-        pickled = ray.put(pickle.dumps(make))
+        pickled = ray.put(ray.cloudpickle.dumps(make))  # It knows what a script defines, too.
         folder = os.getcwd()
         waiting = [task.remote(pickled, job, folder) for job in jobs]
         while waiting:
