@@ -30,7 +30,7 @@ from absl import flags
 
 from common.clips import shards
 from common.command_line import commands
-from data_prep import encoding, plans, sampling, shard_jobs, videos, workers
+from data_prep import decoders, encoding, plans, sampling, shard_jobs, videos
 
 _VIDEOS = flags.DEFINE_integer("videos", 6, "Videos per process and kind.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of each kind.", lower_bound=1)
@@ -145,11 +145,15 @@ def compare(kind: Kind, folder: pathlib.Path, pool: concurrent.futures.ProcessPo
     )
 
 
+def _keep_quiet() -> None:
+    decoders.one_thread().__enter__()  # As long as the process is there.
+
+
 def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(_PROCESSES.value, context, initializer=workers.start_worker)
+    pool = concurrent.futures.ProcessPoolExecutor(_PROCESSES.value, context, initializer=_keep_quiet)
     sys.stdout.write(f"{_PROCESSES.value} processes; videos/s\n")
     sys.stdout.write(f"{'':30}{'decode':>9}{'clip':>9}{'store':>9}{'clip/decode':>13}{'store/decode':>13}\n")
     with pool:

@@ -32,6 +32,9 @@ except ImportError:  # Windows: claims only.
 # What `flock` answers where there are no locks; EBADF comes from NFS.
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _RECORD_BYTES = 1000  # At most, of the file.
+_told: set[pathlib.Path] = set()  # Folders of which this process has said that they have no locks.
+_POLL = 0.2  # Seconds between looks at a lock that another process holds.
+_POLLS_BEFORE_TOLD = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,20 +71,35 @@ class _Owner:
         return False
 
 
+class HeldError(errors.UserError):
+    """Another process holds what a lock stands for.
+
+    Attributes:
+      holder: what its lock file says of it, and what to do if it has ended without a trace.
+    """
+
+    def __init__(self, path: pathlib.Path, holder: str) -> None:
+        super().__init__(
+            f"A folder must be written by one run at a time. Received: {path.parent}, where one is at work: {holder}"
+        )
+        self.holder = holder
+
+
 @contextlib.contextmanager
-def exclusive(folder: pathlib.Path, name: str = ".lock") -> Iterator[None]:
+def exclusive(folder: pathlib.Path, name: str = ".lock", wait: bool = False) -> Iterator[None]:
     """Holds a folder, or what `name` stands for in it, against other processes; ends with this one, however it ends.
 
     Args:
       folder: exists.
       name: of the lock file, which is made in the folder and removed at the end.
+      wait: until another process gives it up; that it waits is told.
 
     Raises:
-      errors.UserError: where another process holds it.
+      HeldError: where another process holds it, unless it waits.
       OSError: where the lock file cannot be written, or is a link.
     """
     path = folder / name
-    descriptor = _hold(path)
+    descriptor = _hold_after_others(path) if wait else _hold(path)
     try:
         _write_owner(descriptor)
         yield
@@ -121,6 +139,19 @@ def is_named(descriptor: int, path: pathlib.Path) -> bool:
         return False
 
 
+def _hold_after_others(path: pathlib.Path) -> int:
+    """Waits as long as another process holds the lock file, and then returns what `_hold` does."""
+    polls = 0
+    while True:
+        try:
+            return _hold(path)
+        except HeldError as held:
+            polls += 1
+            if polls == _POLLS_BEFORE_TOLD:
+                logging.info("Waiting: %s", held.holder)
+            time.sleep(_POLL)
+
+
 def _hold(path: pathlib.Path) -> int:
     """Returns a descriptor of the lock file, which is this process's from now on."""
     while True:
@@ -151,24 +182,26 @@ def _is_ours(path: pathlib.Path, descriptor: int, made: bool) -> bool:
       made: whether this process made it.
 
     Raises:
-      errors.UserError: where it is another process's.
+      HeldError: where it is another process's.
     """
     taken = take(descriptor)
+    owner = None if made else _read_owner(descriptor)
     if taken:
-        return is_named(descriptor, path)  # Between opening and locking, its holder may have removed it.
-    owner = _read_owner(descriptor)
+        named = is_named(descriptor, path)  # Between opening and locking, its holder may have removed it.
+        if named and owner is not None:
+            logging.info("%s is taken over: it was of %s, which has ended.", path, owner)
+        return named
     if taken is None and made:
-        logging.warning("%s is on a file system without locks: that it is there keeps others out.", path)
+        if path.parent not in _told:
+            logging.warning("%s is on a file system without locks: that it is there keeps others out.", path)
+            _told.add(path.parent)
         return True
     if taken is None and owner is not None and owner.has_ended():
         logging.warning("%s is taken over: it was of %s, which has ended.", path, owner)
         _set_aside(path, descriptor)
         return False
     way_out = "" if taken is False else f"; if that one has ended, remove {path.name}"
-    raise errors.UserError(
-        f"A folder must be written by one run at a time. Received: {path.parent}, where one is at work: "
-        f"{path.name} is of {owner or 'an unknown process'}{way_out}"
-    )
+    raise HeldError(path, f"{path.name} is of {owner or 'an unknown process'}{way_out}")
 
 
 def _set_aside(path: pathlib.Path, descriptor: int) -> None:

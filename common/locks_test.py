@@ -63,6 +63,19 @@ def test_a_second_holder_is_refused_until_the_first_is_done(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_who_waits_gets_it_when_the_first_is_done_and_is_told_whom_it_waits_for(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "absl")
+    with contextlib.ExitStack() as first:
+        first.enter_context(locks.exclusive(tmp_path))
+        polls = iter(range(20))
+        monkeypatch.setattr(locks.time, "sleep", lambda seconds: first.close() if next(polls) == 12 else None)
+        with locks.exclusive(tmp_path, wait=True):
+            assert next(polls) == 13
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"Waiting: .lock is of process {os.getpid()} of")
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_in_a_folder_are_held_one_by_one(tmp_path):
     with locks.exclusive(tmp_path), locks.exclusive(tmp_path, ".a.lock"), locks.exclusive(tmp_path, ".b.lock"):
         pass
@@ -75,14 +88,16 @@ def test_an_error_inside_is_not_taken_for_a_held_lock(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_process_holds_a_folder_until_it_is_killed(tmp_path):
+def test_another_process_holds_a_folder_until_it_is_killed(tmp_path, caplog):
     with another_process(tmp_path) as process:
         with pytest.raises(errors.UserError, match=f"process {process.pid} of"), locks.exclusive(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (tmp_path / ".lock").exists()
+        caplog.set_level("INFO", "absl")
         with locks.exclusive(tmp_path):
+            assert f".lock is taken over: it was of process {process.pid} of" in caplog.text
             assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert not list(tmp_path.iterdir())
 
@@ -124,6 +139,8 @@ def test_without_locks_the_file_is_a_claim(tmp_path, monkeypatch, caplog, number
     with locks.exclusive(tmp_path):
         (record,) = caplog.records
         assert record.levelname == "WARNING" and "file system without locks" in record.getMessage()
+        with locks.exclusive(tmp_path, ".other.lock"):
+            assert len(caplog.records) == 1  # Once for a folder.
         with (
             pytest.raises(errors.UserError, match=r"one run at a time.*if that one has ended, remove \.lock"),
             locks.exclusive(tmp_path),

@@ -1,4 +1,4 @@
-"""Makes a clip store from a data set: plans it, makes the shards in worker processes, then writes `dataset.json`.
+"""Makes a clip store from a data set: plans it, makes the shards, then writes `dataset.json`.
 
     OUT/SPLIT-00000-of-00004.h5  the shards (`common/clips/shards.py`)
     OUT/dataset.json             written last: a folder that has it is finished
@@ -6,15 +6,15 @@
     OUT/notes.csv                video_id, path, note: clips that were made, from videos with something wrong
     OUT/source/                  the videos and annotations of the synthetic data set, where --source names no place
 
-Interrupted at any moment and started again with the same settings, it makes the shards that are missing; the result is
-byte for byte that of an uninterrupted run, with any number of workers. Other settings in the same folder are refused.
+The shards are the units (`common/units.py`) that processes and machines share. Interrupted at any moment and started
+again with the same settings, it makes those that are missing; the result is byte for byte that of an uninterrupted run
+of one process. Other settings in the same folder are refused.
 A shard that does not have the SHA-256 which `dataset.json` gives it is damaged, and is made again.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import pathlib
 import re
 import sys
@@ -22,10 +22,11 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from common import errors, files, locks, progress, tables, text
+from common import errors, files, launching, locks, progress, tables, text, units
 from common.clips import clip_store, shards
+from common.launching import Launch, Tick
 from common.models import configs
-from data_prep import data_sets, decoded, division, names, plans, sampling, shard_jobs, videos, workers
+from data_prep import data_sets, decoded, decoders, division, names, plans, sampling, shard_jobs, videos
 
 TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
 _TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\w+\.tmp")
@@ -48,7 +49,7 @@ class PrepareConfig:
       subsampling: "linspace" or "released", see `sampling.subsample`.
       resize: "stretch" or "center_crop", see `sampling.resize`.
       clips_per_shard: maximum number of clips per shard; a single video with more clips gets a shard of its own.
-      workers: number of processes; None takes one per processor.
+      launch: which shards to make, and where; None takes one process per processor.
       max_failures: with more failed clips than this, the command ends with exit code 1; the store is made in any case.
       splits: the splits to make; None makes all there are.
       dry_run: print what would be made, what is missing and what is left out, and write nothing.
@@ -72,7 +73,7 @@ class PrepareConfig:
     subsampling: str = "linspace"
     resize: str = "stretch"
     clips_per_shard: int = 256
-    workers: int | None = None
+    launch: Launch | None = None
     max_failures: int = 0
     splits: tuple[str, ...] | None = None
     dry_run: bool = False
@@ -89,8 +90,8 @@ class PrepareConfig:
             ("resize", sampling.RESIZES),
         ):
             errors.check_choice(name, getattr(self, name), choices)
-        for name, least in (("clips_per_shard", 1), ("workers", 1), ("max_failures", 0), ("seed", 0)):
-            if getattr(self, name) is not None and getattr(self, name) < least:
+        for name, least in (("clips_per_shard", 1), ("max_failures", 0), ("seed", 0)):
+            if getattr(self, name) < least:
                 raise errors.UserError(f"{name} must be at least {least}. Received: {getattr(self, name)}")
         plans.check_splits(self.splits)
         self.layout()
@@ -135,7 +136,8 @@ def prepare(config: PrepareConfig) -> int:
     """Makes a clip store, or prints what it would make.
 
     Returns:
-      The exit code: 0, or 1 where more clips failed than `max_failures`, or a worker died.
+      The exit code: 0, or 1 where more clips failed than `max_failures`, or a worker died. A task of an array job that
+      leaves shards to others writes no `dataset.json`, and returns 0.
 
     Raises:
       errors.UserError: for input that cannot be used at all, and where a disk is full or gone; finished shards are
@@ -149,8 +151,7 @@ def prepare(config: PrepareConfig) -> int:
             sys.stdout.write(_describe(plan))
             return 0
         config.out.mkdir(parents=True, exist_ok=True)
-        with locks.exclusive(config.out):
-            return _build(config, plan or _plan(config))
+        return _build(config, plan)
     except decoded.ReadingStoppedError as error:
         raise errors.UserError(
             f"--source must stay readable to the end. Received: {error} (start again: finished shards are kept)"
@@ -161,7 +162,10 @@ def prepare(config: PrepareConfig) -> int:
         raise errors.UserError(f"JSON files must not be nested so deeply. Received: one in {config.out}") from None
     except MemoryError:
         raise errors.UserError("Clips must fit into memory. Received: too little of it (try fewer --workers)") from None
-    except workers.WorkerDiedError as error:
+    except units.UnfinishedError as left:
+        logging.info("%s", left)
+        return 0
+    except launching.WorkerDiedError as error:
         logging.error("%s; finished shards are kept: start again, with fewer --workers if memory ran out", error)
         return 1
 
@@ -172,7 +176,7 @@ def _plan(config: PrepareConfig) -> plans.Plan:
     if maker is not None and config.dry_run:
         return maker.count(config.clips_per_class, config.splits)
     if maker is not None:
-        maker.make(source, config.seed, config.clips_per_class, _workers(config))
+        maker.make(source, config.seed, config.clips_per_class, _launch(config).workers)
     plan = config.data_set.plan(source, config.annotations, config.splits, config.out)
     if config.division:
         plan = division.divide(plan, config.division)
@@ -184,19 +188,25 @@ def _plan(config: PrepareConfig) -> plans.Plan:
     return plan
 
 
-def _build(config: PrepareConfig, plan: plans.Plan) -> int:
-    settings = _settings(config, plan)
-    jobs = _jobs(config, plan, settings)
-    digests = _check_claim(config, settings, jobs)
-    for path in config.out.iterdir():
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink()
-    results = _run(config, jobs, digests)
-    failures = [remark for split in plan.items for remark in plan.missing.get(split, ())]
-    failures += [remark for result in results for remark in result.failures]
-    _write_remarks(config.out / "failures.csv", "reason", failures)
-    _write_remarks(config.out / "notes.csv", "note", [remark for result in results for remark in result.notes])
-    clip_store.write_dataset_json(config.out, _info(config, settings, results))
+def _build(config: PrepareConfig, plan: plans.Plan | None) -> int:
+    with locks.exclusive(config.out, wait=True):
+        plan = plan or _plan(config)
+        settings = _settings(config, plan)
+        jobs = _jobs(config, plan, settings)
+        digests = _check_shards(config, settings, jobs)
+        for path in config.out.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink()
+    made = _make(config, jobs)
+    with locks.exclusive(config.out, wait=True):
+        units.check_all_there(jobs, config.out)
+        results = _results(config, jobs, made, digests)
+        units.remove_claims(jobs)
+        failures = [remark for split in plan.items for remark in plan.missing.get(split, ())]
+        failures += [remark for result in results for remark in result.failures]
+        _write_remarks(config.out / "failures.csv", "reason", failures)
+        _write_remarks(config.out / "notes.csv", "note", [remark for result in results for remark in result.notes])
+        clip_store.write_dataset_json(config.out, _info(config, settings, results))
     return _tell(config, plan, results, len(failures))
 
 
@@ -222,7 +232,7 @@ def _jobs(config: PrepareConfig, plan: plans.Plan, settings: shard_jobs.Settings
     ]
 
 
-def _check_claim(
+def _check_shards(
     config: PrepareConfig, settings: shard_jobs.Settings, jobs: Sequence[shard_jobs.Job]
 ) -> dict[str, str]:
     """Refuses a folder with shards of another job; deletes damaged shards, which are then made again.
@@ -240,19 +250,12 @@ def _check_claim(
     info = clip_store.read_dataset_json(config.out) if (config.out / "dataset.json").exists() else None
     known = {shard.file: shard.sha256 for shard in info.shards} if info else {}
     listed = [path for path in present if path.name in known and path in by_file]
-    with concurrent.futures.ThreadPoolExecutor(_workers(config)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(launching.available()) as pool:
         digests = dict(zip((path.name for path in listed), pool.map(files.sha256, listed), strict=True))
     damaged = [path for path in listed if digests[path.name] != known[path.name]]
-    for path in present:
-        if path in damaged:  # Not opened: what it says of its job may be wrong.
-            others = info is None or _differ(info, _info(config, settings, []))
-        else:
-            others = path not in by_file or shard_jobs.read_fingerprint(path) != by_file[path].fingerprint
-        if others:
-            raise errors.UserError(
-                "--out must be empty or hold shards of the same videos, settings and versions. "
-                f"Received: {path} of another job (delete the folder or choose another)"
-            )
+    if damaged and (info is None or _differ(info, _info(config, settings, []))):
+        raise _of_another_job(damaged[0])  # Damaged ones are not opened: what they say of their job may be wrong.
+    _refuse_others(config, jobs, [path for path in present if path not in damaged])
     for path in damaged:
         logging.warning("%s is damaged (its SHA-256 is not the one in dataset.json) and is made again", path)
         path.unlink()
@@ -261,31 +264,56 @@ def _check_claim(
     return {name: digest for name, digest in digests.items() if digest == known[name]}
 
 
+def _refuse_others(config: PrepareConfig, jobs: Sequence[shard_jobs.Job], present: Sequence[pathlib.Path]) -> None:
+    """Refuses shards of another job."""
+    by_file = {job.file: job for job in jobs}
+    for path in present:
+        if path not in by_file or shard_jobs.read_fingerprint(path) != by_file[path].fingerprint:
+            raise _of_another_job(path)
+
+
+def _of_another_job(path: pathlib.Path) -> errors.UserError:
+    return errors.UserError(
+        "--out must be empty or hold shards of the same videos, settings and versions. "
+        f"Received: {path} of another job (delete the folder or choose another)"
+    )
+
+
 def _differ(info: clip_store.DatasetInfo, other: clip_store.DatasetInfo) -> bool:
     """Returns whether two stores were made in different ways, whatever shards they have."""
     return dataclasses.replace(info, shards=(), counts={}) != dataclasses.replace(other, shards=(), counts={})
 
 
-def _run(config: PrepareConfig, jobs: Sequence[shard_jobs.Job], digests: Mapping[str, str]) -> list[shard_jobs.Result]:
-    """Makes the shards that are missing, and returns what all hold, in the order of the jobs."""
-    total = sum(len(job.items) for job in jobs)
-    finished = sum(len(job.items) for job in jobs if job.file.exists())
-    results: dict[str, shard_jobs.Result] = {}
-    with progress.bar(total=total, initial=finished, unit="clip", desc="making clips") as bar:
-        make = functools.partial(_make_or_read, digests)
-        for result in workers.run_jobs(make, jobs, _workers(config), bar.update):
-            results[result.shard.file] = result
-    return [results[job.file.name] for job in jobs]
+def _make(config: PrepareConfig, jobs: Sequence[shard_jobs.Job]) -> dict[pathlib.Path, shard_jobs.Result]:
+    """Makes the shards that are missing, and returns what those hold that this call made."""
+    launch = _launch(config)
+    share = units.share(jobs, launch)
+    with progress.bar(**units.amounts(share), unit="clip", desc="making clips") as bar:
+        return units.make(share, _make_shard, config.out / "dataset.json", launch, lambda clips: bar.update(int(clips)))
 
 
-def _make_or_read(digests: Mapping[str, str], job: shard_jobs.Job, tick: workers.Tick) -> shard_jobs.Result:
-    if job.file.exists():
-        return shard_jobs.read_result(job, digests.get(job.file.name))
-    return shard_jobs.make_shard(job, tick)
+def _make_shard(job: shard_jobs.Job, tick: Tick) -> shard_jobs.Result:
+    with decoders.one_thread():
+        return shard_jobs.make_shard(job, lambda: tick(1))
 
 
-def _workers(config: PrepareConfig) -> int:
-    return config.workers or workers.available()
+def _results(
+    config: PrepareConfig,
+    jobs: Sequence[shard_jobs.Job],
+    made: Mapping[pathlib.Path, shard_jobs.Result],
+    digests: Mapping[str, str],
+) -> list[shard_jobs.Result]:
+    """Returns what all shards hold, in the order of the jobs; others may have made some, which are read."""
+    others = [job for job in jobs if job.file not in made]
+    _refuse_others(config, jobs, [job.file for job in others])
+    with concurrent.futures.ThreadPoolExecutor(launching.available()) as pool:
+        found = pool.map(lambda job: shard_jobs.read_result(job, digests.get(job.file.name)), others)
+        results = {**made, **dict(zip((job.file for job in others), found, strict=True))}
+    return [results[job.file] for job in jobs]
+
+
+def _launch(config: PrepareConfig) -> Launch:
+    return config.launch or Launch(launching.available())
 
 
 def _write_remarks(path: pathlib.Path, heading: str, remarks: Sequence[plans.Remark]) -> None:

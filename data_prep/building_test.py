@@ -1,8 +1,10 @@
+import contextlib
 import csv
 import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 from absl import logging
 
-from common import errors, locks
+from common import errors, locks, units
 from common.clips import clip_store
+from common.launching import Launch
 from data_prep import building, encoding, ground_truth, plans, shard_jobs, verification, videos_for_tests
 
 
@@ -95,7 +98,7 @@ def test_a_video_is_decoded_once_for_all_of_its_sequences_and_ranges_are_cut_to_
         tmp_path / "00sequences.txt",
         frames=3,
         clips_per_shard=1,
-        workers=1,
+        launch=Launch(),
     )
     assert building.prepare(config) == 1 and len(decoded) == 1
     store = clip_store.ClipStore(config.out, "train")
@@ -114,7 +117,7 @@ def test_a_video_is_decoded_once_for_all_of_its_sequences_and_ranges_are_cut_to_
 
 def test_synthetic_videos_bring_their_ground_truth(tmp_path):
     config = building.PrepareConfig(
-        "synthetic", tmp_path / "clips", workers=1, frames=8, clips_per_class={"train": 1, "test": 1}
+        "synthetic", tmp_path / "clips", launch=Launch(), frames=8, clips_per_class={"train": 1, "test": 1}
     )
     assert building.prepare(config) == 0
     store = clip_store.ClipStore(config.out, "train")
@@ -137,7 +140,7 @@ def test_the_number_of_workers_does_not_show(tmp_path, encoding_name):
         tmp_path, {f"a/{n}.avi": 3 + n for n in range(5)} | {"a/broken.avi": 0}, encoding=encoding_name
     )
     one = dataclasses.replace(config, out=tmp_path / "one")
-    two = dataclasses.replace(config, out=tmp_path / "two", workers=2)
+    two = dataclasses.replace(config, out=tmp_path / "two", launch=Launch(2))
     assert building.prepare(one) == building.prepare(two) == 1
     assert (
         videos_for_tests.contents(one.out) == videos_for_tests.contents(two.out)
@@ -273,8 +276,8 @@ def test_a_source_that_goes_away_ends_the_job_and_its_clips_are_made_when_it_is_
     tmp_path, monkeypatch, num_workers
 ):
     sizes = {f"{split}/a/{n}.avi": 4 for split in ("train", "validation") for n in range(2)}
-    config = videos_for_tests.folder_config(tmp_path, sizes, workers=num_workers, clips_per_shard=2)
-    whole = dataclasses.replace(config, out=tmp_path / "whole", workers=1)
+    config = videos_for_tests.folder_config(tmp_path, sizes, launch=Launch(num_workers), clips_per_shard=2)
+    whole = dataclasses.replace(config, out=tmp_path / "whole", launch=Launch())
     building.prepare(whole)
     video, aside = tmp_path / "videos" / "validation" / "a" / "1.avi", tmp_path / "aside.avi"
 
@@ -288,7 +291,7 @@ def test_a_source_that_goes_away_ends_the_job_and_its_clips_are_made_when_it_is_
     assert not {"dataset.json", "validation-00000-of-00001.h5"} & set(videos_for_tests.contents(config.out))
     monkeypatch.undo()
     aside.rename(video)
-    assert building.prepare(dataclasses.replace(config, workers=1)) == 0
+    assert building.prepare(dataclasses.replace(config, launch=Launch())) == 0
     assert videos_for_tests.contents(config.out) == videos_for_tests.contents(whole.out)
 
 
@@ -302,7 +305,7 @@ def test_damage_that_a_decoder_conceals_is_in_the_notes_whatever_the_number_of_w
         data[len(data) // 2 : len(data) // 2 + 50] = b"\xff" * 50
         path.write_bytes(data)
     assert building.prepare(dataclasses.replace(config, out=tmp_path / "one")) == 0
-    assert building.prepare(dataclasses.replace(config, out=tmp_path / "two", workers=2)) == 0
+    assert building.prepare(dataclasses.replace(config, out=tmp_path / "two", launch=Launch(2))) == 0
     assert videos_for_tests.contents(tmp_path / "one") == videos_for_tests.contents(tmp_path / "two")
     notes = _rows(tmp_path / "one" / "notes.csv", "note")
     assert [row[0] for row in notes] == [f"a-damaged{number}.avi" for number in range(3)]
@@ -340,6 +343,7 @@ import pathlib, resource, sys
 sys.path[0] = {root!r}
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 from common.command_line import commands
+from common.launching import Launch
 from data_prep import building
 if __name__ == "__main__":
     commands.run(lambda argv: building.prepare(building.{config!r}))
@@ -350,8 +354,8 @@ if __name__ == "__main__":
 def test_a_full_disk_is_one_line_and_finished_shards_are_kept(tmp_path, num_workers, encoding_name):
     sizes = {f"{split}/a/{n}.avi": 4 for split, count in {"train": 1, "validation": 4}.items() for n in range(count)}
     settings = {"encoding": encoding_name, "clips_per_shard": 4, "height": 128, "width": 128}
-    config = videos_for_tests.folder_config(tmp_path, sizes, workers=num_workers, **settings)
-    whole = dataclasses.replace(config, out=tmp_path / "whole", workers=1)
+    config = videos_for_tests.folder_config(tmp_path, sizes, launch=Launch(num_workers), **settings)
+    whole = dataclasses.replace(config, out=tmp_path / "whole", launch=Launch())
     assert building.prepare(whole) == 0
     limit = (whole.out / "validation-00000-of-00001.h5").stat().st_size - 1000
     script = tmp_path / "command.py"
@@ -364,13 +368,13 @@ def test_a_full_disk_is_one_line_and_finished_shards_are_kept(tmp_path, num_work
         line.startswith("error: --source must be readable and --out writable. Received: ") and "File too large" in line
     )
     assert list(videos_for_tests.contents(config.out)) == ["train-00000-of-00001.h5"]
-    assert building.prepare(dataclasses.replace(config, workers=1)) == 0
+    assert building.prepare(dataclasses.replace(config, launch=Launch())) == 0
     assert videos_for_tests.contents(config.out) == videos_for_tests.contents(whole.out)
 
 
 @pytest.mark.parametrize("limit", [10, 3000, 30_000])  # Full with the first file, the first video, the ground truth.
 def test_a_full_disk_while_videos_are_made_is_one_line(tmp_path, limit):
-    config = building.PrepareConfig("synthetic", tmp_path / "http:out", workers=1, clips_per_class={"train": 2})
+    config = building.PrepareConfig("synthetic", tmp_path / "http:out", launch=Launch(), clips_per_class={"train": 2})
     script = tmp_path / "command.py"
     text = _LIMITED.format(root=str(pathlib.Path(__file__).resolve().parents[1]), limit=limit, config=config)
     script.write_text(text.replace("PosixPath(", "pathlib.PosixPath("))
@@ -380,11 +384,23 @@ def test_a_full_disk_while_videos_are_made_is_one_line(tmp_path, limit):
     assert not list(config.out.rglob("*.partial")) and not list(config.out.rglob(".*.partial"))
 
 
-def test_two_runs_in_one_folder_are_refused(tmp_path):
-    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
+def test_a_second_call_makes_the_shards_that_the_first_does_not_and_waits_for_the_others(tmp_path, monkeypatch):
+    config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(3)})
+    whole = dataclasses.replace(config, out=tmp_path / "whole")
+    building.prepare(whole)
     config.out.mkdir()
-    with locks.exclusive(config.out), pytest.raises(errors.UserError, match="written by one run at a time"):
-        building.prepare(config)
+    first = whole.out / "train-00000-of-00003.h5"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locks.exclusive(config.out, f".{first.name}.lock"))
+
+        def sleep(seconds):  # It has made what it can, and waits.
+            assert {path.name for path in config.out.glob("*.h5")} == {f"train-0000{n}-of-00003.h5" for n in (1, 2)}
+            shutil.copyfile(first, config.out / first.name)
+            stack.close()
+
+        monkeypatch.setattr(units.time, "sleep", sleep)
+        assert building.prepare(config) == 0
+    assert videos_for_tests.contents(config.out) == videos_for_tests.contents(whole.out)
 
 
 def test_a_source_that_holds_none_of_the_videos_is_refused_with_nothing_written(tmp_path):
@@ -439,7 +455,6 @@ def test_dry_run_of_synthetic_counts_what_would_be_made(tmp_path, capsys):
         ({"encoding": "gif"}, "encoding must be one of jpeg, raw"),
         ({"jpeg_quality": 0}, "jpeg_quality in 1…100"),
         ({"frames": 0}, "1…65536 frames"),
-        ({"workers": 0}, "workers must be at least 1. Received: 0"),
         ({"clips_per_shard": 0}, "clips_per_shard must be at least 1. Received: 0"),
         ({"max_failures": -1}, "max_failures must be at least 0. Received: -1"),
         ({"splits": ("train", "val")}, "splits must be some of train, validation, test. Received: train, val"),
@@ -461,7 +476,7 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path, name):
     with pytest.raises(
         errors.UserError, match="^--source must be readable and --out writable. Received: .*name|Not a dir"
     ):
-        building.prepare(building.PrepareConfig("folder", tmp_path / name, tmp_path / "videos", workers=1))
+        building.prepare(building.PrepareConfig("folder", tmp_path / name, tmp_path / "videos", launch=Launch()))
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):

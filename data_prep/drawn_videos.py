@@ -20,9 +20,9 @@ from typing import Any
 import av
 import numpy as np
 
-from common import errors, files, progress
-from data_prep import ground_truth, plans
-from data_prep import workers as processes
+from common import errors, files, launching, progress
+from common.launching import Launch, Tick
+from data_prep import decoders, ground_truth, plans
 
 FRAMES_PER_SECOND = 12  # As Something-something-V2.
 
@@ -99,10 +99,9 @@ def make(
 
     Raises:
       errors.UserError: for workers below 1, and a folder that holds anything else.
-      workers.WorkerDiedError: when a process dies.
+      launching.WorkerDiedError: when a process dies.
     """
-    if workers < 1:
-        raise errors.UserError(f"workers must be at least 1. Received: {workers}")
+    launch = Launch(workers)
     out = pathlib.Path(out)
     _claim(out, name, made_from)
     (out / "videos").mkdir(exist_ok=True)
@@ -116,7 +115,7 @@ def make(
     ]
     made: dict[str, Made] = {}
     with progress.bar(total=len(videos), desc="making videos", unit="video", disable=None) as bar:
-        for some in processes.run_jobs(_make_videos, jobs, workers, bar.update):
+        for some in launching.run(_make_videos, jobs, launch, lambda videos: bar.update(int(videos))):
             made.update((one.truth.video_id, one) for one in some)
     return [made[video_id(*video)] for video in videos]
 
@@ -154,15 +153,16 @@ def _is_complete(out: pathlib.Path, ids: list[str]) -> bool:
     return ground_truth.GroundTruth(path).video_ids() == ids
 
 
-def _make_videos(job: _Job, tick: processes.Tick) -> list[Made]:
+def _make_videos(job: _Job, tick: Tick) -> list[Made]:
     made = []
-    for video in job.videos:
-        drawing = job.draw(*video)
-        path = job.folder / f"{drawing.truth.video_id}.mp4"
-        if not path.exists():
-            encode(path, drawing.frames)
-        made.append(Made(drawing.truth, drawing.record, sha256(drawing.frames)))
-        tick()
+    with decoders.one_thread():
+        for video in job.videos:
+            drawing = job.draw(*video)
+            path = job.folder / f"{drawing.truth.video_id}.mp4"
+            if not path.exists():
+                encode(path, drawing.frames)
+            made.append(Made(drawing.truth, drawing.record, sha256(drawing.frames)))
+            tick(1)
     return made
 
 

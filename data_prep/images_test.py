@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from common.launching import Launch
 from data_prep import building, encoding, images, plans, videos
 from data_prep.decoded import UnreadableVideoError
 from data_prep.videos_for_tests import near, read
@@ -237,7 +238,7 @@ def test_images_become_a_store_and_their_covers_do_not(tmp_path):
         _write(source / f"{suffix}.{suffix}", _square(), duration=100)
     _write(source / "tif.tif", _square())
     _write(source / "cover.png", _square()[:1])
-    sizes = {"frames": 3, "height": 12, "width": 16, "encoding": "raw", "workers": 1}
+    sizes = {"frames": 3, "height": 12, "width": 16, "encoding": "raw", "launch": Launch()}
     config = building.PrepareConfig("folder", tmp_path / "clips", tmp_path / "videos", **sizes)
     assert building.prepare(config) == 0
     store = building.clip_store.ClipStore(config.out, "train")

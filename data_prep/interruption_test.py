@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from common.launching import Launch
 from data_prep import building, videos_for_tests
 
 needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
@@ -20,12 +21,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
     """Kills the whole command without warning, with one shard finished and with four, then lets it go through."""
     sizes = {f"{split}/a/{n}.avi": 4 + n for split in ("train", "validation") for n in range(4)}
-    config = videos_for_tests.folder_config(tmp_path, sizes, workers=2)
+    config = videos_for_tests.folder_config(tmp_path, sizes, launch=Launch(2))
     assert building.prepare(config) == 0
     killed = dataclasses.replace(config, out=tmp_path / "killed")
     for num_shards in (1, 4):
-        with _started(killed) as process:
-            _wait(lambda: len(list(killed.out.glob("*.h5"))) >= num_shards, process)  # noqa: B023
+        with started(killed) as process:
+            wait(lambda: len(list(killed.out.glob("*.h5"))) >= num_shards, process)  # noqa: B023
             process.kill()
         assert num_shards <= len(list(killed.out.glob("*.h5"))) < 8
         assert not (killed.out / "dataset.json").exists()
@@ -35,21 +36,21 @@ def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
 
 @needs_proc
 def test_workers_end_with_the_command_that_started_them(tmp_path):
-    config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
-    with _started(config) as process:
-        _wait(lambda: len(_workers_of(process)) == 2, process)
+    config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, launch=Launch(2))
+    with started(config) as process:
+        wait(lambda: len(_workers_of(process)) == 2, process)
         workers = _workers_of(process)
         process.kill()
         process.wait()
-        _wait(lambda: not any(_is_alive(pid) for pid in workers))
+        wait(lambda: not any(_is_alive(pid) for pid in workers))
 
 
 def test_ctrl_c_stops_in_the_middle_of_a_shard_and_leaves_only_whole_ones(tmp_path):
     config = videos_for_tests.folder_config(
-        tmp_path, {f"a/{n}.avi": 2 for n in range(201)}, workers=2, clips_per_shard=100
+        tmp_path, {f"a/{n}.avi": 2 for n in range(201)}, launch=Launch(2), clips_per_shard=100
     )
-    with _started(config) as process:  # Two shards of 20 s at least, and one of a single clip.
-        _wait(lambda: len(list(config.out.glob("*.tmp"))) == 2, process)
+    with started(config) as process:  # Two shards of 20 s at least, and one of a single clip.
+        wait(lambda: len(list(config.out.glob("*.tmp"))) == 2, process)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=10) == 130
     stderr = (tmp_path / "stderr").read_text()
@@ -59,9 +60,9 @@ def test_ctrl_c_stops_in_the_middle_of_a_shard_and_leaves_only_whole_ones(tmp_pa
 
 @needs_proc
 def test_a_killed_worker_is_reported(tmp_path):
-    config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, workers=2)
-    with _started(config) as process:
-        _wait(lambda: list(config.out.glob("*.h5")), process)
+    config = videos_for_tests.folder_config(tmp_path, {f"a/{n}.avi": 4 for n in range(8)}, launch=Launch(2))
+    with started(config) as process:
+        wait(lambda: list(config.out.glob("*.h5")), process)
         os.kill(_workers_of(process)[-1], signal.SIGKILL)
         assert process.wait(timeout=20) == 1
     stderr = (tmp_path / "stderr").read_text()
@@ -74,6 +75,7 @@ _SLOW = """
 import pathlib, sys, time
 sys.path[0] = {root!r}
 from common.command_line import commands
+from common.launching import Launch
 from data_prep import building, shard_jobs
 def slow(*args, make=shard_jobs._clip):
     time.sleep(0.2)
@@ -85,7 +87,7 @@ if __name__ == "__main__":
 
 
 @contextlib.contextmanager
-def _started(config):
+def started(config):
     """Runs the command in a process group of its own, which is gone at the end."""
     script = config.out.parent / "command.py"
     script.write_text(_SLOW.format(root=str(ROOT), config=config).replace("PosixPath(", "pathlib.PosixPath("))
@@ -102,7 +104,7 @@ def _started(config):
         process.wait()
 
 
-def _wait(condition, process=None):
+def wait(condition, process=None):
     for _ in range(6000):
         if condition():
             return

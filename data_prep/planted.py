@@ -45,7 +45,7 @@ def make(
     Raises:
       errors.UserError: if an argument is out of range, `out` holds other videos, or the frozen test split comes out
         otherwise than it should.
-      workers.WorkerDiedError: when a process dies.
+      launching.WorkerDiedError: when a process dies.
     """
     if seed < 0:
         raise errors.UserError(f"seed must be at least 0. Received: {seed}")

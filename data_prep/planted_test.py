@@ -9,6 +9,7 @@ import pytest
 from common import errors
 from common.clips import clip_store, shards, suites
 from common.explaining import perturbations
+from common.launching import Launch
 from data_prep import building, drawn_videos, ground_truth, planted, planted_scenes, planted_suites
 from data_prep.planted_scenes import FRAMES, Event
 
@@ -19,7 +20,7 @@ COUNTS = {"train": 1, "validation": 1, "test": 1}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> building.PrepareConfig:
     config = building.PrepareConfig(
-        "planted", tmp_path_factory.mktemp("rare"), workers=1, clips_per_class=COUNTS, suite="rare"
+        "planted", tmp_path_factory.mktemp("rare"), launch=Launch(), clips_per_class=COUNTS, suite="rare"
     )
     assert building.prepare(config) == 0
     return config
@@ -288,7 +289,7 @@ def test_wrong_suites_are_refused(tmp_path: pathlib.Path, change: dict[str, str]
 
 def test_split_that_a_suite_lacks_is_refused(tmp_path: pathlib.Path) -> None:
     config = building.PrepareConfig(
-        "planted", tmp_path, workers=1, suite="null", clips_per_class={"test": 1}, splits=("train",)
+        "planted", tmp_path, launch=Launch(), suite="null", clips_per_class={"test": 1}, splits=("train",)
     )
     with pytest.raises(errors.UserError, match="splits must be some that the suite null has. Received: train"):
         building.prepare(config)

@@ -8,10 +8,12 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common import errors
+from common import errors, launching
 from common.clips import shards, suites
-from common.command_line import commands
+from common.command_line import commands, launch_flags
 from data_prep import building, data_sets, plans, sampling, synthetic
+
+flags.adopt_module_key_flags(launch_flags)  # So that --help lists them.
 
 _DATASET = flags.DEFINE_enum(
     "dataset",
@@ -66,7 +68,6 @@ _RESIZE = flags.DEFINE_enum(
 _CLIPS_PER_SHARD = flags.DEFINE_integer(
     "clips_per_shard", 256, "Maximum number of clips per shard file.", lower_bound=1
 )
-_WORKERS = flags.DEFINE_integer("workers", None, "Number of processes. Default: one per processor.", lower_bound=1)
 _MAX_FAILURES = flags.DEFINE_integer(
     "max_failures",
     0,
@@ -131,7 +132,7 @@ def main(argv: list[str]) -> int:
         subsampling=_SUBSAMPLING.value,
         resize=_RESIZE.value,
         clips_per_shard=_CLIPS_PER_SHARD.value,
-        workers=_WORKERS.value,
+        launch=launch_flags.launch(launching.available()),
         max_failures=_MAX_FAILURES.value,
         splits=plans.check_splits(_SPLITS.value),
         dry_run=_DRY_RUN.value,

@@ -63,6 +63,11 @@ class Job:
     source: pathlib.Path
     ground_truth: pathlib.Path | None = None
 
+    @property
+    def size(self) -> int:
+        """Number of clips."""
+        return len(self.items)
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that the shard's bytes depend on, but the videos themselves and the place where they lie."""
@@ -114,7 +119,7 @@ def split_into_jobs(
     ]
 
 
-def make_shard(job: Job, tick: Callable[[], None]) -> Result:
+def make_shard(job: Job, tick: Callable[[], object]) -> Result:
     """Makes one shard and returns what it holds.
 
     Args:

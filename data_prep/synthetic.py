@@ -47,7 +47,7 @@ def make_synthetic(
 
     Raises:
       errors.UserError: if an argument is out of range, or `out` holds videos of another seed or version.
-      workers.WorkerDiedError: when a process dies.
+      launching.WorkerDiedError: when a process dies.
     """
     counts = dict(DEFAULT_CLIPS_PER_CLASS if clips_per_class is None else clips_per_class)
     if seed < 0:

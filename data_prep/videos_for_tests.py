@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from common.launching import Launch
 from data_prep import building, decoded, encoding, videos
 
 
@@ -13,7 +14,7 @@ def folder_config(tmp_path: pathlib.Path, sizes: dict[str, int], **settings: Any
     """Makes videos (path -> number of frames; 0: an empty file) and a config for a store of one clip a shard."""
     for name, num_frames in sizes.items():
         film(tmp_path / "videos" / name, num_frames)
-    defaults = {"frames": 3, "height": 8, "width": 12, "clips_per_shard": 1, "workers": 1}
+    defaults = {"frames": 3, "height": 8, "width": 12, "clips_per_shard": 1, "launch": Launch()}
     return building.PrepareConfig("folder", tmp_path / "clips", tmp_path / "videos", **{**defaults, **settings})
 
 

@@ -27,7 +27,8 @@ _COLUMNS: dict[str, str | None] = {
     "mask_snapped": None,
     "loss": "mask of explained clips",
     "final_loss": "mask",
-    **dict.fromkeys(("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S", "CS"), "mask"),
+    **dict.fromkeys(("FS", "RS"), "scores of explained clips"),
+    **dict.fromkeys(("OS", "FS_snapped", "RS_snapped", "S", "CS"), "mask"),
     "gradcam": "gradcam",
 }
 # What two files may differ in and still say the same.

@@ -41,7 +41,7 @@ def subjects(name, precision, kind):
     cam = GradCamConfig("Mixed_3c" if name == "i3d" else "")
     asked = []
     for build in (torch_explanation, tf_explanation):
-        explainer = build.Explainer(config, arrays, MaskConfig(kind=kind), cam, precision, device="cpu")
+        explainer = build.Explainer(Trained(config, arrays), MaskConfig(kind=kind), cam, precision, device="cpu")
         targets = explainer.probabilities(frames).argmax(axis=1)
         asked.append(subject(explainer, frames, targets))
     return asked

@@ -16,21 +16,30 @@ from common.explaining import evidence, explanation_loop
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
+from common.launching import HERE, Launch
 from common.runs.subjects import Classifier, Trained
 from tf_impl import devices, foreign, gradcam, temporal_mask, training, weights
 
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
 
-def explain(settings: explanation_loop.ExplainSettings, device: str = "auto") -> tuple[Explanations, ClipStore]:
+def explain(
+    settings: explanation_loop.ExplainSettings,
+    device: str = "auto",
+    launch: Launch = HERE,
+    deterministic: bool = False,
+) -> tuple[Explanations, ClipStore]:
     """Explains clips of a run or a foreign model (see `explanation_loop.explain`).
 
     Args:
       settings: what to explain, and how.
       device: "auto", "cpu" or "gpu".
+      launch: which parts to make, and in which processes.
+      deterministic: see `devices.make_deterministic`.
     """
     load = functools.partial(foreign.load, device=device)
-    return explanation_loop.explain(settings, functools.partial(Explainer, device=device), load)
+    make = functools.partial(Explainer, device=device, deterministic=deterministic)
+    return explanation_loop.explain(settings, make, load, launch)
 
 
 def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
@@ -77,6 +86,7 @@ class Explainer:
       precision: of the model's computation; in float64 masks are float64 too.
       on_step: called after each step of the search with its number of clips.
       device: "auto", "cpu" or "gpu".
+      deterministic: see `devices.make_deterministic`.
     """
 
     framework = "tf"
@@ -89,7 +99,10 @@ class Explainer:
         precision: str = "float32",
         on_step: Callable[[int], object] = lambda clips: None,
         device: str = "auto",
+        deterministic: bool = False,
     ) -> None:
+        if deterministic:
+            devices.make_deterministic()
         self._device = devices.find_device(device, precision)
         self._dtype = tf.float64 if precision == "float64" else tf.uint8
         if isinstance(classifier, Trained):

@@ -145,7 +145,8 @@ def endpoint_fn(
 
         def cut(output: Any) -> Any:
             found = model_checks.find_activations(output, tf.Tensor, axes)
-            fold = axes.fold(tuple(found.shape), tuple(clips.shape[1:4]), patches)
+            time, height, width = clips.shape[1:4]
+            fold = axes.fold(tuple(found.shape), (time, height, width), patches)
             activations.append(_folded(found, fold))
             return model_checks.with_activations(output, _unfolded(activations[0], found, fold))
 
@@ -289,7 +290,7 @@ def _first_call(layer: keras.Layer, change: Callable[[Any], Any]) -> Iterator[No
 
 
 def _folded(output: tf.Tensor, fold: layer_axes.Fold) -> tf.Tensor:
-    kept = output[(slice(None),) * fold.axis + (slice(fold.skipped, None),)] if fold.skipped else output
+    kept = _parts_of(output, fold)[1] if fold.skipped else output
     return tf.transpose(kept if fold.shape is None else tf.reshape(kept, fold.shape), fold.order)
 
 
@@ -298,11 +299,17 @@ def _unfolded(activations: tf.Tensor, output: tf.Tensor, fold: layer_axes.Fold) 
     tokens = tf.transpose(activations, fold.back)
     if fold.shape is None:
         return tokens
-    before = (slice(None),) * fold.axis
-    kept = output[(*before, slice(fold.skipped, None))]
-    joined = tf.concat([output[(*before, slice(fold.skipped))], tf.reshape(tokens, tf.shape(kept))], fold.axis)
+    skipped, kept = _parts_of(output, fold)
+    joined = tf.concat([skipped, tf.reshape(tokens, tf.shape(kept))], fold.axis)
     joined.set_shape(output.shape)
     return joined
+
+
+def _parts_of(output: tf.Tensor, fold: layer_axes.Fold) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the tokens that are left out, and the others."""
+    before = (slice(None),) * fold.axis
+    skipped, kept = (*before, slice(fold.skipped)), (*before, slice(fold.skipped, None))
+    return output[skipped], output[kept]
 
 
 def _full(x: tf.Tensor) -> tf.Tensor:

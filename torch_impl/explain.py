@@ -12,12 +12,13 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.command_line import commands, explain_flags
+from common.command_line import commands, explain_flags, launch_flags
 from common.explaining import explanation_loop
 from common.explaining.explanation_loop import MakeExplainer
 from common.runs.subjects import LoadToExplain
 
-flags.adopt_module_key_flags(explain_flags)  # So that --help lists them.
+for _module in (explain_flags, launch_flags):
+    flags.adopt_module_key_flags(_module)  # So that --help lists them.
 
 
 def main(_: list[str]) -> int:
@@ -28,19 +29,18 @@ def main(_: list[str]) -> int:
     from data_prep import loose_clips
 
     def build() -> tuple[MakeExplainer, LoadToExplain]:
-        from torch_impl import devices, explanation, foreign
+        from torch_impl import explanation, foreign
 
-        if explain_flags.DETERMINISTIC.value:
-            devices.make_deterministic()
-        device = explain_flags.DEVICE.value
-        return functools.partial(explanation.Explainer, device=device), functools.partial(foreign.load, device=device)
+        device, deterministic = explain_flags.DEVICE.value, explain_flags.DETERMINISTIC.value
+        explainer = functools.partial(explanation.Explainer, device=device, deterministic=deterministic)
+        return explainer, functools.partial(foreign.load, device=device)
 
     if explain_flags.VIDEO.value:
         videos = [pathlib.Path(video) for video in explain_flags.VIDEO.value]
         return explain_video.explain(settings, videos, explain_flags.games(), loose_clips, build)
     explain.explain(
         settings,
-        lambda settings: explanation_loop.explain(settings, *build()),
+        lambda settings: explanation_loop.explain(settings, *build(), launch_flags.launch()),
         explain_flags.BRIEF.value,
         explain_flags.report(),
     )

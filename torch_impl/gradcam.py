@@ -135,7 +135,8 @@ def endpoint_fn(
             if activations:
                 return None
             found = model_checks.find_activations(output, torch.Tensor, axes)
-            fold = axes.fold(tuple(found.shape), tuple(clips.shape[1:4]), patches)
+            time, height, width = clips.shape[1:4]
+            fold = axes.fold(tuple(found.shape), (time, height, width), patches)
             activations.append(_folded(found, fold).detach().requires_grad_())
             return model_checks.with_activations(output, _unfolded(activations[0], found.detach(), fold))
 
@@ -168,7 +169,8 @@ def attentions(
     Raises:
       UserError: for unknown layers, and such that return no attention.
     """
-    model, found = _unwrapped(model), [[] for _ in endpoints]
+    model = _unwrapped(model)
+    found: list[list[np.ndarray]] = [[] for _ in endpoints]
     to_model = layer_axes.permutation(layer_axes.BORDER_AXES, clips_axes or LAYER_AXES)
     named = list(_named_layers(model))
 

@@ -4,6 +4,9 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+from absl import logging
+
+from common import units
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_statistics
 from common.explaining.explanation_loop import ExplainSettings
@@ -21,7 +24,8 @@ def explain(
 ) -> None:
     """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
 
-    With `report` the clips are also shown on a page, with the run's evaluation where there is one.
+    With `report` the clips are also shown on a page, with the run's evaluation where there is one. A task of an array
+    job that leaves parts to others says so, and shows nothing.
 
     Args:
       settings: what to explain.
@@ -30,7 +34,11 @@ def explain(
       report: folder of the page.
     """
     was_there = settings.path.exists()
-    explained, store = explain_model(settings)
+    try:
+        explained, store = explain_model(settings)
+    except units.UnfinishedError as left:
+        logging.info("%s", left)
+        return
     try:
         if not was_there and settings.path.parent == settings.model:  # A run directory; a foreign model has no events.
             event_images.write_explanations(RunDirectory(settings.path.parent).events, explained, store)

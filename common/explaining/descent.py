@@ -15,7 +15,8 @@ from common.explaining.scorer import Search
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 _FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
 _PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
-_ROUGH_PROMISE = 5e-3  # The same while more than one start is in the race.
+_RACE = (5e-3, 1e-3)  # The same while more than one start is in the race: in its first round, and in its second.
+_CLOSE, _ELSEWHERE = 0.02, 0.25  # Who stays for the second: the loss this close to the lowest, the mask this far.
 _NUDGE = 0.1  # How far the second look begins from where the first descent ended, in each value that is free.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
@@ -52,9 +53,10 @@ def adam_step(
 def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
     """Goes down Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
 
-    From several starts it goes roughly, and on from the lowest point. Where it ends, the loss is often flat or has a
-    saddle, which its matrix, made from the steps taken, does not tell. So it looks a second time: it nudges all values
-    that are free towards the middle, and goes down again with a new matrix. The lower of both ends counts.
+    From several starts it goes roughly, a little less so from those that may still win, and on from the lowest. Where
+    it ends, the loss is often flat or has a saddle, which its matrix, made from the steps taken, does not tell. So it
+    looks a second time: it nudges all values that are free towards the middle, and goes down again with a new matrix.
+    The lower of both ends counts.
 
     Args:
       starts: masks [S, T].
@@ -74,16 +76,24 @@ def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.nd
         yield from descent.until(promise, before + min(most, max_evaluations - len(losses)))
         losses.extend(descent.trace[before:])
 
-    if len(descents) > 1:
-        for descent in descents:
-            yield from go(descent, _ROUGH_PROMISE, max_evaluations // (len(descents) + 1))
-    best = min(descents, key=lambda descent: descent.loss)
+    for promise in _RACE:
+        if len(descents) > 1:
+            for descent in descents:
+                yield from go(descent, promise, max_evaluations // (len(descents) + 1))
+        best = min(descents, key=lambda descent: descent.loss)
+        descents = [descent for descent in descents if descent is best or _may_win(descent, best)]
     yield from go(best, _PROMISE, max_evaluations)
     if best.free().any() and len(losses) < max_evaluations:
         again = _Descent(best.mask + _NUDGE * np.where(best.free(), np.sign(0.5 - best.mask), 0))
         yield from go(again, _PROMISE, max_evaluations)
         best = min(best, again, key=lambda descent: descent.loss)
     return best.mask, np.minimum.accumulate(losses)
+
+
+def _may_win(descent: "_Descent", best: "_Descent") -> bool:
+    """Returns whether a descent that is not the lowest may still end lowest: it is close, and in another valley."""
+    close = descent.loss <= best.loss + _CLOSE * abs(best.loss)
+    return bool(close and np.abs(descent.mask - best.mask).max() > _ELSEWHERE)
 
 
 class _Descent:

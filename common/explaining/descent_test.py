@@ -119,6 +119,17 @@ def test_of_several_starts_the_one_that_leads_lowest_is_followed():
         assert len(trace) == len(batches) and (np.diff(trace) <= 0).all()
 
 
+def test_a_start_that_is_close_and_in_another_valley_stays_in_the_race():
+    def answer(mask):  # Valleys at 0.2 and, deeper by 0.05, at 0.8 in the first value; a shallow bowl in the second.
+        x, y = mask
+        loss = 2 + 40 * (x - 0.2) ** 2 * (x - 0.8) ** 2 - (x - 0.2) / 12 + 0.25 * y**2
+        return loss, np.array([80 * (x - 0.2) * (x - 0.8) * (2 * x - 1) - 1 / 12, 0.5 * y])
+
+    # The second start leads lower, but when a step first promises little it is still above the end of the other.
+    masks, _, _ = descend([answer], [np.array([[0.15, 0.0], [0.85, 0.6]])])
+    assert masks[0][0] > 0.7 and answer(masks[0])[0] < 1.96
+
+
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_it_ends_after_so_many_evaluations_at_the_latest(limit):
     answer = bowl(np.diag([1.0, 30, 900]), np.array([0.3, 0.6, 0.2]))

@@ -13,6 +13,7 @@ from common.explaining import explanations, mask_search, masks, perturbations
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
+from common.launching import Launch
 from common.models import canonical_weights, configs, initial_weights
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from common.runs.subjects import Trained
@@ -173,6 +174,17 @@ class ExplanationContract:
         # Finer than bfloat16's steps of 2^-8 just below 1.
         inside = found["mask"][found["mask"] > 0.5]
         assert len(inside) and np.any(inside * 256 != np.round(inside * 256))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", MODELS)
+    def test_two_workers_write_the_file_that_one_process_writes(self, runs, tmp_path, name):
+        for number in (1, 2):
+            settings = ExplainSettings(
+                runs / name, mask=MaskConfig(iterations=3), batch_size=2, out=tmp_path / f"{number}.h5"
+            )
+            found, _ = self.explanation.explain(settings, "cpu", Launch(number))
+            assert len(found) == 5
+        assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
     def test_the_command_prints_a_table_and_writes_the_file(self, runs, tmp_path):
         name = "conv_lstm"

@@ -1,11 +1,13 @@
 """The explanation loop, once for both frameworks: which clips, in which parts, resumed where it stopped.
 
-The clips are cut into parts. A part is a pure function of model, clips and settings that ends in one finished file
-under `OUT.parts/`; a killed command keeps the parts it finished, and the next one makes the rest and joins them to the
-file that one run would have written. What a framework adds is an `Explainer`.
+The clips are cut into parts, which are the units (`units`) that processes and machines share: each is a pure function
+of model, clips and settings that ends in one finished file under `OUT.parts/`. A killed command keeps the parts it
+finished; the next one makes the rest, and whoever is the last joins them to the file that one run would have written.
+What a framework adds is an `Explainer`.
 """
 
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 from absl import logging
 
-from common import errors, files, locks, progress, text
+from common import errors, files, locks, progress, text, units
 from common.clips.clip_store import ClipStore
 from common.explaining import binary_masks, explanations, mask_search, masks, methods, steps
 from common.explaining import scorer as scoring
@@ -22,12 +24,13 @@ from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
+from common.launching import HERE, Launch, Tick
 from common.models import architectures, configs, foreign
 from common.runs import subjects
 from common.runs.subjects import Classifier, LoadToExplain, Subject, Trained
 
 TARGETS = ("guess", "label")
-_PART = re.compile(r"\d{6}\.h5")
+_PART = re.compile(r"\d{6}\.h5|\.\d{6}\.h5\.lock")  # Or its claim.
 # An activation is kept for the backward pass, with its gradient and a copy that some layer makes of either.
 _BYTES_PER_ACTIVATION = 4 * 4
 _BYTES_PER_PREPARED = 4 * 2  # And as much again while it is brought into order.
@@ -128,63 +131,53 @@ class ExplainSettings:
 
 
 def explain(
-    settings: ExplainSettings, make_explainer: MakeExplainer, load: LoadToExplain = subjects.load_none
+    settings: ExplainSettings,
+    make_explainer: MakeExplainer,
+    load: LoadToExplain = subjects.load_none,
+    launch: Launch = HERE,
 ) -> tuple[Explanations, ClipStore]:
     """Explains clips and writes `explanations.h5`; goes on where an earlier, killed call stopped.
 
     Args:
       settings: what to explain, and how.
-      make_explainer: builds the framework's explainer.
+      make_explainer: builds the framework's explainer; picklable, as `load` is, for any but one process.
       load: loads a foreign model.
+      launch: which parts to make, and in which processes.
 
     Returns:
       The explanations, and the clips they are of.
 
     Raises:
-      errors.UserError: for clips that do not fit the model, an empty choice, or an `out` of other settings, or one that
-        another process makes.
+      errors.UserError: for clips that do not fit the model, an empty choice, or an `out` of other settings.
+      units.UnfinishedError: where this is a task of an array job, and others still have parts to make.
       OSError: where something cannot be written; finished parts are kept.
     """
-    subject, store = subjects.open_subject(
-        settings.model,
-        settings.clips,
-        settings.split,
-        lambda spec: load(spec, settings.gradcam.endpoint, settings.precision),
-    )
+    maker = _PartMaker(settings, make_explainer, load)
+    store, header, out = maker.store, maker.header, settings.path
     chosen = choose_clips(store, settings)
-    subject.tell(len(chosen), store)
-    out = settings.path
-    with progress.bar(total=len(chosen), unit="clip", desc=f"explaining {subject.name}", bar_format=_BAR) as bar:
-        steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
-        explainer = make_explainer(
-            subject.classifier,
-            settings.mask,
-            settings.gradcam,
-            settings.precision,
-            lambda clips: bar.update(clips / steps),
-        )
-        header = _header(settings, subject, store, explainer)
-        parts = _Parts(out)
-        if settings.overwrite:
-            parts.discard_others(header, store, chosen)
-        if out.exists() and not parts.leave_traces():
-            return _finished(out, header, store, chosen), store
-        parts.make_place()
-        with locks.exclusive(out.parent, parts.lock):
-            if out.exists():  # Made in the meantime, or by a call that was killed before it had cleared away the parts.
-                whole = _finished(out, header, store, chosen)
-            else:
-                size = settings.batch_size or _batch_size(subject.classifier, explainer, store, chosen[:1])
-                parts.plan(header, store, chosen, size)
-                for number, indices in enumerate(parts.indices):
-                    if not parts.path(number).exists():
-                        columns = _explain_part(explainer, store, indices, settings, parts.header)
-                        explanations.write(parts.path(number), Explanations(parts.header, columns))
-                    bar.n = min((number + 1) * parts.batch_size, len(chosen))
-                    bar.refresh()
-                whole = parts.join()
-            parts.remove(whole.header)
-        return whole, store
+    maker.subject.tell(len(chosen), store)
+    parts = _Parts(out)
+    if settings.overwrite:
+        parts.discard_others(header, store, chosen)
+    if out.exists() and not parts.leave_traces():
+        return _finished(out, header, store, chosen), store
+    parts.make_place()
+    with locks.exclusive(out.parent, parts.lock, wait=True):
+        if not out.exists():
+            size = settings.batch_size or _batch_size(maker.subject.classifier, maker.explainer, store, chosen[:1])
+            parts.plan(header, store, chosen, size)
+    share = units.share(parts.all, launch)
+    name = f"explaining {maker.subject.name}"
+    with progress.bar(**units.amounts(share), unit="clip", desc=name, bar_format=_BAR) as bar:
+        units.make(share, maker, out, launch, bar.update)
+    with locks.exclusive(out.parent, parts.lock, wait=True):
+        if out.exists():  # Joined by another call, or by one that was killed before it had cleared away the parts.
+            whole = _finished(out, header, store, chosen)
+        else:
+            units.check_all_there(parts.all, out)
+            whole = parts.join()
+        parts.remove(whole.header)
+    return whole, store
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}, {rate_fmt}]"
@@ -218,6 +211,84 @@ def _class_index(name: str, class_names: tuple[str, ...]) -> int:
     if name.isdecimal() and int(name) < len(class_names):
         return int(name)
     raise errors.UserError(f"classes must be names, or numbers below {len(class_names)}. Received: {name!r}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part:
+    """One unit: clips that are explained together.
+
+    Attributes:
+      file: to make.
+      indices: of the clips in their store, [n].
+      header: of the file.
+    """
+
+    file: pathlib.Path
+    indices: np.ndarray
+    header: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Number of clips."""
+        return len(self.indices)
+
+
+class _PartMaker:
+    """Makes parts; opens model and clips once in a process, when they are first asked for.
+
+    Args:
+      settings: what to explain, and how.
+      make_explainer: builds the framework's explainer.
+      load: loads a foreign model.
+    """
+
+    def __init__(self, settings: ExplainSettings, make_explainer: MakeExplainer, load: LoadToExplain) -> None:
+        self._settings, self._make_explainer, self._load = settings, make_explainer, load
+        self._tick: Tick = lambda clips: None
+
+    def __reduce__(self) -> Any:  # Another process opens for itself what this one has open.
+        return _PartMaker, (self._settings, self._make_explainer, self._load)
+
+    @property
+    def subject(self) -> Subject:
+        return self._opened[0]
+
+    @property
+    def store(self) -> ClipStore:
+        return self._opened[1]
+
+    @functools.cached_property
+    def _opened(self) -> tuple[Subject, ClipStore]:
+        settings = self._settings
+        return subjects.open_subject(
+            settings.model,
+            settings.clips,
+            settings.split,
+            lambda spec: self._load(spec, settings.gradcam.endpoint, settings.precision),
+        )
+
+    @functools.cached_property
+    def explainer(self) -> Explainer:
+        settings = self._settings
+        steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
+        return self._make_explainer(
+            self.subject.classifier,
+            settings.mask,
+            settings.gradcam,
+            settings.precision,
+            lambda clips: self._tick(clips / steps),
+        )
+
+    @functools.cached_property
+    def header(self) -> dict[str, Any]:
+        return _header(self._settings, self.subject, self.store, self.explainer)
+
+    def __call__(self, part: _Part, tick: Tick) -> None:
+        """Makes a part; refuses one that another version of anything, on another machine, has planned."""
+        _check_same(part.file.parent, self.header, part.header)
+        self._tick = tick
+        columns = _explain_part(self.explainer, self.store, part.indices, self._settings, part.header)
+        explanations.write(part.file, Explanations(part.header, columns))
 
 
 def _explain_part(
@@ -378,6 +449,7 @@ class _Parts:
         self._out = out
         self.folder = out.with_name(f"{out.name}.parts")
         self.lock = f".{out.name}.lock"
+        self.all: list[_Part] = []
         self._plan = self.folder / "plan.json"
 
     def leave_traces(self) -> bool:
@@ -389,11 +461,14 @@ class _Parts:
         if not (self._out.exists() or self.folder.exists()):
             return
         files.refuse_link(self.folder)
-        with locks.exclusive(self._out.parent, self.lock):
+        with locks.exclusive(self._out.parent, self.lock, wait=True):
             if self._out.exists() and not _accepts(_finished, self._out, header, store, chosen):
                 logging.info("%s is of other clips or settings, and is replaced.", self._out)
                 self._out.unlink()
             if self._plan.exists() and not _accepts(self.check_plan, header, store, chosen):
+                for claim in self.folder.glob(".*.lock"):
+                    with locks.exclusive(self.folder, claim.name):  # Refuses where somebody makes one of them now.
+                        pass
                 logging.info("%s holds parts of other clips or settings, which go.", self.folder)
                 self._clear()
 
@@ -418,9 +493,11 @@ class _Parts:
         else:
             self.folder.mkdir(exist_ok=True)
             files.write_json(self._plan, plan)
-        self.header: dict[str, Any] = plan["header"]
-        self.batch_size: int = plan["batch_size"]
-        self.indices = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
+        starts = range(0, len(chosen), plan["batch_size"])
+        self.all = [
+            _Part(self.folder / f"{number:06d}.h5", chosen[start : start + plan["batch_size"]], plan["header"])
+            for number, start in enumerate(starts)
+        ]
 
     def check_plan(self, header: dict[str, Any], store: ClipStore, chosen: np.ndarray) -> dict[str, Any]:
         """Returns the plan that is there; refuses one of other clips or settings."""
@@ -429,13 +506,9 @@ class _Parts:
         _check_same(self.folder, ours, {**found["header"], "video_ids": found["video_ids"]})
         return found
 
-    def path(self, number: int) -> pathlib.Path:
-        """Returns the file of a part."""
-        return self.folder / f"{number:06d}.h5"
-
     def join(self) -> Explanations:
         """Writes the whole file from its parts."""
-        whole = explanations.concatenate([explanations.read(self.path(number)) for number in range(len(self.indices))])
+        whole = explanations.concatenate([explanations.read(part.file) for part in self.all])
         explanations.write(self._out, whole, durable=True)  # The parts are about to go.
         return whole
 

@@ -121,7 +121,7 @@ def check_gradient(exists: bool) -> None:
         raise errors.UserError("A model's probabilities must be differentiable in the clips. Received: no gradient")
 
 
-def find_logits(output: Any, tensor: type) -> Any:
+def find_logits(output: Any, tensor: type[Any]) -> Any:
     """Returns the logits among what a model returned.
 
     They are what came if that is one tensor, else what it calls `logits` (a key of a dict, a field of a `ModelOutput`
@@ -145,7 +145,7 @@ def find_logits(output: Any, tensor: type) -> Any:
     return found[0]
 
 
-def find_activations(output: Any, tensor: type, axes: layer_axes.LayerAxes) -> Any:
+def find_activations(output: Any, tensor: type[Any], axes: layer_axes.LayerAxes) -> Any:
     """Returns the tensor among what a layer returned: what came, or the first of a tuple or list.
 
     Args:
@@ -174,7 +174,7 @@ def with_activations(output: Any, activations: Any) -> Any:
     return activations
 
 
-def find_attention(output: Any, tensor: type) -> Any:
+def find_attention(output: Any, tensor: type[Any]) -> Any:
     """Returns the attention [N, heads, L, L], or [N, L, L], among what a layer returned.
 
     It is what came, or the only tensor of a tuple or list that is square in its last two axes, of 4, or of 3 if none of

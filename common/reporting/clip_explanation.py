@@ -118,7 +118,7 @@ class ClipExplanation:
         rows = [(GAMES[game], mask.soft, mask.snapped) for game, mask in self.masks.items()]
         lines = [f"{100 * probability:5.1f} %  {name}" for name, probability in self.top]
         lines += ["", *text_strip.strip(rows, width, unicode), ""]
-        lines += [mask.words for mask in self.masks.values()]
+        lines += dict.fromkeys(mask.words for mask in self.masks.values())  # Of a guess both say the same.
         text = "\n".join(lines)
         return text if unicode else text.replace("–", "-").replace("“", '"').replace("”", '"')
 

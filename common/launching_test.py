@@ -1,0 +1,170 @@
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from common import errors, launching
+from common.launching import Launch
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_jobs_are_done_and_all_work_is_counted(workers):
+    amounts = []
+    results = sorted(launching.run(_square, [1, 2, 3], Launch(workers), amounts.append))
+    assert results == [1, 4, 9]
+    assert sum(amounts) == 1 + 2 + 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_job_raises_comes_through(workers):
+    with pytest.raises(errors.UserError, match="A number is positive. Received: 0"):
+        list(launching.run(_square, [0, 5, 0], Launch(workers), lambda amount: None))
+
+
+def test_no_jobs_give_no_results():
+    assert list(launching.run(_square, [], Launch(4), lambda amount: None)) == []
+
+
+def test_a_process_opens_once_what_all_its_jobs_need():
+    found = list(launching.run(_Opening(), range(6), Launch(2), lambda amount: None))
+    assert sorted(job for job, _, _ in found) == list(range(6))
+    assert 1 <= len({process for _, process, _ in found}) <= 2 and os.getpid() not in {p for _, p, _ in found}
+    assert {opened for _, _, opened in found} == {1}
+
+
+def test_workers_share_the_cores_but_for_what_the_user_has_set(monkeypatch):
+    monkeypatch.setattr(launching, "available", lambda: 7)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in launching._THREADS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "4")
+    assert launching._environments(3) == [{"OMP_NUM_THREADS": "2", "TF_NUM_INTRAOP_THREADS": "2"}] * 3
+    assert launching._environments(9)[0]["OMP_NUM_THREADS"] == "1"
+
+
+def test_each_worker_sees_one_of_several_gpus(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [values["CUDA_VISIBLE_DEVICES"] for values in launching._environments(3)] == ["3", "5", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # Which all see anyway.
+    assert "CUDA_VISIBLE_DEVICES" not in launching._environments(2)[0]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf '0\\n1\\n'")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert [values["CUDA_VISIBLE_DEVICES"] for values in launching._environments(2)] == ["0", "1"]
+    tool.write_text("#!/bin/sh\nexit 9")  # A driver that does not answer.
+    assert "CUDA_VISIBLE_DEVICES" not in launching._environments(2)[0]
+
+
+def test_a_worker_has_its_environment_before_it_loads_what_a_job_needs(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    found = list(launching.run(_visible, range(20), Launch(2), lambda amount: None))
+    assert set(found) <= {"3", "5"}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+
+
+def test_workers_that_do_not_come_to_a_tick_are_ended_all_the_same(monkeypatch):
+    monkeypatch.setattr(launching, "_PATIENCE", 0.1)
+    with pytest.raises(errors.UserError, match="A number is positive"):
+        list(launching.run(_square_or_hang, [-1, 0], Launch(2), lambda amount: None))
+
+
+def test_a_worker_that_is_terminated_has_died_and_leaves_nothing_half_done(tmp_path):
+    with pytest.raises(launching.WorkerDiedError, match="a worker process died"):
+        list(launching.run(_terminated, [tmp_path / "a", tmp_path / "b"], Launch(2), lambda amount: None))
+    assert any(tmp_path.iterdir())
+
+
+def test_sigterm_ends_the_work_as_ctrl_c_does():
+    left = []
+
+    def make(job, tick):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            left.append(job)
+
+    with pytest.raises(SystemExit, match="143"):
+        list(launching.run(make, [7, 8], Launch(), lambda amount: None))
+    assert left == [7] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"workers": 0}, "workers must be at least 1. Received: 0"),
+        ({"task": 1}, "task must be 0…num_tasks - 1. Received: task 1 with num_tasks 0"),
+        ({"num_tasks": 2, "task": 2}, "Received: task 2 with num_tasks 2"),
+        ({"num_tasks": 2, "task": -1}, "Received: task -1 with num_tasks 2"),
+        ({"ray": "auto", "workers": 2}, "ray must be given without workers and num_tasks"),
+        ({"ray": "auto", "num_tasks": 2}, "ray must be given without workers and num_tasks"),
+        ({"unit_cpus": 0}, "unit_cpus must be at least 1, unit_gpus at least 0. Received: 0 and 0"),
+        ({"unit_gpus": -0.5}, "Received: 1 and -0.5"),
+    ],
+)
+def test_launches_that_cannot_be_are_refused(values, message):
+    with pytest.raises(errors.UserError, match=message):
+        Launch(**values)
+
+
+def test_where_ray_is_not_installed_one_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(errors.UserError, match=r"ray must be installed for --ray .* Received: no module of that name"):
+        list(launching.run(_square, [1], Launch(ray="local"), lambda amount: None))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_does_all_jobs_and_says_in_one_line_what_it_cannot():
+    pytest.importorskip("ray")
+    amounts = []
+    assert sorted(launching.run(_square, [1, 2, 3], Launch(ray="local"), amounts.append)) == [1, 4, 9]
+    assert sum(amounts) == 1 + 2 + 3
+    with pytest.raises(errors.UserError, match="^A number is positive. Received: 0$"):
+        list(launching.run(_square, [0, 5], Launch(ray="local"), amounts.append))
+    for address in ("auto", "127.0.0.1:1", "nowhere:no"):
+        with pytest.raises(errors.UserError, match=f"^ray must name a cluster that answers. Received: {address}: .+$"):
+            list(launching.run(_square, [1], Launch(ray=address), amounts.append))
+
+
+def _square(number, tick):
+    if not number:
+        raise errors.UserError("A number is positive. Received: 0")
+    for _ in range(number):
+        tick(1)
+    return number * number
+
+
+def _square_or_hang(number, tick):
+    if number < 0:
+        threading.Event().wait(60)
+    return _square(number, tick)
+
+
+def _terminated(file, tick):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        file.touch()
+
+
+def _visible(job, tick):
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+class _Opening:
+    """Counts how often it is made in a process: when it is unpickled, and once here."""
+
+    made = 0
+
+    def __init__(self):
+        _Opening.made += 1
+
+    def __reduce__(self):
+        return _Opening, ()
+
+    def __call__(self, job, tick):
+        return job, os.getpid(), _Opening.made
