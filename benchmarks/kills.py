@@ -127,8 +127,8 @@ def _be(
         os.chdir(folder)
         for stream, path in ((1, os.devnull), (2, str(log))):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        for holder in (_KILLS, _ONLY, _SEED):  # The command defines its own.
-            delattr(flags.FLAGS, holder.name)
+        for name in (_KILLS.name, _ONLY.name, _SEED.name, "version"):  # The command defines its own.
+            delattr(flags.FLAGS, name)
         sys.argv = [command.script, *command.flags]
         if watch:
             sys.addaudithook(watch)

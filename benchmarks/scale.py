@@ -37,11 +37,11 @@ from common.models import canonical_weights, configs, initial_weights
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from common.tables import Column, Table
 
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Times that each way is measured.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 2, "Times that each way is measured.", lower_bound=1)
 _ONLY = flags.DEFINE_list("only", [], "Rows to measure. Unset: all.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 50, "Of a mask's search, in explain.", lower_bound=1)
-_CLIPS = flags.DEFINE_integer("clips", 24, "That explain explains beyond the first two.", lower_bound=2)
-_PER_CLASS = flags.DEFINE_integer("per_class", 40, "Videos of each of twelve classes, for the others.", lower_bound=1)
+_CLIPS = flags.DEFINE_integer("clips", 16, "That explain explains beyond the first two.", lower_bound=2)
+_PER_CLASS = flags.DEFINE_integer("per_class", 80, "Videos of each of twelve classes, for the others.", lower_bound=1)
 _UNIT_SECONDS = flags.DEFINE_float("unit_seconds", 10.0, "Of a unit under Ray.", lower_bound=0.1)
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]

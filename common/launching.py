@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from common import errors
@@ -116,6 +116,7 @@ def run(
       WorkerDiedError: when a process dies.
       BaseException: what a job raises, as it raised it; other jobs are stopped then.
     """
+    results: Generator[ResultT, None, None]
     if launch.ray:
         results = _on_ray(make, jobs, launch, advance)
     elif min(launch.workers, len(jobs)) > 1:
@@ -128,7 +129,7 @@ def run(
 
 def _in_processes(
     make: Callable[[JobT, Tick], ResultT], jobs: Sequence[JobT], workers: int, advance: Callable[[float], object]
-) -> Iterator[ResultT]:
+) -> Generator[ResultT, None, None]:
     context = multiprocessing.get_context("spawn")  # Threads of decoders, HDF5 and frameworks do not survive a fork.
     shared = context.Array("d", [0.0, 0.0, 0.0])
     others = set(multiprocessing.active_children())
@@ -258,7 +259,7 @@ def _exit(number: int, frame: Any) -> NoReturn:
 
 def _on_ray(
     make: Callable[[JobT, Tick], ResultT], jobs: Sequence[JobT], launch: Launch, advance: Callable[[float], object]
-) -> Iterator[ResultT]:
+) -> Generator[ResultT, None, None]:
     """Runs each job as a Ray task; tasks whose node or process is lost are done again elsewhere, by Ray."""
     try:
         import ray
@@ -291,11 +292,11 @@ def _on_ray(
         while waiting:
             (ended,), waiting = ray.wait(waiting)
             try:
-                result, error, amount = ray.get(ended)
+                result, raised, amount = ray.get(ended)
             except ray.exceptions.RayError as lost:
                 raise WorkerDiedError(f"a Ray task was lost: {str(lost).splitlines()[0]}") from None
-            if error is not None:
-                raise error
+            if raised is not None:
+                raise raised
             advance(amount)
             yield result
     finally:

@@ -1,7 +1,10 @@
 import os
+import pathlib
 import signal
+import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -90,6 +93,47 @@ def test_sigterm_ends_the_work_as_ctrl_c_does():
     with pytest.raises(SystemExit, match="143"):
         list(launching.run(make, [7, 8], Launch(), lambda amount: None))
     assert left == [7] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+_SLOW = """
+import sys
+sys.path[0] = {root!r}
+from common import launching, launching_test
+if __name__ == "__main__":
+    jobs = {jobs!r}
+    list(launching.run(launching_test.tick_for_a_minute, jobs, launching.Launch({workers}), lambda amount: None))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_ends_workers_at_their_next_tick_and_the_command(tmp_path, number, code):
+    jobs = [str(tmp_path / name) for name in ("a", "b")]
+    script = tmp_path / "command.py"
+    script.write_text(_SLOW.format(root=str(pathlib.Path(__file__).parents[1]), jobs=jobs, workers=2))
+    # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, before)
+    try:
+        while not all(map(os.path.exists, jobs)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+    finally:
+        process.kill()
+    assert not any(map(os.path.exists, jobs))
+
+
+def tick_for_a_minute(name, tick):
+    file = pathlib.Path(name)
+    file.touch()
+    try:
+        for _ in range(600):
+            time.sleep(0.1)
+            tick(1)
+    finally:
+        file.unlink()
 
 
 @pytest.mark.parametrize(

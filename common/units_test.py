@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import errno
 import pathlib
 
 import pytest
 
-from common import locks, units
+from common import locks, locks_test, units
 from common.launching import HERE, Launch
 
 
@@ -94,6 +95,20 @@ def test_the_claim_of_a_process_that_ended_is_nobodys(tmp_path):
     (tmp_path / ".1.txt.lock").write_text("{}")  # Killed between the two.
     units.remove_claims(texts(tmp_path))
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_without_locks_claims_of_the_dead_are_taken_over_and_those_of_other_machines_left(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", "absl")
+    locks_test.without_locks(monkeypatch, errno.ENOLCK)
+    (tmp_path / ".0.txt.lock").write_text(locks_test.claim())
+    (tmp_path / ".2.txt.lock").write_text(locks_test.claim(host="elsewhere"))
+    made, _ = make(tmp_path, Launch(num_tasks=2))
+    assert list(made) == [tmp_path / "0.txt"]
+    assert ".0.txt.lock is taken over: it was of process" in caplog.text
+    assert "1 unit left to others: .2.txt.lock is of process" in caplog.text
+    assert caplog.messages[-1].endswith("if that one has ended, remove .2.txt.lock")
 
 
 def test_once_they_have_become_the_whole_nothing_is_left_to_do(tmp_path):

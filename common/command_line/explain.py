@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from common import units
+from common import errors, launching, units
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_statistics
 from common.explaining.explanation_loop import ExplainSettings
@@ -39,6 +39,11 @@ def explain(
     except units.UnfinishedError as left:
         logging.info("%s", left)
         return
+    except launching.WorkerDiedError as died:
+        raise errors.UserError(
+            f"Workers must live until their parts are made. Received: {died}; finished parts are kept: start again, "
+            "with fewer --workers if memory ran out"
+        ) from None
     try:
         if not was_there and settings.path.parent == settings.model:  # A run directory; a foreign model has no events.
             event_images.write_explanations(RunDirectory(settings.path.parent).events, explained, store)

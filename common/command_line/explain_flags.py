@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 
 from common import errors
-from common.command_line import model_flags
+from common.command_line import launch_flags, model_flags
 from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
 from common.explaining.methods import MethodConfig
@@ -115,7 +115,20 @@ _OUT = flags.DEFINE_string(
     "File to write, with --video a folder that gets one for each video. "
     "Unset: explanations.h5 in the run directory, or in models/NAME; with --video explained/.",
 )
-_ONLY_STORES = (_CLIPS, _SPLIT, _LIMIT, _PER_CLASS, _VIDEO_IDS, _CLASSES, _TARGET, _METHODS, BRIEF, _REPORT, _OVERWRITE)
+_ONLY_STORES = (
+    _CLIPS,
+    _SPLIT,
+    _LIMIT,
+    _PER_CLASS,
+    _VIDEO_IDS,
+    _CLASSES,
+    _TARGET,
+    _METHODS,
+    BRIEF,
+    _REPORT,
+    _OVERWRITE,
+    *launch_flags.ALL,
+)
 
 
 def games() -> tuple[str, ...]:

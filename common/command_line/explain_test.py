@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from common import units
+from common import errors, launching, units
 from common.command_line import explain
 from common.explaining import explanations
 from common.explaining.explanation_loop import ExplainSettings
@@ -73,3 +73,11 @@ def test_a_task_that_leaves_parts_to_others_ends_well_and_prints_nothing(tmp_pat
 
     explain.explain(ExplainSettings(tmp_path / "run"), explain_model)
     assert not capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_died_is_one_line(tmp_path):
+    def explain_model(settings):
+        raise launching.WorkerDiedError("a worker process died")
+
+    with pytest.raises(errors.UserError, match="Received: a worker process died; finished parts are kept: start again"):
+        explain.explain(ExplainSettings(tmp_path / "run"), explain_model)

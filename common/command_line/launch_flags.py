@@ -16,6 +16,7 @@ _RAY = flags.DEFINE_string(
 )
 _CPUS = flags.DEFINE_integer("unit_cpus", 1, "With --ray: cores of a task.", lower_bound=1)
 _GPUS = flags.DEFINE_float("unit_gpus", 0.0, "With --ray: GPUs of a task, or a part of one.", lower_bound=0)
+ALL = (_WORKERS, _NUM_TASKS, _TASK, _RAY, _CPUS, _GPUS)
 
 
 def launch(workers: int = 1) -> Launch:
