@@ -51,7 +51,7 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Also list the kernels that take 
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 
 _VALIDATION_CLIPS, _STEPS = 24_777, 300  # Something-something-V2's validation split; the paper's mask search.
-_EVALUATIONS, _COARSE_FORWARDS = 33, 40  # Until a mask has converged, and of its coarse oracle (docs/performance.md).
+_EVALUATIONS, _COARSE_FORWARDS = 35, 40  # Until a mask has converged, and of its coarse oracle (docs/performance.md).
 _PRODUCT = 8192  # Rows and columns of the matrices that the card's rate is measured with.
 
 

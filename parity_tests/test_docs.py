@@ -74,7 +74,7 @@ def test_columns_of_the_clip_store_are_those_in_a_shard(tmp_path, encoding):
 
 def test_every_flag_that_is_named_exists():
     defined = {"help", "flagfile", "version"}  # absl's own, and the one that is a class.
-    defined |= {"nproc", "max", "nnodes", "rdzv"}  # How torchrun's begin.
+    defined |= {"nproc", "max", "nnodes", "rdzv", "array", "gres", "requeue"}  # How torchrun's and Slurm's begin.
     for text in sources(_COMMANDS).values():
         for node in ast.walk(ast.parse(text)):
             called = isinstance(node, ast.Call) and re.match(r"(flags\.)?DEFINE_\w+$", ast.unparse(node.func))

@@ -2,7 +2,10 @@
 
 import contextlib
 import datetime
+import gc
 import os
+import secrets
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from torch import distributed
 
 from common import errors
-from common.runs.processes import ALONE, Processes, patience
+from common.runs.processes import ALONE, Processes, patience, wait
 
 
 @contextlib.contextmanager
@@ -37,8 +40,13 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             )
         torch.cuda.set_device(place)
     try:
-        distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=patience()))
-        yield _Group()
+        timeout = datetime.timedelta(seconds=patience())
+        store, rank, count = next(distributed.rendezvous("env://", timeout=timeout))
+        store = distributed.PrefixStore(_met(store, rank, count), store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
+        group = _Group()
+        yield group
+        wait(group)  # None goes while another still needs it.
     except RuntimeError as error:
         if "gloo" not in str(error) and "NCCL" not in str(error) and not isinstance(error, distributed.DistError):
             raise
@@ -48,7 +56,33 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         ) from None
     finally:
         if distributed.is_initialized():
+            gc.collect()  # What holds the group's works, as a wrapped model does, goes before the group.
             distributed.destroy_process_group()
+
+
+def _met(store: distributed.Store, rank: int, count: int) -> str:
+    """Returns a name that only the processes that are alive now know, for what they keep in a store.
+
+    A launcher's store may be that of processes that were lost (PyTorch 2.13), with their addresses in it. So the first
+    process draws a name, and answers each other one, which asks again until it has asked the one that is alive.
+    """
+    mine = secrets.token_hex(8)
+    if rank == 0:
+        store.set("name", mine)
+        for other in range(1, count):
+            asker = store.get(f"{mine}/asker/{other}").decode()
+            store.set(f"{mine}/answer/{asker}", "yes")
+        return mine
+    until = time.monotonic() + patience()
+    while True:
+        name = store.get("name").decode()
+        store.set(f"{name}/asker/{rank}", mine)
+        try:
+            store.wait([f"{name}/answer/{mine}"], datetime.timedelta(seconds=2))
+            return name
+        except distributed.DistStoreError:
+            if time.monotonic() > until:
+                raise
 
 
 class _Group:

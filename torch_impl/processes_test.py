@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
+from torch import distributed
 
 from common.clips import tiny_store_for_tests
 from common.models import canonical_weights
 from common.runs.run_directory import RunDirectory
+from torch_impl import processes
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
@@ -138,6 +141,24 @@ def test_two_processes_evaluate_as_one(runs, folder):
     assert one.keys() == two.keys()
     for key, value in one.items():
         assert two[key] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), key
+
+
+def test_processes_meet_in_a_store_in_which_lost_ones_have_left_their_name():
+    store = distributed.HashStore()
+    store.set("name", "lost")
+    names = {}
+
+    def meet(rank):
+        if rank == 0:
+            time.sleep(0.2)  # The other one reads the lost name first.
+        names[rank] = processes._met(store, rank, 2)
+
+    threads = [threading.Thread(target=meet, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert names[0] == names[1] != "lost"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
