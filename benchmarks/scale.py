@@ -1,6 +1,6 @@
 """What a second worker brings, on two cores: one process of two threads against two of one thread, side by side.
 
-    python benchmarks/scale.py
+    python benchmarks/scale.py  # Ten minutes or so.
 
 Whole commands are timed, each with little and with much to do; what counts is the time that the rest takes, so that
 loading a framework, which costs the same for a night's work, is told apart. The two ways take turns; the median of the
@@ -75,7 +75,7 @@ def _prepare(folder: pathlib.Path, much: bool, workers: int) -> list[_Process]:
 def _explain(framework: str) -> _Way:
     def way(folder: pathlib.Path, much: bool, workers: int) -> list[_Process]:
         limit = f"--limit={_FEW + _CLIPS.value if much else _FEW}"
-        work = ("--batch=1", f"--iterations={_ITERATIONS.value}", limit, "--device=cpu")
+        work = ("--batch=1", "--oracle=coarse", f"--iterations={_ITERATIONS.value}", limit, "--device=cpu")
         where = (f"--run={folder / 'run'}", f"--out={folder / 'explained.h5'}", f"--workers={workers}")
         script = str(_ROOT / f"{framework}_impl" / "explain.py")
         return [_Process((script, *work, *where), _threads(2 // workers))]
