@@ -6,8 +6,9 @@ import torch
 
 from common.explaining import attention_rollout, gradcam_maps
 from common.explaining.gradcam_maps import GradCamConfig
-from torch_impl import gradcam
+from torch_impl import foreign, gradcam
 
+foreign._declare_operators()
 transformers = pytest.importorskip("transformers")
 
 SIZES = {"image_size": 32, "num_frames": 4, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_is_refused(config, change, message):
     ("change", "message"),
     [
         ({"optimizer": "lamb"}, "optimizer must be one of adam, sgd. Received: 'lamb'"),
-        ({"precision": "float16"}, "precision must be one of float32, bfloat16, float64"),
+        ({"precision": "float16"}, "precision must be one of float32, tf32, bfloat16, float64"),
         ({"batch_size": 0}, "batch_size must be 1…1000000. Received: 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
