@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 
+_BEGINNING, _END = 1000, 400  # Characters that are kept of a longer message, whose middle came from a file.
+
 
 class UserError(Exception):
     """Input that a rule forbids. The message states the rule, then what came, on one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= _BEGINNING + _END else f"{line[:_BEGINNING]} … {line[-_END:]}")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
