@@ -137,3 +137,14 @@ def test_tf_may_have_explained_fewer_clips(tmp_path):
     explanations.write(tmp_path / "tf.h5", explanations.Explanations(both.header, second))
     result = check_explanations.check_explanations(ours, tmp_path / "tf.h5")
     assert result["agree"] and result["num_clips"] == 1
+
+
+def test_clips_are_told_by_their_digest_and_not_by_where_they_lie(tmp_path):
+    for digests, same in (({"clips_digest": "d" * 64},) * 2, True), (({"clips_digest": "d" * 64}, {}), False):
+        ours = write(tmp_path / "torch.h5", "torch", digests[0])
+        theirs = write(tmp_path / "tf.h5", "tf", {"clips": "../elsewhere", **digests[1]})
+        if same:
+            assert check_explanations.check_explanations(ours, theirs)["agree"]
+        else:
+            with pytest.raises(errors.UserError, match="two that differ in clips"):
+                check_explanations.check_explanations(ours, theirs)
