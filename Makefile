@@ -16,8 +16,6 @@ RUN := .venv/bin/python
 # Each process loads both frameworks.
 JOBS ?= auto
 DEMO_RUNS := runs/i3d_planted runs/conv_lstm_planted
-# Half of the preset's epochs: on these clips I3D has learnt all there is to learn after two.
-DEMO_I3D := --preset=i3d_planted --epochs=3
 # The paper's mask, and the fewest frames that suffice; two clips of each class.
 DEMO_DELETE := --start=oracle --oracle=coarse --stop=converged --limit_per_class=2
 DEMO_PRESERVE := --game=preserve --form=hard --oracle=coarse --limit_per_class=2
@@ -33,7 +31,7 @@ demo: .venv/installed
 	@printf '\n1/6  Clips: 3,060 short videos, in each of which one thing moves for 3 to 5 of 24 frames, or nothing.\n'
 	$(RUN) data_prep/prepare.py --dataset=planted --suite=rare
 	@printf '\n2/6  Training: I3D and a ConvLSTM, in PyTorch.\n'
-	$(RUN) torch_impl/train.py $(DEMO_I3D) --resume
+	$(RUN) torch_impl/train.py --preset=i3d_planted --resume
 	$(RUN) torch_impl/train.py --preset=conv_lstm_planted --resume
 	@printf '\n3/6  Evaluation: the clips forward and reversed, in TensorFlow, then in PyTorch.\n'
 	$(RUN) tf_impl/evaluate.py --run=$(call commas,$(DEMO_RUNS)) --brief
