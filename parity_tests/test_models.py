@@ -57,7 +57,9 @@ def test_small_model(name, training, precision):
     assert_same(*_SMALL[name], precision, training)
 
 
-@pytest.mark.parametrize("name", _FULL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "i3d" in name else ()) for name in _FULL]
+)
 def test_full_size_model_in_training(name):
     assert_same(_FULL[name], 1, "float32", training=True)
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -173,9 +175,14 @@ def test_300_iterations_in_float32(trained):
     assert_close("snapped mask", masks.snap(first.masks), masks.snap(second.masks), 0)
 
 
-@pytest.mark.parametrize("game", masks.GAMES)
-@pytest.mark.parametrize("kind", ["freeze", "reverse"])
-@pytest.mark.parametrize("name", _MODELS)
+_SEARCHED = list(itertools.product(_MODELS, ["freeze", "reverse"], masks.GAMES))
+_SLOW = [case for case in _SEARCHED if case[0] == "i3d" and case[1:] != ("freeze", "delete")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "game"),
+    [pytest.param(*case, marks=pytest.mark.slow if case in _SLOW else ()) for case in _SEARCHED],
+)
 def test_oracle_and_first_mask(name, kind, game):
     ours, theirs, torch_clips, clips, targets = searches(name, "float64", kind=kind, game=game)
     scorers = ours.on(torch_clips, targets), theirs.on(clips, targets)
