@@ -28,7 +28,7 @@ from common.runs import clip_format
 from data_prep import loose_clips
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FAST = ("--stop=converged", "--oracle=coarse")
+FAST = ("--start=multi", "--stop=converged", "--oracle=coarse")
 
 
 @dataclasses.dataclass(frozen=True)
