@@ -49,9 +49,24 @@ def assert_same(config, clips, precision, training):
 _CASES = [(name, training) for name in _SMALL for training in (False, True) if training or "DeepMind" not in name]
 
 
-@pytest.mark.parametrize("precision", twins.PRECISIONS)
+def _slow(name, precision):
+    """Returns the mark of a case that takes long and differs from others by rounding alone."""
+    return pytest.mark.slow if "DeepMind" in name and precision == "float32" else ()
+
+
 @pytest.mark.parametrize(
-    ("name", "training"), _CASES, ids=lambda value: {False: "inference", True: "training"}.get(value, value)
+    ("name", "training", "precision"),
+    [
+        pytest.param(
+            name,
+            training,
+            precision,
+            marks=_slow(name, precision),
+            id=f"{name}-{'training' if training else 'inference'}-{precision}",
+        )
+        for name, training in _CASES
+        for precision in twins.PRECISIONS
+    ],
 )
 def test_small_model(name, training, precision):
     assert_same(*_SMALL[name], precision, training)
