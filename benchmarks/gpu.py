@@ -247,7 +247,7 @@ def main(argv: list[str]) -> None:
                 try:
                     row = measure(preset, precision, what)
                 except (errors.UserError, torch.OutOfMemoryError) as error:
-                    left.append(f"{name} ({str(error).splitlines()[0]})")
+                    left.append(f"{name} ({errors.first_line(error)})")
                     continue
                 rows.append(row)
                 tera = row.per_second * row.flops / 1e12

@@ -13,6 +13,11 @@ class UserError(Exception):
         super().__init__(line if len(line) <= _BEGINNING + _END else f"{line[:_BEGINNING]} … {line[-_END:]}")
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what another library's error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises a `UserError` if the value called `name` is not one of the choices."""
     known = list(choices)

@@ -273,7 +273,7 @@ def _on_ray(
             socket.create_connection((host, int(port)), _PATIENCE).close()
         ray.init(address=launch.ray, include_dashboard=False if launch.ray == "local" else None)
     except (ConnectionError, OSError, OverflowError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = errors.first_line(error)
         raise errors.UserError(f"ray must name a cluster that answers. Received: {launch.ray}: {reason}") from None
     # Ray sets OMP_NUM_THREADS itself. `max_calls=0`: a process goes on to the next job with what it has opened, as
     # otherwise it would not where it has a GPU.
@@ -294,7 +294,7 @@ def _on_ray(
             try:
                 result, raised, amount = ray.get(ended)
             except ray.exceptions.RayError as lost:
-                raise WorkerDiedError(f"a Ray task was lost: {str(lost).splitlines()[0]}") from None
+                raise WorkerDiedError(f"a Ray task was lost: {errors.first_line(lost)}") from None
             if raised is not None:
                 raise raised
             advance(amount)

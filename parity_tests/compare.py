@@ -1,6 +1,8 @@
 """Compares an array of one framework with the other's: shape, dtype and finiteness first, then closeness."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -83,3 +85,12 @@ def assert_all_close(what: str, torch_arrays: dict, tf_arrays: dict, limit: floa
         raise AssertionError(f"{what}: {sorted(torch_arrays)} in torch and {sorted(tf_arrays)} in tf")
     for name, array in torch_arrays.items():
         assert_close(f"{what} {name}", array, tf_arrays[name], limit)
+
+
+def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yields where each value in a JSON value is, and the value."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, (*at, key))
+    else:
+        yield at, value

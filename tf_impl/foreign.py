@@ -5,7 +5,6 @@ file is run but operations of TensorFlow and layers of Keras.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,7 +83,7 @@ def _keras(spec: Spec, endpoint: str) -> ForeignModel:
         raise
     except Exception as error:  # Whatever a damaged file, or a class that is not there, sets off.
         raise errors.UserError(
-            f"--model=keras: must be a model of Keras. Received: {path}: {_first_line(error)}"
+            f"--model=keras: must be a model of Keras. Received: {path}: {errors.first_line(error)}"
         ) from None
     shape = getattr(model, "input_shape", None)
     shape = shape if isinstance(shape, tuple) else (None,) * 5  # A subclass may not say.
@@ -150,7 +149,7 @@ def _saved_model(spec: Spec, endpoint: str) -> ForeignModel:
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise errors.UserError(
             "--model=saved_model: must be a folder with a signature serving_default of one input and one output. "
-            f"Received: {path}: {_first_line(error)}"
+            f"Received: {path}: {errors.first_line(error)}"
         ) from None
     shape = tuple(given.shape) if given.shape.rank is not None else (None,) * 5
     inputs = _inputs(spec, shape, says_range=False)
@@ -165,7 +164,7 @@ def _saved_model(spec: Spec, endpoint: str) -> ForeignModel:
         ScoreFn(call, inputs, _ends_in_softmax(call, inputs, shape)),
         clip_shape=_clip_shape(shape, inputs),
         versions={"saved_by": str(loaded.tensorflow_version)},
-        digest=_digest([path / "saved_model.pb", *sorted((path / "variables").glob("*"))]),
+        digest=foreign.digest_of([path / "saved_model.pb", *sorted((path / "variables").glob("*"))]),
     )
 
 
@@ -201,14 +200,6 @@ def _ends_in_softmax(call: Callable[[tf.Tensor], tf.Tensor], inputs: Inputs, sha
         raise
     except Exception as error:
         raise errors.UserError(
-            f"A model must take clips of {time} x {height} x {width} px. Received: {_first_line(error)}"
+            f"A model must take clips of {time} x {height} x {width} px. Received: {errors.first_line(error)}"
         ) from None
     return foreign.are_probabilities(outputs.numpy())
-
-
-def _digest(paths: list[pathlib.Path]) -> str:
-    return hashlib.sha256("".join(map(files.sha256, paths)).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -52,7 +52,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     except (tf.errors.OpError, RuntimeError) as error:
         raise errors.UserError(
             f"All {workers} processes must stay to the end. Received: one that was lost "
-            f"({str(error).splitlines()[0]:.200})"
+            f"({errors.first_line(error):.200})"
         ) from None
 
 

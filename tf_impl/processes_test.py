@@ -16,6 +16,7 @@ import pytest
 from common.clips import tiny_store_for_tests
 from common.models import canonical_weights
 from common.runs.run_directory import RunDirectory
+from parity_tests import compare
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
@@ -122,15 +123,6 @@ def trained(clips, run, count, *flags):
     return canonical_weights.load_arrays(RunDirectory(run).checkpoint)[0], RunDirectory(run).read_log()
 
 
-def leaves(value, at=()):
-    """Yields the values in a JSON value, and where each is."""
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(item, (*at, key))
-    else:
-        yield at, value
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -164,7 +156,7 @@ def test_two_workers_evaluate_as_one(runs, folder):
         done = finished(started([*script, "--device=cpu", "--batch_size=2"], count))
         assert [code for code, _, _ in done] == [0] * count, done
         results.append(json.loads(out.read_text()))
-    one, two = (dict(leaves(result)) for result in results)
+    one, two = (dict(compare.leaves(result)) for result in results)
     assert one.keys() == two.keys()
     for key, value in one.items():
         assert two[key] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), key

@@ -69,7 +69,7 @@ class ScoreFn:
         except (RuntimeError, ValueError) as error:  # What layers say of a shape that is not theirs.
             shape = " x ".join(map(str, clips.shape[1:4]))
             raise errors.UserError(
-                f"A model must take clips of T x H x W = {shape}. Received: {_first_line(error)}"
+                f"A model must take clips of T x H x W = {shape}. Received: {errors.first_line(error)}"
             ) from error
         output = model_checks.find_logits(output, torch.Tensor)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
@@ -249,7 +249,8 @@ def _read_weights(path: pathlib.Path) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # Whatever a damaged file sets off in a zip, a pickle or a header.
         raise errors.UserError(
-            f"--weights must be a file of tensors, .safetensors or PyTorch's. Received: {path}: {_first_line(error)}"
+            "--weights must be a file of tensors, .safetensors or PyTorch's. "
+            f"Received: {path}: {errors.first_line(error)}"
         ) from None
     for name in ("state_dict", "model_state", "model"):  # What training scripts put around it.
         state = state.get(name, state) if isinstance(state, dict) else state
@@ -321,12 +322,8 @@ def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
         return read()
     except (OSError, ValueError) as error:
         raise errors.UserError(
-            f"--model={spec.kind}:{spec.rest} must be found, or downloaded. Received: {_first_line(error)}"
+            f"--model={spec.kind}:{spec.rest} must be found, or downloaded. Received: {errors.first_line(error)}"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 # Class of torchvision's models -> the last layer whose output is of clips, and the order of its axes.

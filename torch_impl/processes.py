@@ -52,7 +52,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             raise
         raise errors.UserError(
             f"All {os.environ['WORLD_SIZE']} processes must stay to the end. Received: one that was lost "
-            f"({str(error).splitlines()[0]:.200})"
+            f"({errors.first_line(error):.200})"
         ) from None
     finally:
         if distributed.is_initialized():

@@ -18,6 +18,7 @@ from torch import distributed
 from common.clips import tiny_store_for_tests
 from common.models import canonical_weights
 from common.runs.run_directory import RunDirectory
+from parity_tests import compare
 from torch_impl import processes
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -84,15 +85,6 @@ def assert_runs_agree(runs, limit):
 _FLAGS = ("--precision=float64", "--epochs=5", "--dropout=0.3")
 
 
-def leaves(value, at=()):
-    """Yields the values in a JSON value, and where each is."""
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(item, (*at, key))
-    else:
-        yield at, value
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -137,7 +129,7 @@ def test_two_processes_evaluate_as_one(runs, folder):
         assert [code for code, _, _ in done] == [0] * count, done
         assert ["1 (reversed)" in stdout for _, stdout, _ in done] == [True, False][:count]
         results.append(json.loads(out.read_text()))
-    one, two = (dict(leaves(result)) for result in results)
+    one, two = (dict(compare.leaves(result)) for result in results)
     assert one.keys() == two.keys()
     for key, value in one.items():
         assert two[key] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), key

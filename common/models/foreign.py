@@ -277,5 +277,10 @@ def from_python(spec: Spec) -> ForeignModel:
             f"{spec.rest} must return a ForeignModel or a score_fn. Received: {type(made).__name__}, no function"
         )
     read = [pathlib.Path(str(module.__file__)), *([spec.weights] if spec.weights else [])]
-    digest = made.digest or hashlib.sha256("".join(map(files.sha256, read)).encode()).hexdigest()
+    digest = made.digest or digest_of(read)
     return dataclasses.replace(made, digest=digest)
+
+
+def digest_of(paths: Sequence[pathlib.Path]) -> str:
+    """Returns the SHA-256, in hex, of those of files, in their order."""
+    return hashlib.sha256("".join(map(files.sha256, paths)).encode()).hexdigest()

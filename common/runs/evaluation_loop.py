@@ -113,7 +113,7 @@ def _evaluate_one(
         subjects.check_classes(logits, store.info)
         return logits
 
-    backward = order_card.frame_orders(len(store), time)["reversed"]
+    backward = order_card.backward(len(store), time)
     logits = {"forward": predict("forward", None), "reversed": predict("reversed", backward)}
     scores = {name: metrics.classification_metrics(values, store.labels, names) for name, values in logits.items()}
     card = order_card.card(predict, logits, store.labels, names, time) if settings.order_card else None

@@ -65,11 +65,17 @@ def frame_orders(num_clips: int, time: int) -> dict[str, np.ndarray]:
 
     "one_frame" repeats the middle one; "0", "1" … "T - 2" freeze after that frame.
     """
-    forward = np.arange(time)
+    forward, shape = np.arange(time), (num_clips, time)
     shuffled = np.stack([np.random.default_rng((SEED, clip)).permutation(time) for clip in range(num_clips)])
-    ways = {"reversed": forward[::-1], "one_frame": np.full(time, time // 2)}
+    ways = {"one_frame": np.full(time, time // 2)}
     ways |= {str(last): np.minimum(forward, last) for last in range(time - 1)}
-    return {"shuffled": shuffled, **{name: np.tile(order, (num_clips, 1)) for name, order in ways.items()}}
+    same = {name: np.broadcast_to(order, shape) for name, order in ways.items()}
+    return {"shuffled": shuffled, "reversed": backward(*shape), **same}
+
+
+def backward(num_clips: int, time: int) -> np.ndarray:
+    """Returns int [N, T], the last frame of each clip in the first place (Table 1, "reversed")."""
+    return np.broadcast_to(np.arange(time)[::-1], (num_clips, time))
 
 
 def card(
