@@ -2,7 +2,7 @@ from common import text
 
 
 def test_a_message_is_told_once(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         for _ in range(2):
             text.tell_once("Computing with NumPy")
     assert caplog.text.count("Computing with NumPy") == 1

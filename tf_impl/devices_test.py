@@ -49,7 +49,7 @@ def test_what_the_check_asks_of_a_gpu_a_cpu_answers_rightly(precision):
 
 def test_the_device_is_named_once(caplog):
     text.tell_once.cache_clear()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         for _ in range(2):
             devices.find_device("cpu", "bfloat16")
     (line,) = [record.getMessage() for record in caplog.records]

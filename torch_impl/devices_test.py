@@ -51,7 +51,7 @@ def test_a_process_becomes_deterministic(deterministic, monkeypatch):
 
 def test_the_device_is_named_once(caplog):
     text.tell_once.cache_clear()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         for _ in range(2):
             devices.find_device("cpu", "bfloat16")
     (line,) = [record.getMessage() for record in caplog.records]

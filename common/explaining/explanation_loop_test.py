@@ -551,7 +551,7 @@ def test_clips_that_were_prepared_otherwise_are_refused(run, tmp_path):
 
 def test_clips_of_other_classes_are_explained_with_the_labels_that_the_model_knows(run, tmp_path, caplog):
     tiny_store_for_tests.write_tiny_store(tmp_path / "more", clips={"validation": 4}, num_classes=4)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         found, _ = explain(run, clips=tmp_path / "more")
     assert found["label"].tolist() == [0, 1, 2, -1] and found.header["class_names"] == ["class 0", "class 1", "class 2"]
     assert "has other classes" in caplog.text and "3 clips of 4 have one of its" in caplog.text

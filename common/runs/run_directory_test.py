@@ -133,7 +133,7 @@ def test_a_log_line_that_is_none_is_refused(run, text, message):
 def test_log_lines_that_are_not_there_are_missed(run, caplog):
     for epoch in (1, 3, 4):
         run.append_log(line(epoch))
-    with caplog.at_level("WARNING"):
+    with caplog.at_level("WARNING", logger="absl"):
         run.trim_log(4)
     assert "log.jsonl lacks the lines of 1 of 4 epochs." in caplog.text
     assert [line["epoch"] for line in run.read_log()] == [1, 3, 4]

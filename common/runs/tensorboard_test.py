@@ -34,7 +34,7 @@ def test_numbers_and_pictures_are_written(tmp_path):
 
 
 def test_names_that_tags_may_not_hold_are_changed_without_a_line_each(tmp_path, caplog):
-    with caplog.at_level("INFO"), tensorboard.open_events(tmp_path / "events") as writer:
+    with caplog.at_level("INFO", logger="absl"), tensorboard.open_events(tmp_path / "events") as writer:
         writer.add_scalar("/confusion of [a] (1)/x", 0.5, 3)
         writer.add_image("by/Moving up-1.mp4", np.zeros((4, 6, 3), np.uint8))
     tags = [event.summary.value[0].tag for event in events(tmp_path / "events")[1:]]

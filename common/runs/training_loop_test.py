@@ -342,7 +342,7 @@ def source(tmp_path):
 
 
 def test_a_training_starts_from_given_weights_and_says_which(clips, tmp_path, source, caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         run = train(clips, tmp_path / "run", init=source, max_steps=1)
     assert "kept: 9 arrays: ConvLSTM_1, BatchNorm_1, Logits" in caplog.text
     arrays, _ = canonical_weights.load_arrays(run.checkpoint)
