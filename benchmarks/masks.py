@@ -59,8 +59,8 @@ _RUN = flags.DEFINE_string("run", None, "Run directory: time whole masks of its 
 _CLIPS = flags.DEFINE_string("clips", None, "With --run: folder of the clip store. Unset: the one of the run.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 3, "Iterations of a run.", lower_bound=3)
 _BATCH = flags.DEFINE_integer("batch", 1, "Clips at once in ours; plain takes one at a time.", lower_bound=1)
-_EVALUATIONS = flags.DEFINE_float("evaluations", 35.0, "Evaluations until a soft mask has converged, on average.")
-_ORACLE_FORWARDS = flags.DEFINE_float("oracle_forwards", 38.0, "Intervals that the coarse oracle tries, on average.")
+_EVALUATIONS = flags.DEFINE_float("evaluations", 40.0, "Evaluations until a soft mask has converged, on average.")
+_ORACLE_FORWARDS = flags.DEFINE_float("oracle_forwards", 40.0, "Intervals that the coarse oracle tries, on average.")
 _FLIPS = flags.DEFINE_float("flips", 20.0, "Forwards of a hard mask after its oracle, on average.")
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", list(configs.PRECISIONS), "Of our model; the plain one, and both masks, are float32."

@@ -85,12 +85,12 @@ def next_best(found: BestIntervals, time: int, config: MaskConfig) -> np.ndarray
       time: frames of the clips.
       config: the settings.
     """
-    every = np.array(intervals(time))
+    every = intervals(time)
     masks = np.stack([interval_mask(*place, time) for place in every])
     chosen = []
     for scores, best in zip(found.scores, found.intervals, strict=True):
         losses = mask_loss(scores, masks, config)
-        far = np.abs(every - best).sum(axis=1) > _NEAR
+        far = np.abs(np.array(every) - best).sum(axis=1) > _NEAR
         chosen.append(masks[np.where(far & np.isfinite(losses), losses, np.inf).argmin()])
     return np.stack(chosen)
 
