@@ -7,6 +7,7 @@ number, so a run that was stopped anywhere and resumed ends with the same weight
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import signal
 import threading
@@ -25,7 +26,7 @@ from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
 from common.runs import contention, metrics, prediction, starting_weights, tensorboard
-from common.runs.processes import ALONE, Processes, any_of, wait
+from common.runs.processes import ALONE, Processes, any_of, check_same, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
@@ -134,7 +135,8 @@ def train(
 
     Raises:
       errors.UserError: for clips without labels, a run that exists without `resume` or that another process trains,
-        weights to start from that do not fit, or a loss that is not finite.
+        weights to start from that do not fit, processes that are to train different things, or a loss that is not
+        finite.
       OSError: where the run cannot be written; its checkpoint stays as it was.
     """
     run = RunDirectory(settings.run)
@@ -149,14 +151,20 @@ def train(
         raise errors.UserError(f"The weights to start from must be given. Received: only their digest, {config.init}")
     architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
+    _check_processes(processes, config, settings, stores["train"], resumed)
     trainer = make_trainer(config)
     fitted = None
     if source and not resumed:
         fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
     wait(processes)  # All have looked at the run before the first one changes it.
     with run.training() if processes.rank == 0 else contextlib.nullcontext():
-        if processes.rank == 0:
-            _check_run(run, config, stores["train"], settings)  # Another training may have been here in the meantime.
+        if processes.rank == 0:  # Another training may have been here in the meantime.
+            _check_run(run, config, stores["train"], settings)
+            if resumed != (settings.resume and run.checkpoint.exists()):
+                raise errors.UserError(
+                    f"A folder must be written by one run at a time. Received: {run.path}, where another training has "
+                    "begun a run in the meantime; --resume goes on with it"
+                )
         loop = _Loop(config, settings, run, stores, trainer, processes)
         if resumed:
             loop.restore()
@@ -217,6 +225,24 @@ def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore,
         raise errors.UserError(f"With --resume the config must be the run's own. Received (run, now): {changed}")
 
 
+def _check_processes(
+    processes: Processes, config: configs.TrainConfig, settings: TrainSettings, store: ClipStore, resumed: bool
+) -> None:
+    """Refuses processes that would take different steps, which would hang or train on what nobody asked for."""
+    if processes.count > config.batch_size:
+        raise errors.UserError(
+            f"--batch_size is of all processes, so it must be at least their number, {processes.count}. "
+            f"Received: {config.batch_size}"
+        )
+    same = {
+        "config": json.dumps(configs.to_dict(config)),
+        "clips": store.info.digest,
+        "--max_steps": settings.max_steps,
+        "checkpoint to go on from": resumed,
+    }
+    check_same(processes, same)
+
+
 class _Loop:
     def __init__(
         self,
@@ -234,7 +260,8 @@ class _Loop:
         self._schedule = PlateauSchedule(config.learning_rate, config.plateau_patience, config.plateau_factor)
         self._unread: list[tuple[int, int, Any, Any]] = []  # step, clips, loss, right guesses
         self._saved_at = time.monotonic()
-        self._stopping = ""  # Why to stop after the present step; empty: go on.
+        self._asked = ""  # The signal that this process has got, at any time.
+        self._stopping = ""  # Why all processes stop here (`_agree`); empty: they go on.
         self._interrupted = False
         self._watch = contention.Watch(trainer.framework)
 
@@ -247,14 +274,16 @@ class _Loop:
         total = len(self._order(0)) * epochs
         bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1, disable=not self._writes)
         written = tensorboard.open_events(self._run.events, progress.step) if self._writes else _no_events()
-        with bar, _signals(self._stop), written as events:
+        with bar, _signals(self._ask), written as events:
             while progress.epoch < epochs and not self._stopping:
                 self._train_epoch(bar, events)
                 if not self._stopping:
                     self._finish_epoch(bar, events)
+                    self._agree()
         if self._stopping:
             logging.info("Stopped by %s at step %d; --resume goes on", self._stopping, progress.step)
             if self._interrupted:
+                wait(self._processes)  # The first one has saved: a launcher that sees one end may kill the others.
                 raise KeyboardInterrupt
 
     def restore(self) -> None:
@@ -360,15 +389,22 @@ class _Loop:
         limit = self._settings.max_steps
         if limit and self._progress.step >= limit:
             self._stopping = f"--max_steps={limit}"
-        due = time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes
-        if self._processes.count > 1:
-            interrupted, due = any_of(self._processes, self._interrupted, due)
-            if interrupted and not self._interrupted:
-                self._stop("a signal to another process")
+        due = self._agree(time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes)
         return bool(self._stopping) or due
 
-    def _stop(self, name: str) -> None:
-        self._stopping, self._interrupted = name, True
+    def _agree(self, due: bool = False) -> bool:
+        """Returns whether a checkpoint is due in one of the processes, and stops all if one was asked to.
+
+        A signal comes to each process when it likes, if at all: where one acted on its own, others would wait for it.
+        """
+        asked = self._asked
+        any_asked, any_due = any_of(self._processes, bool(asked), due)
+        if any_asked:
+            self._stopping, self._interrupted = asked or "a signal to another process", True
+        return any_due
+
+    def _ask(self, name: str) -> None:
+        self._asked = name
 
     def _read_losses(self, bar: tqdm.tqdm, events: Any) -> None:
         """Reads what the device computed since the last reading, and stops at a loss that is not finite."""
