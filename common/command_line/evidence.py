@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from common import errors, launching
 from common.explaining import evidence, evidence_file
 from common.explaining.evidence import EvidenceSettings
 
@@ -15,7 +16,13 @@ def gather(settings: EvidenceSettings, gather_evidence: Callable[[EvidenceSettin
       settings: what to gather evidence about.
       gather_evidence: the build's, see `evidence.gather`.
     """
-    gathered = gather_evidence(settings)
+    try:
+        gathered = gather_evidence(settings)
+    except launching.WorkerDiedError as died:
+        raise errors.UserError(
+            f"Workers must live until their parts are gathered. Received: {died}; start again, with fewer --workers if "
+            "memory ran out"
+        ) from None
     try:
         sys.stdout.write(evidence.table(gathered) + "\n")
     finally:

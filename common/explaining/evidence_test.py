@@ -3,11 +3,12 @@ import pathlib
 import numpy as np
 import pytest
 
-from common import errors
+from common import errors, launching
 from common.clips import tiny_store_for_tests
 from common.explaining import evidence, explanation_loop
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
+from common.launching import Launch
 from common.models import canonical_weights, configs, initial_weights
 from common.runs import run_directory
 
@@ -74,9 +75,13 @@ def run(tmp_path):
     return run
 
 
-def gather(run, **values):
+def make_fake(trained, *_):
+    return Fake(trained.weights)
+
+
+def gather(run, launch=launching.HERE, **values):
     settings = evidence.EvidenceSettings(pathlib.Path(run.path), **values)
-    return evidence.gather(settings, lambda trained, *_: Fake(trained.weights))
+    return evidence.gather(settings, make_fake, launch=launch)
 
 
 def test_orders_of_frames():
@@ -120,6 +125,15 @@ def test_the_table_shows_all_of_it(run):
     assert "freeze, frames in the order of mask        0.222      0.778" in text
     assert "1, from Logits on" in text
     assert "masks from 3 random starts: IoU with the explained mask 1.000" in text
+
+
+def test_two_processes_find_what_one_does(run):
+    assert gather(run, Launch(workers=2), mask_limit=2) == gather(run, mask_limit=2)
+
+
+def test_a_task_of_an_array_job_is_refused(run):
+    with pytest.raises(errors.UserError, match="must be gathered in one call, which --workers or --ray may share"):
+        gather(run, Launch(num_tasks=2, task=1))
 
 
 def test_a_constant_map_has_no_rank_correlation():
