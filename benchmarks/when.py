@@ -135,10 +135,10 @@ def _make_explainer() -> explanation_loop.MakeExplainer:
     if _FRAMEWORK.value == "torch":
         from torch_impl import explanation as torch_explanation
 
-        return functools.partial(torch_explanation.Explainer, device=_DEVICE.value)
+        return torch_explanation.build(_DEVICE.value).make_explainer
     from tf_impl import explanation as tf_explanation
 
-    return functools.partial(tf_explanation.Explainer, device=_DEVICE.value)
+    return tf_explanation.build(_DEVICE.value).make_explainer
 
 
 if __name__ == "__main__":

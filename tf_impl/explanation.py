@@ -23,6 +23,19 @@ from tf_impl import devices, foreign, gradcam, temporal_mask, training, weights
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
 
+def build(device: str = "auto", deterministic: bool = False) -> explanation_loop.Build:
+    """Returns what this build adds to loops that explain.
+
+    Args:
+      device: "auto", "cpu" or "gpu".
+      deterministic: see `devices.make_deterministic`.
+    """
+    return explanation_loop.Build(
+        functools.partial(Explainer, device=device, deterministic=deterministic),
+        functools.partial(foreign.load, device=device),
+    )
+
+
 def explain(
     settings: explanation_loop.ExplainSettings,
     device: str = "auto",
@@ -37,9 +50,7 @@ def explain(
       launch: which parts to make, and in which processes.
       deterministic: see `devices.make_deterministic`.
     """
-    load = functools.partial(foreign.load, device=device)
-    make = functools.partial(Explainer, device=device, deterministic=deterministic)
-    return explanation_loop.explain(settings, make, load, launch)
+    return explanation_loop.explain(settings, *build(device, deterministic), launch)
 
 
 def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
@@ -49,8 +60,7 @@ def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -
       settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
     """
-    load = functools.partial(foreign.load, device=device)
-    return evidence.gather(settings, functools.partial(Explainer, device=device), load)
+    return evidence.gather(settings, *build(device))
 
 
 class Probabilities:

@@ -11,7 +11,7 @@ import functools
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 from absl import logging
@@ -67,6 +67,18 @@ class Explainer(Protocol):
 # (classifier, how masks are learnt, how Grad-CAM is computed, precision, what to call after each step of a search with
 # its number of clips).
 MakeExplainer = Callable[[Classifier, MaskConfig, GradCamConfig, str, Callable[[int], object]], Explainer]
+
+
+class Build(NamedTuple):
+    """What a framework adds to loops that explain; picklable, so that other processes can use it.
+
+    Attributes:
+      make_explainer: builds the framework's explainer.
+      load: loads a foreign model.
+    """
+
+    make_explainer: MakeExplainer
+    load: LoadToExplain = subjects.load_none
 
 
 @dataclasses.dataclass(frozen=True)
