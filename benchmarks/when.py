@@ -24,7 +24,8 @@ from absl import flags, logging
 from common import errors
 from common.clips import clip_store, suites
 from common.command_line import commands
-from common.explaining import explanation_loop, masks, observer, perturbations, when_benchmark, when_entries
+from common.explaining import masks, observer, perturbations, when_benchmark, when_entries
+from common.explaining.explainer import MakeExplainer
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
@@ -131,7 +132,7 @@ def _suite_name(folder: pathlib.Path) -> str | None:
     return name if kind == "planted" and name in suites.SUITES else None
 
 
-def _make_explainer() -> explanation_loop.MakeExplainer:
+def _make_explainer() -> MakeExplainer:
     if _FRAMEWORK.value == "torch":
         from torch_impl import explanation as torch_explanation
 

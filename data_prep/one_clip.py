@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.explaining.explanation_loop import Build, ExplainSettings
+from common.explaining.explainer import Build
+from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import foreign

@@ -13,6 +13,7 @@ from absl import flags
 
 from common.command_line import commands, explain_flags, launch_flags
 from common.explaining import explanation_loop
+from common.explaining.explainer import Build
 
 for _module in (explain_flags, launch_flags):
     flags.adopt_module_key_flags(_module)  # So that --help lists them.
@@ -25,7 +26,7 @@ def main(_: list[str]) -> int:
     from common.command_line import explain, explain_video
     from data_prep import loose_clips
 
-    def build() -> explanation_loop.Build:
+    def build() -> Build:
         from tf_impl import explanation
 
         return explanation.build(explain_flags.DEVICE.value, explain_flags.DETERMINISTIC.value)

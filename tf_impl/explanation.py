@@ -13,6 +13,7 @@ import tensorflow as tf
 from common import errors
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence, explanation_loop
+from common.explaining.explainer import Build
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -23,14 +24,14 @@ from tf_impl import devices, foreign, gradcam, temporal_mask, training, weights
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
 
-def build(device: str = "auto", deterministic: bool = False) -> explanation_loop.Build:
+def build(device: str = "auto", deterministic: bool = False) -> Build:
     """Returns what this build adds to loops that explain.
 
     Args:
       device: "auto", "cpu" or "gpu".
       deterministic: see `devices.make_deterministic`.
     """
-    return explanation_loop.Build(
+    return Build(
         functools.partial(Explainer, device=device, deterministic=deterministic),
         functools.partial(foreign.load, device=device),
     )
@@ -87,7 +88,7 @@ class Probabilities:
 
 
 class Explainer:
-    """A classifier and what explains it (see `explanation_loop.Explainer`).
+    """A classifier and what explains it (see `explainer.Explainer`).
 
     Args:
       classifier: a trained model, or a foreign one that the build has loaded on the device in the precision.

@@ -14,6 +14,7 @@ from torch import nn
 from common import errors
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence, explanation_loop
+from common.explaining.explainer import Build
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -24,14 +25,14 @@ from torch_impl import devices, foreign, gradcam, layers, temporal_mask, trainin
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
 
-def build(device: str = "auto", deterministic: bool = False) -> explanation_loop.Build:
+def build(device: str = "auto", deterministic: bool = False) -> Build:
     """Returns what this build adds to loops that explain.
 
     Args:
       device: "auto", "cpu" or "gpu".
       deterministic: see `devices.make_deterministic`.
     """
-    return explanation_loop.Build(
+    return Build(
         functools.partial(Explainer, device=device, deterministic=deterministic),
         functools.partial(foreign.load, device=device),
     )
@@ -90,7 +91,7 @@ class Probabilities:
 
 
 class Explainer:
-    """A classifier and what explains it (see `explanation_loop.Explainer`).
+    """A classifier and what explains it (see `explainer.Explainer`).
 
     Args:
       classifier: a trained model, or a foreign one that the build has loaded on the device in the precision.

@@ -13,7 +13,8 @@ from absl import logging
 from common import errors, files, progress, text
 from common.clips.clip_store import ClipStore
 from common.explaining import explanations
-from common.explaining.explanation_loop import Build, ExplainSettings
+from common.explaining.explainer import Build
+from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
 from common.reporting import building, clip_explanation
 from common.reporting.building import ReportSettings

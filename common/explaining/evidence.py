@@ -19,16 +19,9 @@ from typing import Any
 import numpy as np
 
 from common import errors, progress, tables
-from common.explaining import (
-    explanation_loop,
-    explanations,
-    frame_curves,
-    mask_search,
-    masks,
-    methods_baselines,
-    steps,
-)
+from common.explaining import explanations, frame_curves, mask_search, masks, methods_baselines, steps
 from common.explaining.evidence_file import KINDS, ORDERS
+from common.explaining.explainer import Explainer, MakeExplainer
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -83,7 +76,7 @@ class EvidenceSettings:
 
 def gather(
     settings: EvidenceSettings,
-    make_explainer: explanation_loop.MakeExplainer,
+    make_explainer: MakeExplainer,
     load: LoadToExplain = subjects.load_none,
 ) -> dict[str, Any]:
     """Computes the evidence; writes nothing.
@@ -108,12 +101,16 @@ def gather(
     subject, store = subjects.open_subject(
         settings.model, clips, header["split"], lambda spec: load(spec, cam_config.endpoint, header["precision"])
     )
-    explanation_loop.check_weights(subject, header)
+    if subject.digest != header["weights_sha256"]:
+        raise errors.UserError(
+            f"Explanations must be of the model's own weights. Received: explanations of {header['run']!r}, "
+            f"made with other weights than those of {subject.name!r}"
+        )
     some = explained.take(spread_over_classes(explained["label"], settings.limit))
     subject.tell(len(some), store)
     frames = store.read(store.places(some["video_id"]))
 
-    def make(classifier: Classifier) -> explanation_loop.Explainer:
+    def make(classifier: Classifier) -> Explainer:
         return make_explainer(classifier, mask_config, cam_config, header["precision"], lambda clips: None)
 
     explainer = make(subject.classifier)
@@ -238,7 +235,7 @@ def _curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, seed: int) -> di
 
 
 def _randomization(
-    make: Callable[[Classifier], explanation_loop.Explainer],
+    make: Callable[[Classifier], Explainer],
     trained: Trained,
     frames: np.ndarray,
     some: Explanations,
@@ -275,7 +272,7 @@ def _randomization(
 
 
 def _restarts(
-    explainer: explanation_loop.Explainer,
+    explainer: Explainer,
     frames: np.ndarray,
     some: Explanations,
     few: np.ndarray,

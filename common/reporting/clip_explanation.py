@@ -17,7 +17,8 @@ import numpy as np
 from common import errors, files
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_loop, masks
-from common.explaining.explanation_loop import Build, ExplainSettings
+from common.explaining.explainer import Build
+from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
 from common.models import foreign
 from common.models.foreign import ForeignModel
