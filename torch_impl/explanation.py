@@ -43,15 +43,16 @@ def explain(
     return explanation_loop.explain(settings, make, load, launch)
 
 
-def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
+def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto", launch: Launch = HERE) -> dict[str, Any]:
     """Gathers evidence about explanations (see `evidence.gather`).
 
     Args:
       settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
+      launch: which parts to make, and in which processes.
     """
     load = functools.partial(foreign.load, device=device)
-    return evidence.gather(settings, functools.partial(Explainer, device=device), load)
+    return evidence.gather(settings, functools.partial(Explainer, device=device), load, launch)
 
 
 class Probabilities:
