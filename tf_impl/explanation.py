@@ -54,14 +54,15 @@ def explain(
     return explanation_loop.explain(settings, *build(device, deterministic), launch)
 
 
-def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
+def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto", launch: Launch = HERE) -> dict[str, Any]:
     """Gathers evidence about explanations (see `evidence.gather`).
 
     Args:
       settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
+      launch: which parts to make, and in which processes.
     """
-    return evidence.gather(settings, *build(device))
+    return evidence.gather(settings, *build(device), launch)
 
 
 class Probabilities:

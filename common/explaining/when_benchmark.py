@@ -21,11 +21,11 @@ from common.clips import clip_store
 from common.clips.clip_store import ClipStore
 from common.explaining import (
     attribution_file,
-    evidence,
     frame_curves,
     masks,
     methods,
     methods_baselines,
+    spread,
     when_entries,
 )
 from common.explaining.attribution_file import Attributions
@@ -217,7 +217,7 @@ def _keep_plan(folder: pathlib.Path, plan: dict[str, Any]) -> None:
 
 def _correct_clips(explainer: Explainer, store: ClipStore, settings: BenchmarkSettings) -> np.ndarray:
     """Returns the places of the clips, of those tried, that a model gets right, int [n]."""
-    places = evidence.spread(len(store), settings.limit)
+    places = spread.evenly(len(store), settings.limit)
     parts = [places[start : start + settings.batch_size] for start in range(0, len(places), settings.batch_size)]
     guesses = np.concatenate([explainer.probabilities(store.read(part)).argmax(axis=1) for part in parts])
     right = places[guesses == store.labels[places]]
