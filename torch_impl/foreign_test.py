@@ -15,7 +15,7 @@ from torch import nn
 from common import errors
 from common.explaining.gradcam_maps import GradCamConfig
 from common.models.foreign import Spec
-from torch_impl import foreign, gradcam, layers
+from torch_impl import foreign, freezing, gradcam
 
 CLIPS = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
 NAMES = {0: "open", 1: "close", 2: "stay"}
@@ -300,7 +300,7 @@ def test_a_users_own_function_is_asked_as_it_is(tmp_path, monkeypatch):
     torch.save(module.state_dict(), "w.pt")
     model = foreign.load(Spec("python", "own_model:make", tmp_path / "w.pt"), device="cpu")
     expected = module.eval()(torch.from_numpy(CLIPS).float()).softmax(dim=1).detach()
-    with layers.frozen(model.score_fn):
+    with freezing.frozen(model.score_fn):
         np.testing.assert_allclose(scores(model), expected, atol=1e-6)
     other = foreign.load(Spec("python", "own_model:make"), device="cpu")
     assert other.digest != model.digest and other.name == "own_model.make"
