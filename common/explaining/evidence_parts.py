@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from common.explaining import (
-    explanation_loop,
     frame_curves,
     mask_search,
     masks,
@@ -14,6 +13,7 @@ from common.explaining import (
     steps,
 )
 from common.explaining.evidence_file import ORDERS
+from common.explaining.explainer import Explainer
 from common.explaining.explanations import Explanations
 from common.explaining.masks import MaskConfig
 from common.models import architectures, configs, initial_weights
@@ -69,7 +69,7 @@ def levels(config: configs.ModelConfig) -> list[int]:
 
 
 def randomization(
-    make: Callable[[Classifier], explanation_loop.Explainer],
+    make: Callable[[Classifier], Explainer],
     trained: Trained,
     frames: np.ndarray,
     some: Explanations,
