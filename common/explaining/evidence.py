@@ -206,18 +206,18 @@ class _PartMaker:
     @functools.cached_property
     def _opened(self) -> tuple[Subject, ClipStore]:
         settings, header = self._settings, self._explained.header
-        opened = subjects.open_subject(
+        subject, store = subjects.open_subject(
             settings.model,
             settings.clips or explanations.clips_folder(settings.explained, self._explained),
             header["split"],
             lambda spec: self._load(spec, self._cam_config.endpoint, header["precision"]),
         )
-        if opened[0].digest != header["weights_sha256"]:
+        if subject.digest != header["weights_sha256"]:
             raise errors.UserError(
                 f"Explanations must be of the model's own weights. Received: explanations of {header['run']!r}, "
-                f"made with other weights than those of {opened[0].name!r}"
+                f"made with other weights than those of {subject.name!r}"
             )
-        return opened
+        return subject, store
 
     @property
     def subject(self) -> Subject:
