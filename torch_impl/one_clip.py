@@ -22,6 +22,7 @@ def explain_clip(
     gradcam: GradCamConfig = GradCamConfig(),  # noqa: B008
     precision: str = "float32",
     device: str = "auto",
+    input_shape: tuple[int, int, int] | None = None,
 ) -> ClipExplanation:
     """Explains the guess of a model for one clip; no clip store is needed.
 
@@ -36,6 +37,7 @@ def explain_clip(
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
       device: "auto", "cpu" or "gpu".
+      input_shape: T, H, W that the video becomes for a foreign model that takes any; None where it says it itself.
 
     Returns:
       Probabilities, masks, map and scores, which a notebook shows as pictures (see `ClipExplanation`).
@@ -44,4 +46,4 @@ def explain_clip(
       UserError: for what is no video, and a folder that is no run.
     """
     build = functools.partial(explanation.Explainer, device=device), functools.partial(foreign.load, device=device)
-    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, build)
+    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, build, input_shape)
