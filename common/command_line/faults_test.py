@@ -15,10 +15,11 @@ from common.clips import tiny_store_for_tests
 from common.command_line import evaluate, evidence, explain, explain_video, faults_for_tests
 from common.explaining import evidence_test, explanation_loop
 from common.explaining.evidence import EvidenceSettings
+from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.models import canonical_weights, configs, initial_weights
 from common.reporting import building, report_for_tests
-from common.runs import subjects, training_loop, training_loop_test
+from common.runs import training_loop, training_loop_test
 from common.runs.evaluation_loop import EvaluateSettings
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from data_prep import loose_clips, videos_for_tests
@@ -48,10 +49,10 @@ def explain_command(folder):
 
 def video_command(folder):
     def build():
-        return lambda trained, *_: evidence_test.Fake(trained.weights), subjects.load_none
+        return Build(lambda trained, *_: evidence_test.Fake(trained.weights))
 
     settings = ExplainSettings(folder / "run", out=folder / "explained")
-    explain_video.explain(settings, [folder / "videos"], ("delete", "preserve"), loose_clips, build)
+    explain_video.explain(settings, [folder / "videos"], ("delete",), loose_clips, build)
 
 
 def evidence_command(folder):
@@ -115,18 +116,14 @@ def test_explain(template, tmp_path, fault):
 
 @pytest.mark.parametrize("fault", ("kill", errno.ENOSPC))
 def test_explain_video(template, tmp_path, fault):
-    """A folder of each video is there whole, or not at all, whatever was there before."""
+    """The folder of a video is there whole or not at all, also where it replaces an earlier one."""
     copy = with_run(template, tmp_path)
-    for name, frames in (("a.avi", 9), ("b.avi", 12)):
-        videos_for_tests.film(copy / "videos" / name, frames)
-    video_command(copy)  # What is replaced.
-    before = (copy / "explained" / "b" / "explanation.json").read_bytes()
-    (copy / "explained" / "b" / "tables" / "table_9.csv").touch()
-    shutil.rmtree(copy / "explained" / "a")
-    outcomes = try_all(video_command, copy, tmp_path, fault, (7, 23))
-    assert len(outcomes) >= 5
-    for outcome in outcomes:
-        assert (outcome.folder / "explained" / "b" / "explanation.json").read_bytes() == before
+    videos_for_tests.film(copy / "videos" / "a.avi", 9)
+    if fault == "kill":
+        video_command(copy)
+        (copy / "explained" / "a" / "tables" / "table_9.csv").touch()  # The earlier one had a table more.
+    outcomes = try_all(video_command, copy, tmp_path, fault, (5, 11))
+    assert len(outcomes) >= 3
 
 
 @pytest.mark.parametrize("fault", ("kill", errno.ENOSPC))

@@ -208,6 +208,21 @@ class Inputs:
         return tuple("NTHWC".index(axis) for axis in self.axes)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adapted:
+    """A model that takes something else than pixels; what asks it for probabilities is each build's `foreign.ScoreFn`.
+
+    Attributes:
+      module: from clips in the order of axes of `inputs` to logits, or probabilities, `[N, K]`.
+      inputs: what it takes instead of pixels.
+      ends_in_softmax: whether it returns probabilities.
+    """
+
+    module: Any
+    inputs: Inputs
+    ends_in_softmax: bool = False
+
+
 def normalized(mean: Sequence[float], deviation: Sequence[float], axes: str) -> Inputs:
     """Returns inputs of pixels scaled to 0…1, less a mean, over a deviation, each of R, G, B."""
     red, green, blue = ((1 / (255 * wide), -middle / wide) for middle, wide in zip(mean, deviation, strict=True))
