@@ -20,10 +20,8 @@ def main(_: list[str]) -> None:
     from common.command_line import evidence
     from tf_impl import explanation
 
-    evidence.gather(
-        evidence_flags.settings(),
-        lambda settings: explanation.gather_evidence(settings, evidence_flags.DEVICE.value, launch_flags.launch()),
-    )
+    device, launch = evidence_flags.DEVICE.value, launch_flags.launch()
+    evidence.gather(evidence_flags.settings(), lambda settings: explanation.gather_evidence(settings, device, launch))
 
 
 def run() -> None:

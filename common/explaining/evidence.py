@@ -7,43 +7,33 @@
   runs alone: how a foreign model's layers are drawn is not known.
 - Restarts: the masks that the search finds from other starts.
 
-All of it starts from an explanations file, and works with any framework's explainer. It is cut into parts that go
-through all clips with one model (a kind of perturbation, a set of weights, a start), so that processes can share them.
+All of it starts from an explanations file, and works with any framework's explainer.
 """
 
-import collections
 import dataclasses
 import functools
+import hashlib
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from common import errors, launching, progress, tables
+from common import errors, files, launching, locks, progress, tables, units
 from common.clips.clip_store import ClipStore
-from common.explaining import (
-    explanation_loop,
-    explanations,
-    frame_curves,
-    mask_search,
-    masks,
-    methods_baselines,
-    steps,
-)
+from common.explaining import evidence_file, evidence_parts, explanations, spread
+from common.explaining import scorer as scoring
 from common.explaining.evidence_file import KINDS, ORDERS
+from common.explaining.explainer import Explainer, MakeExplainer
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.launching import HERE, Launch, Tick
-from common.models import architectures, foreign, initial_weights
+from common.models import foreign
 from common.runs import subjects
-from common.runs.subjects import LoadToExplain, Subject, Trained
+from common.runs.subjects import Classifier, LoadToExplain, Subject, Trained
 from common.tables import Column, Table
-
-_LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
-_RANDOM_ORDERS = 2
-_RESTARTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,60 +77,106 @@ class EvidenceSettings:
 
 def gather(
     settings: EvidenceSettings,
-    make_explainer: explanation_loop.MakeExplainer,
+    make_explainer: MakeExplainer,
     load: LoadToExplain = subjects.load_none,
     launch: Launch = HERE,
 ) -> dict[str, Any]:
-    """Computes the evidence; writes nothing.
+    """Computes the evidence; writes nothing, unless this is a task of an array job, whose parts are files.
 
     Args:
       settings: what to gather evidence about.
       make_explainer: builds the framework's explainer; picklable, as `load` is, for any but one process.
       load: loads a foreign model.
-      launch: in which processes; they share the parts, and what is found does not depend on how many they are.
+      launch: which parts to make, and in which processes.
 
     Returns:
-      What `evidence_file.write` takes: run, model, framework, clips (ids), curves (see `_Gatherer.curves`),
-      randomization and restarts.
+      What `evidence_file.write` takes.
 
     Raises:
-      errors.UserError: for explanations of another model, and for a task of an array job.
+      errors.UserError: for explanations of another model; in an array job, for an `out` of other settings.
+      units.UnfinishedError: where this is a task of an array job, and others still have parts to make.
     """
+    maker = _PartMaker(settings, make_explainer, load)
+    maker.subject.tell(len(maker.some), maker.store)
     if launch.num_tasks:
+        return _gather_as_task(maker, settings.path, launch)
+    with progress.bar(total=len(maker.parts), desc=_DESCRIPTION, unit="part") as bar:
+        return maker.whole(dict(launching.run(maker, maker.parts, launch, bar.update)))
+
+
+_DESCRIPTION = "gathering evidence"
+
+
+def _gather_as_task(maker: "_PartMaker", out: pathlib.Path, launch: Launch) -> dict[str, Any]:
+    """Makes the parts of a task as files; the last task to finish writes the whole and removes them."""
+    folder, lock = maker.folder, f".{out.name}.lock"
+    files.refuse_link(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locks.exclusive(out.parent, lock, wait=True):
+        if out.exists():
+            _finished(out, maker.made_from)
+        else:
+            folder.mkdir(exist_ok=True)
+    share = units.share(maker.parts, launch)
+    with progress.bar(**units.amounts(share), desc=_DESCRIPTION, unit="part") as bar:
+        units.make(share, maker.write, out, launch, bar.update)
+    with locks.exclusive(out.parent, lock, wait=True):
+        if out.exists():  # Put together by another task, or by one that was killed before it had cleared away.
+            whole = _finished(out, maker.made_from)
+        else:
+            units.check_all_there(maker.parts, out)
+            found = {part.name: evidence_file.read_part(part.file, part.what) for part in maker.parts}
+            whole = evidence_file.write(out, maker.whole(found))
+        if folder.exists():
+            files.remove_leftovers(folder)
+            units.remove_claims(maker.parts)
+            for part in maker.parts:
+                part.file.unlink(missing_ok=True)
+            if not any(folder.iterdir()):  # Else tasks of other settings have their parts there.
+                folder.rmdir()
+    return whole
+
+
+def _finished(out: pathlib.Path, made_from: str) -> dict[str, Any]:
+    """Returns the file that is there already, if it is what was asked for."""
+    found = evidence_file.read(out)
+    if found.get("made_from") != made_from:
         raise errors.UserError(
-            "Evidence must be gathered in one call, which --workers or --ray may share. "
-            f"Received: num_tasks {launch.num_tasks}"
+            "With --num_tasks, --out must be a new file, or one of the same explanations, settings and versions. "
+            f"Received: {out}, which is of others"
         )
-    gatherer = _Gatherer(settings, make_explainer, load)
-    subject, some = gatherer.subject, gatherer.some
-    subject.tell(len(some), gatherer.store)
-    parts = gatherer.parts()
-    with progress.bar(total=len(parts), unit="part", desc=f"evidence on {subject.name}") as bar:
-        found = dict(launching.run(gatherer, parts, launch, bar.update))
-    restarts = [found[part] for part in parts if part[0] == "restart"]
-    return {
-        "run": some.header["run"],
-        "model": subject.model,
-        "framework": gatherer.explainer.framework,
-        "explanations": settings.explained.name,
-        "video_ids": list(some["video_id"]),
-        "curves": {
-            what: {kind: found["curves", number][what] for number, kind in enumerate(KINDS)}
-            for what in ("deletion", "insertion")
-        },
-        "randomization": [found[part] for part in parts if part[0] == "randomization"],
-        "restarts": {
-            "starts": _RESTARTS,
-            **{name: [value for each in restarts for value in each[name]] for name in ("mask", "loss")},
-        },
-    }
+    return found
 
 
-_Part = tuple[str, int]  # What of the evidence, and which of these.
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One unit.
+
+    Attributes:
+      what: it is: "curves", "randomization" or "restarts".
+      which: of these: a kind of perturbation, a number of layers, the number of a restart.
+      folder: of its file, if it becomes one.
+      made_from: of the whole (see `_PartMaker`): parts of other settings have other names.
+      size: amount of work, for the bar.
+    """
+
+    what: str
+    which: str | int
+    folder: pathlib.Path
+    made_from: str
+    size: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}-{self.which}"
+
+    @property
+    def file(self) -> pathlib.Path:
+        return self.folder / f"{self.name}-{self.made_from[:16]}.json"
 
 
-class _Gatherer:
-    """Gathers parts; opens model, clips and explanations once in a process, when they are first asked for.
+class _PartMaker:
+    """Makes parts; opens explanations, model and clips once in a process, when they are first asked for.
 
     Args:
       settings: what to gather evidence about.
@@ -148,138 +184,149 @@ class _Gatherer:
       load: loads a foreign model.
     """
 
-    def __init__(
-        self, settings: EvidenceSettings, make_explainer: explanation_loop.MakeExplainer, load: LoadToExplain
-    ) -> None:
+    def __init__(self, settings: EvidenceSettings, make_explainer: MakeExplainer, load: LoadToExplain) -> None:
         self._settings, self._make_explainer, self._load = settings, make_explainer, load
+        self.folder = settings.path.with_name(f"{settings.path.name}.parts")
 
     def __reduce__(self) -> Any:  # Another process opens for itself what this one has open.
-        return _Gatherer, (self._settings, self._make_explainer, self._load)
+        return _PartMaker, (self._settings, self._make_explainer, self._load)
 
-    def parts(self) -> list[_Part]:
-        """Returns all parts; those that take longest, since they learn masks, come first."""
-        trained = isinstance(self.subject.classifier, Trained)
-        return [
-            *(("randomization", number) for number in range(len(_LEVELS) + 1 if trained else 0)),
-            *(("restart", number) for number in range(_RESTARTS if len(self._few) else 0)),
-            *(("curves", number) for number in range(len(KINDS))),
-        ]
+    @functools.cached_property
+    def _explained(self) -> Explanations:
+        return explanations.read(self._settings.explained)
 
-    def __call__(self, part: _Part, tick: Tick) -> tuple[_Part, dict[str, Any]]:
-        """Gathers a part, and returns its name with it."""
-        what, number = part
-        found = {"randomization": self._randomization, "restart": self._restart, "curves": self._curves}[what](number)
-        tick(1)
-        return part, found
+    @functools.cached_property
+    def _mask_config(self) -> MaskConfig:
+        return MaskConfig(**self._explained.header["mask"])
 
-    @property
-    def some(self) -> Explanations:
-        """The explanations that it is about."""
-        return self._opened[0]
+    @functools.cached_property
+    def _cam_config(self) -> GradCamConfig:
+        return GradCamConfig(**(self._explained.header["gradcam"] or {}))
+
+    @functools.cached_property
+    def _opened(self) -> tuple[Subject, ClipStore]:
+        settings, header = self._settings, self._explained.header
+        subject, store = subjects.open_subject(
+            settings.model,
+            settings.clips or explanations.clips_folder(settings.explained, self._explained),
+            header["split"],
+            lambda spec: self._load(spec, self._cam_config.endpoint, header["precision"]),
+        )
+        if subject.digest != header["weights_sha256"]:
+            raise errors.UserError(
+                f"Explanations must be of the model's own weights. Received: explanations of {header['run']!r}, "
+                f"made with other weights than those of {subject.name!r}"
+            )
+        return subject, store
 
     @property
     def subject(self) -> Subject:
-        return self._opened[1]
+        return self._opened[0]
 
     @property
     def store(self) -> ClipStore:
-        return self._opened[2]
+        return self._opened[1]
 
     @functools.cached_property
-    def _opened(self) -> tuple[Explanations, Subject, ClipStore]:
-        settings = self._settings
-        explained = explanations.read(settings.explained)
-        header = explained.header
-        clips = settings.clips or explanations.clips_folder(settings.explained, explained)
-        endpoint = GradCamConfig(**(header["gradcam"] or {})).endpoint
-        subject, store = subjects.open_subject(
-            settings.model, clips, header["split"], lambda spec: self._load(spec, endpoint, header["precision"])
-        )
-        explanation_loop.check_weights(subject, header)
-        return explained.take(spread_over_classes(explained["label"], settings.limit)), subject, store
+    def some(self) -> Explanations:
+        """The explanations of the clips for curves and Grad-CAM."""
+        return self._explained.take(spread.over_classes(self._explained["label"], self._settings.limit))
+
+    @functools.cached_property
+    def _few(self) -> np.ndarray:
+        """Places, among these, of the clips whose masks are learnt again."""
+        limit = self._settings.mask_limit
+        return spread.over_classes(self.some["label"], limit)[:limit]
 
     @functools.cached_property
     def _frames(self) -> np.ndarray:
         return self.store.read(self.store.places(self.some["video_id"]))
 
-    @functools.cached_property
-    def _few(self) -> np.ndarray:
-        """The places, among `some`, of the clips whose masks are learnt again."""
-        limit = self._settings.mask_limit
-        return spread_over_classes(self.some["label"], limit)[:limit]
+    def _make(self, classifier: Classifier) -> Explainer:
+        precision = self._explained.header["precision"]
+        return self._make_explainer(classifier, self._mask_config, self._cam_config, precision, lambda clips: None)
 
     @functools.cached_property
-    def _mask_config(self) -> MaskConfig:
-        return MaskConfig(**self.some.header["mask"])
+    def _explainer(self) -> Explainer:
+        return self._make(self.subject.classifier)
 
     @functools.cached_property
-    def explainer(self) -> explanation_loop.Explainer:
-        return self._explainer_of(self.subject.classifier)
-
-    def _explainer_of(self, classifier: subjects.Classifier) -> explanation_loop.Explainer:
-        header = self.some.header
-        cam_config = GradCamConfig(**(header["gradcam"] or {}))
-        return self._make_explainer(classifier, self._mask_config, cam_config, header["precision"], lambda clips: None)
-
-    def _curves(self, number: int) -> dict[str, Any]:
-        """Returns of a kind "deletion" and "insertion": order -> mean curve [T + 1] and each clip's area under its."""
-        soft_masks = self.some["mask"]
-        scorer = self.explainer.scorer(self._frames, self.some["target"])
-        by_clip_and_name = [
-            frame_orders(mask.astype(np.float64), (self._settings.seed, place)) for place, mask in enumerate(soft_masks)
-        ]
-        names = np.array([name for name, variants in by_clip_and_name[0].items() for _ in variants])  # [O], an order's
-        orders = np.array([[order for several in each.values() for order in several] for each in by_clip_and_name])
-        scores = frame_curves.curves(scorer, orders, KINDS[number])
-        curves: dict[str, Any] = {"deletion": {}, "insertion": {}}
-        for name in ORDERS:
-            by_clip = scores[:, names == name].mean(axis=1)  # [N, 2, T + 1]: several random orders count as one.
-            for what, curve in zip(curves, by_clip.swapaxes(0, 1), strict=True):
-                curves[what][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
-        return curves
-
-    def _randomization(self, number: int) -> dict[str, Any]:
-        """Returns of a level how many "layers" are drawn anew, "from" which on, and how similar explanations are.
-
-        "gradcam": rank correlation of the coarse maps, "mask": IoU of the snapped masks; a value a clip, None where
-        one map is constant.
-        """
-        trained, some, few = self.subject.classifier, self.some, self._few
-        assert isinstance(trained, Trained)  # See `parts`.
-        layers = [layer for layer in architectures.layers(trained.config) if layer.weights]
-        fresh = initial_weights.initial_weights(trained.config, self._settings.seed + 1)
-        count = max(1, round(_LEVELS[number - 1] * len(layers))) if number else 1
-        drawn = layers[len(layers) - count :]
-        names = {name for layer in drawn for name in layer.weights}
-        weights = {name: fresh[name] if name in names else array for name, array in trained.weights.items()}
-        explainer = self._explainer_of(Trained(trained.config, weights))
-        maps = explainer.gradcam(self._frames, some["target"])
-        row = {
-            "layers": count,
-            "from": drawn[0].name,
-            "gradcam": [_rank_correlation(*pair) for pair in zip(some["gradcam"], maps, strict=True)],
-            "mask": [],
+    def made_from(self) -> str:
+        """SHA-256, in hex, of all that decides what is found."""
+        settings = self._settings
+        values = {
+            "explanations": files.sha256(settings.explained),
+            "clips": self.store.info.digest,
+            "numbers": [settings.limit, settings.mask_limit, settings.seed],
+            "framework": self._explainer.framework,
+            "versions": self._explainer.versions(),
         }
-        if len(few):
-            learnt = mask_search.learn_masks(
-                explainer.scorer(self._frames[few], some["target"][few]), self._mask_config
-            )
-            row["mask"] = _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
-        return row
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
-    def _restart(self, number: int) -> dict[str, Any]:
-        """Returns how like the masks are that the search finds from random windows: "mask" (IoU) and "loss" (ratio)."""
-        some, few = self.some, self._few
-        step = some.header.get("frames_per_step", 1)
-        scorer = self.explainer.scorer(self._frames[few], some["target"][few])
-        scorer, config = steps.whole_steps(scorer, self._mask_config, step)
-        places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
-        windows = np.stack([masks.interval_mask(*place, scorer.time) for place in places])
-        drawn = np.random.default_rng(self._settings.seed).integers(0, len(windows), (_RESTARTS, len(few)))
-        learnt = mask_search.learn_masks(scorer, config, start_masks=windows[drawn[number]])
+    @functools.cached_property
+    def parts(self) -> list[_Part]:
+        """All parts, in the order in which they stand in the whole."""
+        trained = self.subject.classifier
+        which: dict[str, Sequence[str | int]] = {
+            "curves": KINDS,
+            "randomization": evidence_parts.levels(trained.config) if isinstance(trained, Trained) else (),
+            "restarts": range(evidence_parts.RESTARTS if len(self._few) else 0),
+        }
+        return [_Part(what, one, self.folder, self.made_from) for what, several in which.items() for one in several]
+
+    def __call__(self, part: _Part, tick: Tick) -> tuple[str, dict[str, Any]]:
+        """Makes a part; returns its name and what was found."""
+        found = self._find(part)
+        tick(part.size)
+        return part.name, found
+
+    def write(self, part: _Part, tick: Tick) -> None:
+        """Makes a part's file."""
+        evidence_file.write_part(part.file, self._find(part))
+
+    def _find(self, part: _Part) -> dict[str, Any]:
+        some, few, seed = self.some, self._few, self._settings.seed
+        if part.what == "curves":
+            return evidence_parts.curves(self._scorer, some["mask"], str(part.which), seed)
+        if part.what == "randomization":
+            trained, count = self.subject.classifier, int(part.which)
+            assert isinstance(trained, Trained)
+            return evidence_parts.randomization(
+                self._make, trained, self._frames, some, few, self._mask_config, count, seed
+            )
+        scorer = self._explainer.scorer(self._frames[few], some["target"][few])
+        return evidence_parts.restart(scorer, some.take(few), self._mask_config, int(part.which), seed)
+
+    @functools.cached_property
+    def _scorer(self) -> scoring.Scorer:
+        return self._explainer.scorer(self._frames, self.some["target"])
+
+    def whole(self, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Returns what `evidence_file.write` takes.
+
+        Args:
+          found: name of each part -> what was found.
+        """
+        by_what: dict[str, list[dict[str, Any]]] = {"curves": [], "randomization": [], "restarts": []}
+        for part in self.parts:
+            by_what[part.what].append(found[part.name])
+        curves, restarts = by_what["curves"], by_what["restarts"]
         return {
-            "mask": _ious(some["mask_snapped"][few], masks.snap(learnt.masks.repeat(step, axis=1))),
-            "loss": (learnt.final_loss / some["final_loss"][few]).tolist(),
+            "run": self._explained.header["run"],
+            "model": self.subject.model,
+            "framework": self._explainer.framework,
+            "explanations": self._settings.explained.name,
+            "made_from": self.made_from,
+            "video_ids": list(self.some["video_id"]),
+            "curves": {
+                what: {kind: one[what] for kind, one in zip(KINDS, curves, strict=True)}
+                for what in ("deletion", "insertion")
+            },
+            "randomization": by_what["randomization"],
+            "restarts": {
+                "starts": evidence_parts.RESTARTS,
+                **{name: [value for one in restarts for value in one[name]] for name in ("mask", "loss")},
+            },
         }
 
 
@@ -319,67 +366,3 @@ def table(gathered: dict[str, Any]) -> str:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def spread(total: int, limit: int) -> np.ndarray:
-    """Returns `limit` places evenly over 0…total - 1, or all."""
-    return np.arange(total) if not limit or limit >= total else np.arange(limit) * total // limit
-
-
-def spread_over_classes(labels: np.ndarray, limit: int) -> np.ndarray:
-    """Returns the places of `limit` clips, ascending, or of all: each class has its n-th before one has its (n + 1)-th.
-
-    Of the classes that have one more than others, where the limit ends in the middle of a turn, those are chosen that
-    are spread evenly.
-
-    Args:
-      labels: int [N], classes of the clips.
-      limit: number of clips; 0 for all.
-    """
-    if not limit or limit >= len(labels):
-        return np.arange(len(labels))
-    seen: collections.Counter[int] = collections.Counter()
-    turns = np.empty(len(labels), int)
-    for place, label in enumerate(labels.tolist()):
-        turns[place] = seen[label]
-        seen[label] += 1
-    last = int(np.sort(turns)[limit - 1])
-    taken, partly = np.flatnonzero(turns < last), np.flatnonzero(turns == last)
-    return np.sort(np.concatenate([taken, partly[spread(len(partly), limit - len(taken))]]))
-
-
-def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
-    """Returns the orders in which frames are perturbed: name -> orders, each int [T].
-
-    Args:
-      mask: soft mask [T]; equals stay in the order of time.
-      seed: of the random orders.
-    """
-    time = len(mask)
-    stream = np.random.default_rng(seed)
-    outwards = frame_curves.order(methods_baselines.closeness_to_middle(time))
-    return {
-        "mask": [frame_curves.order(mask)],
-        "centred": [outwards],
-        "random": [stream.permutation(time) for _ in range(_RANDOM_ORDERS)],
-    }
-
-
-def _ious(first: np.ndarray, second: np.ndarray) -> list[float]:
-    """Returns the IoU of snapped masks [N, T]; two empty ones are the same."""
-    shared, either = (first & second).sum(axis=1), (first | second).sum(axis=1)
-    return np.where(either > 0, shared / np.maximum(either, 1), 1.0).tolist()
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Returns Spearman's rank correlation of two maps, equals sharing a rank; None where one is constant."""
-    ours, theirs = _ranks(first.ravel()), _ranks(second.ravel())
-    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
-        return None
-    return float(np.corrcoef(ours, theirs)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[which]
