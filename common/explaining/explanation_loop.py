@@ -2,7 +2,7 @@
 
 The clips are cut into parts (`explanation_parts`), which are the units (`units`) that processes and machines share:
 each is a pure function of model, clips and settings that ends in one finished file. A killed command keeps the parts it
-finished; the next one makes the rest, and whoever is the last joins them to the file that one run would have written.
+finished; the next one makes the rest, and the last to finish joins them to the file that one run would have written.
 What a framework adds is an `Explainer` (`explainer`).
 """
 
@@ -243,7 +243,18 @@ def _explain_part(
     settings: ExplainSettings,
     header: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Returns the columns of the clips at `indices`."""
+    """Explains clips together: searches their masks, asks the oracle, Grad-CAM and other methods.
+
+    Args:
+      explainer: of the model.
+      store: of the clips.
+      indices: of the clips in it, int [n].
+      settings: how to explain them.
+      header: of the file, which says its columns.
+
+    Returns:
+      The columns of `explanations.columns_of`, by name, n rows each.
+    """
     frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
     probabilities = explainer.probabilities(frames)
     foreign.check_probabilities(probabilities, len(frames))
@@ -255,17 +266,12 @@ def _explain_part(
     searched, config = steps.whole_steps(scorer, settings.mask, step)
     oracle = mask_search.best_intervals(searched, config)
     if config.oracle == "full" and not config.area:
-        exact, tried = binary_masks.coarse_share(oracle, searched.time, config)
-        logging.info(
-            "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
-            *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), oracle.scores.shape[1]),
-        )
+        _tell_what_coarse_finds(oracle, searched.time, config)
     learnt = mask_search.learn_masks(searched, config, oracle)
     learnt_masks = learnt.masks.repeat(step, axis=1)
     maps = explainer.gradcam(frames, targets) if explanations.has_maps(header) else None
     subject = methods.Subject(scorer, frames, lambda: explainer.gradcam(frames, targets) if maps is None else maps)
-    rows = np.arange(len(indices))
-    wrong = (labels >= 0) & (labels != predictions)
+    is_wrong = (labels >= 0) & (labels != predictions)
     columns: dict[str, Any] = {
         "video_id": np.array([store.video_ids[index] for index in indices], dtype=object),
         "label": labels,
@@ -277,7 +283,7 @@ def _explain_part(
         "loss": learnt.losses,
         "final_loss": learnt.final_loss,
         **learnt.scores,
-        "CS": np.where(wrong, probabilities[rows, labels], np.nan),
+        "CS": np.where(is_wrong, probabilities[np.arange(len(labels)), labels], np.nan),
         "oracle_interval": oracle.intervals * step,
         "oracle_loss": oracle.losses,
         "gradcam": maps,
@@ -286,6 +292,15 @@ def _explain_part(
         columns[explanations.attribution(name)] = methods.METHODS[name](subject, settings.method_config)
     table = explanations.columns_of(header)
     return {name: np.asarray(columns[name], column.dtype) for name, column in table.items()}
+
+
+def _tell_what_coarse_finds(oracle: mask_search.BestIntervals, time: int, config: MaskConfig) -> None:
+    """Says how the oracle that tried all intervals compares with one from coarse to fine."""
+    exact, tried = binary_masks.coarse_share(oracle, time, config)
+    logging.info(
+        "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
+        *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), oracle.scores.shape[1]),
+    )
 
 
 def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, explainer: Explainer) -> dict[str, Any]:

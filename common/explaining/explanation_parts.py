@@ -1,7 +1,7 @@
 """The parts that an explanations file is made in: what makes `explanation_loop` a loop that can be stopped and shared.
 
-`OUT` grows in the folder `OUT.parts/`. `plan.json` there says of which settings and clips OUT is to be, and how many
-clips stand in a part; each part is the explanations file of its clips, `000000.h5`, `000001.h5`, … The plan outlives a
+A file OUT is made in the folder `OUT.parts/`. `plan.json` there names the settings and clips of OUT, and how many
+clips a part has; each part is the explanations file of its clips, `000000.h5`, `000001.h5`, … The plan outlives a
 call that was killed, so that the next one goes on with the same parts. Once all are there they are joined to OUT, and
 go.
 """
@@ -116,7 +116,7 @@ class Parts:
                 self._out.unlink()
             if self._plan_file.exists() and not _accepts(self._read_own_plan):
                 for claim in self._folder.glob(".*.lock"):
-                    with locks.exclusive(self._folder, claim.name):  # Refuses where somebody makes one of them now.
+                    with locks.exclusive(self._folder, claim.name):  # Refuses if another process makes it now.
                         pass
                 logging.info("%s holds parts of other clips or settings, which go.", self._folder)
                 self._clear()
@@ -176,7 +176,7 @@ class Parts:
         return found
 
     def _remove(self, header: Mapping[str, Any]) -> None:
-        """Removes the parts of the file that has this header, which is whole; others, and what is no part, stay."""
+        """Removes the parts of the file that has this header, which is whole; all else in their folder stays."""
         if not self._folder.exists():
             return
         if self._plan_file.exists() and read_plan(self._plan_file)["header"] != header:
