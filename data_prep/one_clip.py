@@ -32,6 +32,7 @@ def explain_clip(
     gradcam: GradCamConfig,
     precision: str,
     build: Build,
+    input_shape: tuple[int, int, int] | None = None,
 ) -> ClipExplanation:
     """Explains one clip (see a build's `explain_clip`).
 
@@ -43,11 +44,12 @@ def explain_clip(
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
       build: the framework's.
+      input_shape: T, H, W that the video becomes for a foreign model; None where it says it itself.
     """
     clip_explanation.check_games(games)
     loaded = model if isinstance(model, ForeignModel) else None
     settings = ExplainSettings(_source(model), split=loose_clips.SPLIT, mask=mask, gradcam=gradcam, precision=precision)
-    form, ready = clip_explanation.open_model(settings, lambda: build, loaded)
+    form, ready = clip_explanation.open_model(settings, lambda: build, loaded, input_shape)
     if isinstance(video, np.ndarray):
         clip = loose_clips.of_array(video, form)
     else:

@@ -7,6 +7,7 @@ number, so a run that was stopped anywhere and resumed ends with the same weight
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import signal
 import threading
@@ -26,7 +27,7 @@ from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
 from common.runs import checkpoint, contention, metrics, prediction, starting_weights, tensorboard
 from common.runs.checkpoint import Progress
-from common.runs.processes import ALONE, Processes, any_of, wait
+from common.runs.processes import ALONE, Processes, any_of, check_same, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
@@ -109,7 +110,8 @@ def train(
 
     Raises:
       errors.UserError: for clips without labels, a run that exists without `resume` or that another process trains,
-        weights to start from that do not fit, or a loss that is not finite.
+        weights to start from that do not fit, processes that are to train different things, or a loss that is not
+        finite.
       OSError: where the run cannot be written; its checkpoint stays as it was.
     """
     run = RunDirectory(settings.run)
@@ -124,6 +126,7 @@ def train(
         raise errors.UserError(f"The weights to start from must be given. Received: only their digest, {config.init}")
     architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
+    _check_processes(processes, config, settings, stores["train"], resumed)
     trainer = make_trainer(config)
     fitted = None
     if source and not resumed:
@@ -131,8 +134,13 @@ def train(
     wait(processes)  # All have looked at the run before the first one changes it.
     writes = processes.rank == 0
     with run.training() if writes else contextlib.nullcontext():
-        if writes:
-            _check_run(run, config, stores["train"], settings)  # Another training may have been here in the meantime.
+        if writes:  # Another training may have been here in the meantime.
+            _check_run(run, config, stores["train"], settings)
+            if resumed != (settings.resume and run.checkpoint.exists()):
+                raise errors.UserError(
+                    f"A folder must be written by one run at a time. Received: {run.path}, where another training has "
+                    "begun a run in the meantime; --resume goes on with it"
+                )
         loop = _Loop(config, settings, run, stores, trainer, processes)
         if resumed:
             loop.restore()
@@ -193,6 +201,24 @@ def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore,
         raise errors.UserError(f"With --resume the config must be the run's own. Received (run, now): {changed}")
 
 
+def _check_processes(
+    processes: Processes, config: configs.TrainConfig, settings: TrainSettings, store: ClipStore, resumed: bool
+) -> None:
+    """Refuses processes that would take different steps, which would hang or train on what nobody asked for."""
+    if processes.count > config.batch_size:
+        raise errors.UserError(
+            f"--batch_size is of all processes, so it must be at least their number, {processes.count}. "
+            f"Received: {config.batch_size}"
+        )
+    same = {
+        "config": json.dumps(configs.to_dict(config)),
+        "clips": store.info.digest,
+        "--max_steps": settings.max_steps,
+        "checkpoint to go on from": resumed,
+    }
+    check_same(processes, same)
+
+
 class _Loop:
     """One run's training: its trainer, where it is, and what it writes."""
 
@@ -212,7 +238,8 @@ class _Loop:
         self._schedule = PlateauSchedule(config.learning_rate, config.plateau_patience, config.plateau_factor)
         self._unread: list[tuple[int, int, Any, Any]] = []  # step, clips, loss, right guesses
         self._saved_at = time.monotonic()
-        self._stopping = ""  # Why to stop after the present step; empty: go on.
+        self._asked = ""  # The signal that this process has got, at any time.
+        self._stopping = ""  # Why all processes stop here (`_agree`); empty: they go on.
         self._interrupted = False
         self._watch = contention.Watch(trainer.framework)
 
@@ -224,14 +251,16 @@ class _Loop:
             return
         total = len(self._batches(0)) * epochs
         bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1, disable=not self._writes)
-        with bar, _signals(self._stop), self._open_events() as events:
+        with bar, _signals(self._ask), self._open_events() as events:
             while progress.epoch < epochs and not self._stopping:
                 self._train_epoch(bar, events)
                 if not self._stopping:
                     self._finish_epoch(bar, events)
+                    self._agree()
         if self._stopping:
             logging.info("Stopped by %s at step %d; --resume goes on", self._stopping, progress.step)
             if self._interrupted:
+                wait(self._processes)  # The first one has saved: a launcher that sees one end may kill the others.
                 raise KeyboardInterrupt
 
     def restore(self) -> None:
@@ -295,15 +324,22 @@ class _Loop:
         limit = self._settings.max_steps
         if limit and self._progress.step >= limit:
             self._stopping = f"--max_steps={limit}"
-        due = time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes
-        if self._processes.count > 1:
-            interrupted, due = any_of(self._processes, self._interrupted, due)
-            if interrupted and not self._interrupted:
-                self._stop("a signal to another process")
+        due = self._agree(time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes)
         return bool(self._stopping) or due
 
-    def _stop(self, name: str) -> None:
-        self._stopping, self._interrupted = name, True
+    def _agree(self, due: bool = False) -> bool:
+        """Returns whether a checkpoint is due in one of the processes, and stops all if one was asked to.
+
+        A signal comes to each process when it likes, if at all: where one acted on its own, others would wait for it.
+        """
+        asked = self._asked
+        any_asked, any_due = any_of(self._processes, bool(asked), due)
+        if any_asked:
+            self._stopping, self._interrupted = asked or "a signal to another process", True
+        return any_due
+
+    def _ask(self, name: str) -> None:
+        self._asked = name
 
     def _read_losses(self, bar: tqdm.tqdm, events: Any) -> None:
         """Reads what the device computed since the last reading, and stops at a loss that is not finite."""
