@@ -8,7 +8,7 @@ import pytest
 
 from common import errors, locks
 from common.clips import tiny_store_for_tests
-from common.explaining import explanations
+from common.explaining import explanation_parts, explanations
 from common.explaining.explanation_loop_for_tests import (
     BYTES_PER_CLIP,
     GIB,
@@ -80,6 +80,14 @@ def test_explanations_of_other_clips_in_the_same_place_are_refused(run):
     tiny_store_for_tests.write_tiny_store(run.path.parent / "other", clips={"validation": 7}, seed=1)
     with pytest.raises(errors.UserError, match="--out must be a new file, .* differs in clips"):
         explain(run, clips=run.path.parent / "other")
+
+
+def test_explanations_of_clips_that_an_earlier_version_knew_by_place_are_not_those_of_a_url(run):
+    found, _ = explain(run)
+    asked = {**found.header, "clips": "https://example.org/clips"}
+    del found.header["clips_digest"]
+    with pytest.raises(errors.UserError, match="differs in clips;"):
+        explanation_parts.check_same_settings(run.path / "explanations.h5", asked, found.header)
 
 
 def test_a_folder_may_be_spelled_in_another_way(run, monkeypatch):
