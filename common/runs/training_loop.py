@@ -144,15 +144,10 @@ def train(
         loop = _Loop(config, settings, run, stores, trainer, processes)
         if resumed:
             loop.restore()
-        elif source and fitted:
-            trainer.load(fitted.weights, trainer.optimizer_state())
-            if writes:
+        else:
+            if source and fitted and writes:
                 logging.info("%s", starting_weights.report(source, config, fitted))
-        if writes and not resumed:
-            record = data_record(stores["train"].info)
-            clips = files.stored_path(settings.clips, run.path)
-            run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
-            run.log.unlink(missing_ok=True)
+            loop.begin(fitted.weights if fitted else None)
         if writes:
             sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
             logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
@@ -262,6 +257,18 @@ class _Loop:
             if self._interrupted:
                 wait(self._processes)  # The first one has saved: a launcher that sees one end may kill the others.
                 raise KeyboardInterrupt
+
+    def begin(self, weights: dict[str, np.ndarray] | None) -> None:
+        """Makes the run; where weights are given, canonical name -> array, the trainer starts from them."""
+        if weights:
+            self._trainer.load(weights, self._trainer.optimizer_state())
+        if not self._writes:
+            return
+        record = data_record(self._stores["train"].info)
+        clips = files.stored_path(self._settings.clips, self._run.path)
+        framework, versions = self._trainer.framework, self._trainer.versions()
+        self._run.create(RunConfig(self._config, record, clips, framework, versions))
+        self._run.log.unlink(missing_ok=True)
 
     def restore(self) -> None:
         """Takes state and place from the run's checkpoint."""
