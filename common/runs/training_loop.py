@@ -273,6 +273,7 @@ class _Loop:
     def restore(self) -> None:
         """Takes state and place from the run's checkpoint."""
         found = checkpoint.read(self._run.checkpoint, self._config, self._batches, self._state())
+        check_same(self._processes, {"checkpoint": found.progress.step})  # A network disk may still show an older one.
         self._trainer.load(found.weights, found.optimizer_state)
         self._progress, self._schedule = found.progress, found.schedule
         if not self._writes:

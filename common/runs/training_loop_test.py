@@ -491,6 +491,26 @@ def test_processes_with_other_clips_are_refused(clips, tmp_path):
     processes_test.together(2, train_on)
 
 
+def test_processes_that_see_checkpoints_of_other_steps_are_refused(clips, tmp_path, monkeypatch):
+    train(clips, tmp_path / "run", max_steps=2)
+    shutil.copy(RunDirectory(tmp_path / "run").checkpoint, tmp_path / "old.safetensors")
+    train(clips, tmp_path / "run", max_steps=4, resume=True)
+    ranks, load = {}, canonical_weights.load_arrays
+
+    def make(those, config):
+        ranks[threading.get_ident()] = those.rank
+        return NumpyTrainer(config)
+
+    def load_arrays(path):
+        return load(tmp_path / "old.safetensors" if ranks[threading.get_ident()] else path)
+
+    monkeypatch.setattr(canonical_weights, "load_arrays", load_arrays)
+    raised = together(clips, tmp_path / "run", make, settings=lambda rank: {"resume": True})
+    assert {str(error) for error in raised} == {
+        "All processes must have the same checkpoint. Received: another in process 1 than in process 0"
+    }
+
+
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(clips, tmp_path):
     raised = together(clips, tmp_path / "run", lambda those, config: NumpyTrainer(config), count=5)
     assert {str(error) for error in raised} == {
