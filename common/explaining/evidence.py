@@ -22,9 +22,10 @@ import numpy as np
 
 from common import errors, files, launching, locks, progress, tables, units
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence_file, evidence_parts, explanation_loop, explanations, spread
+from common.explaining import evidence_file, evidence_parts, explanations, spread
 from common.explaining import scorer as scoring
 from common.explaining.evidence_file import KINDS, ORDERS
+from common.explaining.explainer import Explainer, MakeExplainer
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -76,7 +77,7 @@ class EvidenceSettings:
 
 def gather(
     settings: EvidenceSettings,
-    make_explainer: explanation_loop.MakeExplainer,
+    make_explainer: MakeExplainer,
     load: LoadToExplain = subjects.load_none,
     launch: Launch = HERE,
 ) -> dict[str, Any]:
@@ -183,9 +184,7 @@ class _PartMaker:
       load: loads a foreign model.
     """
 
-    def __init__(
-        self, settings: EvidenceSettings, make_explainer: explanation_loop.MakeExplainer, load: LoadToExplain
-    ) -> None:
+    def __init__(self, settings: EvidenceSettings, make_explainer: MakeExplainer, load: LoadToExplain) -> None:
         self._settings, self._make_explainer, self._load = settings, make_explainer, load
         self.folder = settings.path.with_name(f"{settings.path.name}.parts")
 
@@ -207,14 +206,18 @@ class _PartMaker:
     @functools.cached_property
     def _opened(self) -> tuple[Subject, ClipStore]:
         settings, header = self._settings, self._explained.header
-        opened = subjects.open_subject(
+        subject, store = subjects.open_subject(
             settings.model,
             settings.clips or explanations.clips_folder(settings.explained, self._explained),
             header["split"],
             lambda spec: self._load(spec, self._cam_config.endpoint, header["precision"]),
         )
-        explanation_loop.check_weights(opened[0], header)
-        return opened
+        if subject.digest != header["weights_sha256"]:
+            raise errors.UserError(
+                f"Explanations must be of the model's own weights. Received: explanations of {header['run']!r}, "
+                f"made with other weights than those of {subject.name!r}"
+            )
+        return subject, store
 
     @property
     def subject(self) -> Subject:
@@ -239,12 +242,12 @@ class _PartMaker:
     def _frames(self) -> np.ndarray:
         return self.store.read(self.store.places(self.some["video_id"]))
 
-    def _make(self, classifier: Classifier) -> explanation_loop.Explainer:
+    def _make(self, classifier: Classifier) -> Explainer:
         precision = self._explained.header["precision"]
         return self._make_explainer(classifier, self._mask_config, self._cam_config, precision, lambda clips: None)
 
     @functools.cached_property
-    def _explainer(self) -> explanation_loop.Explainer:
+    def _explainer(self) -> Explainer:
         return self._make(self.subject.classifier)
 
     @functools.cached_property

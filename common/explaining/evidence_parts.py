@@ -5,15 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from common.explaining import (
-    explanation_loop,
-    frame_curves,
-    mask_search,
-    masks,
-    methods_baselines,
-    steps,
-)
+from common.explaining import frame_curves, mask_search, masks, methods_baselines, steps
 from common.explaining.evidence_file import ORDERS
+from common.explaining.explainer import Explainer
 from common.explaining.explanations import Explanations
 from common.explaining.masks import MaskConfig
 from common.models import architectures, configs, initial_weights
@@ -69,7 +63,7 @@ def levels(config: configs.ModelConfig) -> list[int]:
 
 
 def randomization(
-    make: Callable[[Classifier], explanation_loop.Explainer],
+    make: Callable[[Classifier], Explainer],
     trained: Trained,
     frames: np.ndarray,
     some: Explanations,

@@ -21,7 +21,6 @@ from common.clips import clip_store
 from common.clips.clip_store import ClipStore
 from common.explaining import (
     attribution_file,
-    explanation_loop,
     frame_curves,
     masks,
     methods,
@@ -30,6 +29,7 @@ from common.explaining import (
     when_entries,
 )
 from common.explaining.attribution_file import Attributions
+from common.explaining.explainer import MakeExplainer
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig, Subject
@@ -75,7 +75,7 @@ class BenchmarkSettings:
 
 
 class Explainer(Protocol):
-    """What is needed of an `explanation_loop.Explainer`. Frames are uint8 [n, T, H, W, 3]."""
+    """What is needed of an `explainer.Explainer`. Frames are uint8 [n, T, H, W, 3]."""
 
     framework: str
 
@@ -116,7 +116,7 @@ def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
     return True
 
 
-def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: explanation_loop.MakeExplainer) -> Asked:
+def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: MakeExplainer) -> Asked:
     """Returns the model of a run.
 
     Args:
