@@ -143,7 +143,11 @@ def explain(
     share = units.share(parts.all, launch)
     name = f"explaining {maker.subject.name}"
     with progress.bar(**units.amounts(share), unit="clip", desc=name, bar_format=_BAR) as bar:
-        units.make(share, maker, out, launch, bar.update)
+        try:
+            units.make(share, maker, out, launch, bar.update)
+        except errors.UserError:
+            parts.withdraw()
+            raise
     with parts.locked():
         return parts.join(), store
 
