@@ -9,7 +9,7 @@ What a framework adds is an `Explainer` (`explainer`).
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,13 @@ def explain(
     share = units.share(parts.all, launch)
     name = f"explaining {maker.subject.name}"
     with progress.bar(**units.amounts(share), unit="clip", desc=name, bar_format=_BAR) as bar:
-        units.make(share, maker, out, launch, bar.update)
+        try:
+            made = units.make(share, maker, out, launch, bar.update)
+        except errors.UserError:
+            parts.withdraw()
+            raise
+    num_steps = header["clip_shape"][0] // header.get("frames_per_step", 1)
+    _tell_coarse([coarse for coarse in made.values() if coarse is not None], num_steps)
     with parts.locked():
         return parts.join(), store
 
@@ -233,12 +239,17 @@ class _PartMaker:
     def header(self) -> dict[str, Any]:
         return _header(self._settings, self.subject, self.store, self.explainer)
 
-    def __call__(self, part: Part, tick: Tick) -> None:
-        """Makes a part; refuses one that another version of anything, on another machine, has planned."""
+    def __call__(self, part: Part, tick: Tick) -> np.ndarray | None:
+        """Makes a part; refuses one that another version of anything, on another machine, has planned.
+
+        Returns:
+          What `_tell_coarse` takes, where it is known.
+        """
         explanation_parts.check_same_settings(part.file.parent, self.header, part.header)
         self._tick = tick
-        columns = _explain_part(self.explainer, self.store, part.indices, self._settings, part.header)
+        columns, coarse = _explain_part(self.explainer, self.store, part.indices, self._settings, part.header)
         explanations.write(part.file, Explanations(part.header, columns))
+        return coarse
 
 
 def _explain_part(
@@ -247,7 +258,7 @@ def _explain_part(
     indices: np.ndarray,
     settings: ExplainSettings,
     header: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Explains clips together: searches their masks, asks the oracle, Grad-CAM and other methods.
 
     Args:
@@ -258,7 +269,7 @@ def _explain_part(
       header: of the file, which says its columns.
 
     Returns:
-      The columns of `explanations.columns_of`, by name, n rows each.
+      The columns of `explanations.columns_of`, by name, n rows each, and what `_tell_coarse` takes, where it is known.
     """
     frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
     probabilities = explainer.probabilities(frames)
@@ -270,8 +281,9 @@ def _explain_part(
     step = header.get("frames_per_step", 1)
     searched, config = steps.whole_steps(scorer, settings.mask, step)
     oracle = mask_search.best_intervals(searched, config)
+    coarse = None
     if config.oracle == "full" and not config.area:
-        _tell_what_coarse_finds(oracle, searched.time, config)
+        coarse = np.stack(binary_masks.coarse_share(oracle, searched.time, config), axis=1)
     learnt = mask_search.learn_masks(searched, config, oracle)
     learnt_masks = learnt.masks.repeat(step, axis=1)
     maps = explainer.gradcam(frames, targets) if explanations.has_maps(header) else None
@@ -296,16 +308,22 @@ def _explain_part(
     for name in explanations.methods_of(header):
         columns[explanations.attribution(name)] = methods.METHODS[name](subject, settings.method_config)
     table = explanations.columns_of(header)
-    return {name: np.asarray(columns[name], column.dtype) for name, column in table.items()}
+    return {name: np.asarray(columns[name], column.dtype) for name, column in table.items()}, coarse
 
 
-def _tell_what_coarse_finds(oracle: mask_search.BestIntervals, time: int, config: MaskConfig) -> None:
-    """Says how the oracle that tried all intervals compares with one from coarse to fine."""
-    exact, tried = binary_masks.coarse_share(oracle, time, config)
-    logging.info(
-        "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
-        *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), oracle.scores.shape[1]),
-    )
+def _tell_coarse(coarse: Sequence[np.ndarray], time: int) -> None:
+    """Says how good the coarse oracle would have been, where the full one has been asked.
+
+    Args:
+      coarse: of some clips each, int [n, 2]: whether it finds the best interval, and how many it tries.
+      time: frames, or steps, of a clip.
+    """
+    if coarse:
+        exact, tried = np.concatenate(coarse).T
+        logging.info(
+            "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
+            *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), len(masks.intervals(time))),
+        )
 
 
 def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, explainer: Explainer) -> dict[str, Any]:

@@ -153,6 +153,22 @@ class Parts:
             for number, start in enumerate(starts)
         ]
 
+    def withdraw(self) -> None:
+        """Removes the plan if nothing came of it: what was refused leaves nothing that other settings would clash with.
+
+        Parts that are there stay, with the plan, and so does what another process is at work on.
+        """
+        with self.locked():
+            if not self._folder.exists() or any(path.suffix == ".h5" for path in self._folder.iterdir()):
+                return
+            try:
+                for claim in self._folder.glob(".*.lock"):
+                    with locks.exclusive(self._folder, claim.name):
+                        pass
+            except locks.HeldError:
+                return
+            self._clear()
+
     def join(self) -> Explanations:
         """Returns the whole file, made of its parts unless it is there; the parts go.
 

@@ -175,6 +175,26 @@ def test_what_another_process_makes_is_not_replaced(run):
     assert sorted(path.name for path in parts.iterdir()) == ["000000.h5", "000001.h5", "plan.json"]
 
 
+def test_what_is_refused_leaves_nothing_that_other_settings_would_clash_with(run):
+    parts, too_long = run.path / "explanations.h5.parts", dataclasses.replace(MASK, form="hard", area=99)
+    with pytest.raises(errors.UserError, match="area must be at most"):
+        explain(run, mask=too_long)
+    assert not parts.exists()
+    explain(run, limit=1)  # Not "differs in mask".
+
+
+def test_where_something_is_refused_later_or_another_process_is_at_work_the_plan_stays(run):
+    parts = run.path / "explanations.h5.parts"
+    with pytest.raises(errors.UserError):
+        explain(run, {"fail_at": 2, "failure": errors.UserError("No.")}, batch_size=2)
+    assert sorted(path.name for path in parts.iterdir()) == ["000000.h5", "plan.json"]
+    (parts / "000000.h5").unlink()
+    with locks.exclusive(parts, ".000003.h5.lock"):
+        with pytest.raises(errors.UserError):
+            explain(run, {"fail_at": 1, "failure": errors.UserError("No.")}, batch_size=2)
+        assert sorted(path.name for path in parts.iterdir()) == [".000003.h5.lock", "plan.json"]
+
+
 def test_other_weights_are_something_else(run):
     explain(run)
     canonical_weights.save(run.weights, initial_weights.initial_weights(MODEL, 1), MODEL)
