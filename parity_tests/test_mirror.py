@@ -25,6 +25,8 @@ _ONLY_TORCH = {
     "temporal_mask.py:MaskSearch.replayer": "as graphs.py",
     "layers.py:to_native": "PyTorch's layers want channels first; Keras' layout is the border's",
     "layers.py:to_border": "as to_native",
+    "weight_files.py:load": "PyTorch's foreign models, too, have weights in files of their own",
+    "weight_files.py:is_whole": "as load; a checkpoint's index says what its data hold",
     "layers.py:frozen": "Keras is told with each call whether it trains, and a tape what it watches",
 }
 _ONLY_TF = {

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from common import errors
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence, explanation_loop
+from common.explaining import evidence, explanation_loop, model_checks
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -138,8 +138,9 @@ class Explainer:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
         with tf.device(self._device):
             clips = self._float_clips(frames)
-            scores = self._scores.get_concrete_function(tf.TensorSpec((None, *clips.shape[1:]), clips.dtype))
-            return tf.cast(scores(clips), tf.float64).numpy()
+            scores = self._scores.get_concrete_function(tf.TensorSpec((None, *clips.shape[1:]), clips.dtype))(clips)
+        model_checks.check_tensor(scores, tf.Tensor, model_checks.PROBABILITIES)
+        return tf.cast(scores, tf.float64).numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
         """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""

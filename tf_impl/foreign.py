@@ -36,7 +36,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     foreign.check_kind(spec, "tf", endpoint)
     with tf.device(devices.find_device(device, precision)):
         if spec.kind == "python":
-            return foreign.from_python(spec)
+            return foreign.with_told(foreign.from_python(spec), spec)
         if spec.weights:
             raise errors.UserError(
                 f"--weights must be left out for {spec.kind}:, which has its own. Received: {spec.weights}"
@@ -45,7 +45,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
             raise errors.UserError(
                 f"--precision must be float32 for {spec.kind}:, as it was saved. Received: {precision}"
             )
-        return (_keras if spec.kind == "keras" else _saved_model)(spec, endpoint)
+        return foreign.with_told((_keras if spec.kind == "keras" else _saved_model)(spec, endpoint), spec)
 
 
 class ScoreFn:

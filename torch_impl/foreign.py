@@ -24,7 +24,7 @@ from common import errors, files
 from common.explaining import model_checks
 from common.models import foreign
 from common.models.foreign import ForeignModel, Inputs, Spec
-from torch_impl import devices, gradcam, layers
+from torch_impl import devices, gradcam, layers, weight_files
 
 
 def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str = "auto") -> ForeignModel:
@@ -44,8 +44,10 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     place = devices.find_device(device, precision)
     if spec.kind == "python":
         with place:  # What it makes lies there.
-            return foreign.from_python(spec)
-    return _ADAPTERS[spec.kind](spec, _Finish(spec, endpoint, layers.DTYPES[precision][-1], place))
+            model = foreign.from_python(spec)
+    else:
+        model = _ADAPTERS[spec.kind](spec, _Finish(spec, endpoint, layers.DTYPES[precision][-1], place))
+    return foreign.with_told(model, spec)
 
 
 class ScoreFn:
@@ -151,6 +153,7 @@ def _torchvision(spec: Spec, finish: _Finish) -> ForeignModel:
         *_TORCHVISION_ENDPOINTS.get(type(module).__name__, ()),
         class_names=tuple(published.meta["categories"]) if is_published else (),
         clip_shape=_mvit_shape(module) if position is not None else (None, None, None),
+        usual_shape=(_TORCHVISION_FRAMES, *_pair(preset.crop_size)),
     )
 
 
@@ -188,6 +191,7 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
     frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
     step = getattr(config, "tubelet_size", 1)  # ViViT's is of time, height and width.
     size = getattr(config, "image_size", None)  # Where it is not, positions are relative.
+    crop = getattr(config, "crop_size", None)
     names = tuple(config.id2label[number] for number in range(config.num_labels))
     layer, axes = _TRANSFORMERS_ENDPOINTS.get(config.model_type, ("", ""))
     return finish(
@@ -197,6 +201,7 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
         axes or "N(THW)C",
         class_names=() if names[0] == "LABEL_0" else names,
         clip_shape=(frames, *_pair(size)) if size else (None, None, None),
+        usual_shape=(frames, *_pair(crop)) if crop else None,
         frames_per_step=int(step if isinstance(step, int) else step[0]),
     )
 
@@ -239,26 +244,24 @@ def _read_weights(path: pathlib.Path) -> dict[str, torch.Tensor]:
     Raises:
       errors.UserError: for another file, and for tensors that are not finite.
     """
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # Whatever a damaged file sets off in a zip, a pickle or a header.
-        raise errors.UserError(
-            "--weights must be a file of tensors, .safetensors or PyTorch's. "
-            f"Received: {path}: {errors.first_line(error)}"
-        ) from None
+    if path.suffix == ".safetensors":
+        try:
+            state: Any = safetensors.torch.load_file(path)
+        except OSError:
+            raise
+        except Exception as error:  # Whatever a damaged file sets off in a header.
+            raise errors.UserError(
+                f"--weights must be a whole file of safetensors. Received: {path}: {errors.first_line(error)}"
+            ) from None
+    else:
+        state = weight_files.load(path, "--weights")
     for name in ("state_dict", "model_state", "model"):  # What training scripts put around it.
         state = state.get(name, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise errors.UserError(f"--weights must be tensors by name. Received: {type(state).__name__} in {path}")
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in state.items() if not (weight_files.is_whole(tensor) and tensor.isfinite().all())]
     if broken:
-        raise errors.UserError(f"--weights must be finite. Received: {path}, where {broken[0]} is not")
+        raise errors.UserError(f"--weights must be finite, and all there. Received: {path}, where {broken[0]} is not")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -326,6 +329,8 @@ def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
         ) from None
 
 
+# Of a video that is shown to a model of torchvision, which take any number: what most of them were trained on.
+_TORCHVISION_FRAMES = 16
 # Class of torchvision's models -> the last layer whose output is of clips, and the order of its axes.
 _TORCHVISION_ENDPOINTS = {
     "VideoResNet": ("layer4", "NCTHW"),

@@ -10,6 +10,8 @@ import contextlib
 import functools
 import itertools
 import math
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -465,7 +467,8 @@ def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[No
 
     Each is left as it was. What the function holds (itself, the object of a bound method, attributes, arguments of a
     partial, variables of a closure, globals that it names) is frozen at once; any other module when it is first called,
-    before it computes.
+    before it computes. What was compiled runs as it was written: compiled code sees no hook, neither those that freeze
+    nor those of a layer.
 
     Args:
       function: any callable.
@@ -485,8 +488,19 @@ def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[No
         for held in _held(function):
             if isinstance(held, nn.Module):
                 freeze(held)
-        with nn.modules.module.register_module_forward_pre_hook(freeze):
+        with _not_compiled(), nn.modules.module.register_module_forward_pre_hook(freeze):
             yield
+
+
+@contextlib.contextmanager
+def _not_compiled() -> Iterator[None]:
+    if "torch._dynamo" not in sys.modules:  # Whatever compiles imports it, which takes seconds.
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        # A hook on all modules may see a wrapper and what is in it.
+        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
+        yield
 
 
 def _held(function: Any) -> Iterator[Any]:

@@ -123,7 +123,7 @@ def mirrored_classes(class_names: tuple[str, ...], table: str) -> tuple[int, ...
     if table == "something_something_v2":
         path = classes.SOMETHING_SOMETHING_V2_MIRRORED
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise errors.UserError(
             "--flip must be none, something_something_v2, or a text file of pairs of classes. "

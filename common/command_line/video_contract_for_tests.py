@@ -141,9 +141,16 @@ class VideoContract:
         ]
         assert not explained.heat.any() and not explained.gradcam.any()  # It has no endpoint.
         with pytest.raises(
-            errors.UserError, match=r"must say the T, H, W and the classes.* mine with .* and 0 classes"
+            errors.UserError, match=r"or be told them \(--class_names=FILE.* mine with 0 class names and 4 x 8 x 8"
         ):
             self.one_clip.explain_clip(folder / "a.avi", dataclasses.replace(model, class_names=()), device="cpu")
+
+    def test_a_video_is_shown_in_the_usual_shape_to_a_model_that_takes_any(self, folder):
+        model = ForeignModel(
+            "mine", "python:mine", self.brightness, ("light", "dark"), (None, 6, None), usual_shape=(4, 8, 8)
+        )
+        explained = self.one_clip.explain_clip(folder / "a.avi", model, ("delete",), SHORT, device="cpu")
+        assert explained.frames.shape == (4, 6, 8, 3)
 
     def frames(self, path):
         read = videos_for_tests.read(path, range(20))

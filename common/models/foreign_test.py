@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import sys
 
@@ -31,12 +32,24 @@ def test_a_run_is_one_kind_of_model():
     assert foreign.parse("run:runs/mine") == run == foreign.folder(run)
 
 
-def test_weights_belong_to_what_has_none():
-    assert foreign.parse("torchvision:r3d_18", pathlib.Path("w.pt")) == Spec(
-        "torchvision", "r3d_18", pathlib.Path("w.pt")
-    )
-    with pytest.raises(errors.UserError, match="left out for a run, which has its own. Received: w.pt"):
-        foreign.parse("run:runs/mine", pathlib.Path("w.pt"))
+def test_what_the_user_says_belongs_to_foreign_models_alone():
+    told = {"weights": pathlib.Path("w.pt"), "class_names": None, "clip_shape": (8, 4, 4)}
+    assert foreign.parse("torchvision:r3d_18", **told) == Spec("torchvision", "r3d_18", **told)
+    with pytest.raises(errors.UserError, match="--weights must be left out for a run, .* Received: --weights, --clip"):
+        foreign.parse("run:runs/mine", **told)
+
+
+def test_classes_and_shape_are_the_users_where_the_model_does_not_say_them(tmp_path):
+    (tmp_path / "names.txt").write_text("open\nclose\n")
+    spec = Spec("python", "a:b", class_names=tmp_path / "names.txt", clip_shape=(8, 4, 6))
+    model = ForeignModel("mine", "mine", len, clip_shape=(None, 4, 6))
+    told = foreign.with_told(model, spec)
+    assert (told.class_names, told.clip_shape) == (("open", "close"), (8, 4, 6))
+    assert foreign.with_told(model, Spec("python", "a:b")) is model
+    with pytest.raises(errors.UserError, match="must be one that mine takes, any x 5 x 6. Received: 8 x 4 x 6"):
+        foreign.with_told(dataclasses.replace(model, clip_shape=(None, 5, 6)), spec)
+    with pytest.raises(errors.UserError, match="left out for a model that knows its classes, as mine does. Received: "):
+        foreign.with_told(dataclasses.replace(model, class_names=("a", "b")), spec)
 
 
 @pytest.mark.parametrize("text", ["", "r3d_18", "torchvision:", "timm:resnet", ":r3d_18"])

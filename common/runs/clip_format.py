@@ -3,7 +3,8 @@
 import dataclasses
 import pathlib
 
-from common import errors
+from common import errors, text
+from common.models import foreign
 from common.models.foreign import ForeignModel
 from common.runs.run_directory import RunDirectory
 
@@ -38,10 +39,13 @@ def of_foreign(model: ForeignModel) -> ClipFormat:
     Raises:
       errors.UserError: for a model that does not say its shape or its classes.
     """
-    time, height, width = model.clip_shape
+    sizes = [size or usual for size, usual in zip(model.clip_shape, model.usual_shape or (None,) * 3, strict=True)]
+    time, height, width = sizes
     if time is None or height is None or width is None or not model.class_names:
         raise errors.UserError(
-            "A model must say the T, H, W and the classes of its clips (clip_shape, class_names), or be given a clip "
-            f"store. Received: {model.name} with {model.clip_shape} and {len(model.class_names)} classes"
+            "For videos a model must say its classes and the T, H, W of its clips, or be told them (--class_names=FILE, "
+            "--clip_shape=T,H,W; class_names and clip_shape of a ForeignModel). "
+            f"Received: {model.name} with {text.counted(len(model.class_names), 'class name')} and "
+            f"{foreign.shape_text(sizes)}"
         )
     return ClipFormat((time, height, width), "stretch", "linspace", model.class_names)

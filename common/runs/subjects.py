@@ -130,8 +130,7 @@ def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
     """Refuses clips of another shape than a foreign model takes."""
     shape = info.layout.clip_shape[:3]
     if any(wanted not in (None, size) for wanted, size in zip(model.clip_shape, shape, strict=True)):
-        wanted = " x ".join("any" if size is None else str(size) for size in model.clip_shape)
         raise errors.UserError(
-            f"Clips must have the shape T x H x W that {model.name} takes, {wanted}. "
-            f"Received: {' x '.join(map(str, shape))}"
+            f"Clips must have the shape T x H x W that {model.name} takes, {foreign.shape_text(model.clip_shape)}. "
+            f"Received: {foreign.shape_text(shape)}"
         )
