@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import foreign
 from common.models.foreign import ForeignModel
 from common.reporting import clip_explanation
-from common.reporting.clip_explanation import Build, ClipExplanation
+from common.reporting.clip_explanation import ClipExplanation
 from data_prep import loose_clips
 
 Video = str | pathlib.Path | np.ndarray
@@ -41,7 +42,7 @@ def explain_clip(
       mask: how masks are learnt.
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
-      build: explainer and loader of a framework.
+      build: the framework's.
     """
     clip_explanation.check_games(games)
     loaded = model if isinstance(model, ForeignModel) else None

@@ -44,6 +44,7 @@ _ONLY_TF = {
     "layers.py:walk": "nn.Module.named_modules there",
     "layers.py:flat": "Tensor.flatten(0, 1) there",
     "layers.py:unflat": "Tensor.unflatten there",
+    "layers.py:traced": "PyTorch runs eagerly",
     "layers.py:check_constant": "sees in a graph what PyTorch's `frozen` prevents",
     "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
     "temporal_mask.py:MaskSearch.traced": "its graphs, once for a shape of clips; PyTorch runs eagerly",

@@ -13,7 +13,7 @@ from common.models import configs
 from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, foreign, processes, weights
+from tf_impl import devices, foreign, layers, processes, weights
 
 
 def evaluate(
@@ -78,8 +78,8 @@ def foreign_predictor(
 
     def score(frames: np.ndarray) -> np.ndarray:
         with tf.device(place):
-            traced = traceable.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), dtype))
-            probabilities = traced(tf.cast(frames, dtype))
+            graph = layers.traced(traceable, tf.TensorSpec((None, *frames.shape[1:]), dtype))
+            probabilities = graph(tf.cast(frames, dtype))
         model_checks.check_tensor(probabilities, tf.Tensor, model_checks.PROBABILITIES)
         return tf.cast(probabilities, tf.float64).numpy()
 

@@ -1,6 +1,5 @@
 """One clip from a file or from memory to its explanation, in PyTorch."""
 
-import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from common.explaining.masks import MaskConfig
 from common.models.foreign import ForeignModel
 from common.reporting.clip_explanation import ClipExplanation
 from data_prep import one_clip
-from torch_impl import explanation, foreign
+from torch_impl import explanation
 
 
 def explain_clip(
@@ -43,5 +42,4 @@ def explain_clip(
     Raises:
       UserError: for what is no video, and a folder that is no run.
     """
-    build = functools.partial(explanation.Explainer, device=device), functools.partial(foreign.load, device=device)
-    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, build)
+    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, explanation.build(device))

@@ -13,6 +13,7 @@ from absl import logging
 from common import errors, files, progress, text
 from common.clips.clip_store import ClipStore
 from common.explaining import explanations
+from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
 from common.reporting import building, clip_explanation
@@ -43,7 +44,7 @@ def explain(
     videos: Sequence[pathlib.Path],
     games: Sequence[str],
     reading: Reading,
-    build: Callable[[], clip_explanation.Build],
+    build: Callable[[], Build],
 ) -> int:
     """Explains videos, prints what was found, and makes OUT/NAME of each: a page, a GIF and the numbers.
 

@@ -1,7 +1,6 @@
 """What explains a video or an array in either build, on the command line and as a function."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import subprocess
@@ -19,7 +18,6 @@ from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
 from common.models.foreign import ForeignModel
-from common.runs import subjects
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from data_prep import loose_clips, videos_for_tests
 
@@ -64,7 +62,7 @@ class VideoContract:
             [folder / name for name in names],
             games,
             loose_clips,
-            lambda: (functools.partial(self.explanation.Explainer, device="cpu"), subjects.load_none),
+            lambda: self.explanation.build("cpu"),
         )
 
     def test_a_video_gives_guesses_masks_a_gif_and_a_page_and_the_next_call_others(self, folder, tmp_path, capsys):

@@ -160,7 +160,7 @@ class ForeignModel:
 
 
 def with_told(model: ForeignModel, spec: Spec) -> ForeignModel:
-    """Returns a model with the class names and the shape of clips that the user said, where it does not say them itself.
+    """Returns a model with the class names and the shape of clips that the user said, where it says none itself.
 
     Args:
       model: that was loaded.
@@ -239,6 +239,21 @@ class Inputs:
         return tuple("NTHWC".index(axis) for axis in self.axes)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adapted:
+    """A model that takes something else than pixels; what asks it for probabilities is each build's `foreign.ScoreFn`.
+
+    Attributes:
+      module: from clips in the order of axes of `inputs` to logits, or probabilities, `[N, K]`.
+      inputs: what it takes instead of pixels.
+      ends_in_softmax: whether it returns probabilities.
+    """
+
+    module: Any
+    inputs: Inputs
+    ends_in_softmax: bool = False
+
+
 def normalized(mean: Sequence[float], deviation: Sequence[float], axes: str) -> Inputs:
     """Returns inputs of pixels scaled to 0…1, less a mean, over a deviation, each of R, G, B."""
     red, green, blue = ((1 / (255 * wide), -middle / wide) for middle, wide in zip(mean, deviation, strict=True))
@@ -282,8 +297,8 @@ def are_probabilities(outputs: np.ndarray) -> bool:
         return False
     if np.abs(outputs.sum(axis=1, dtype=np.float64) - 1).max() > 1e-2:
         raise errors.UserError(
-            "A model must return probabilities whose sum is 1, or logits (not all of which lie in 0…1). "
-            f"Received: 0…1, whose sum is {outputs[0].sum():g}"
+            "A model must return probabilities whose sum is 1, or logits (not all of which lie in 0…1; give others a "
+            f"softmax). Received: 0…1, whose sum is {outputs[0].sum():g}"
         )
     return True
 

@@ -17,7 +17,8 @@ import numpy as np
 from common import errors, files
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_loop, masks
-from common.explaining.explanation_loop import ExplainSettings, MakeExplainer
+from common.explaining.explainer import Build
+from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
 from common.models import foreign
 from common.models.foreign import ForeignModel
@@ -25,14 +26,11 @@ from common.reporting import clip_figures, figure_files, figures, text_strip, wo
 from common.reporting.comparison import Run
 from common.runs import clip_format
 from common.runs.clip_format import ClipFormat
-from common.runs.subjects import LoadToExplain
 
 # In words what the ones of a mask are.
 GAMES = {"delete": "needs", "preserve": "suffices"}
 SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")
 _FRAMES_PER_SECOND = 4
-# A build's explainer, and what loads foreign models in it.
-Build = tuple[MakeExplainer, LoadToExplain]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,7 +179,7 @@ def explain(
     Args:
       settings: what to explain, and how; its game and file are overruled.
       games: of `masks.GAMES`, the first one's scores and figures shown first.
-      build: see `Build`.
+      build: the framework's.
       folder: for the files.
 
     Returns:
@@ -211,7 +209,7 @@ def open_model(
         return clip_format.of_run(settings.model), build
     make, load = build()
     loaded = model or load(settings.model, settings.gradcam.endpoint, settings.precision)
-    return clip_format.of_foreign(loaded), lambda: (make, lambda *_: loaded)
+    return clip_format.of_foreign(loaded), lambda: Build(make, lambda *_: loaded)
 
 
 def of_row(found: Mapping[str, Explanations], store: ClipStore, row: int) -> ClipExplanation:

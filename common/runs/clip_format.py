@@ -43,8 +43,8 @@ def of_foreign(model: ForeignModel) -> ClipFormat:
     time, height, width = sizes
     if time is None or height is None or width is None or not model.class_names:
         raise errors.UserError(
-            "For videos a model must say its classes and the T, H, W of its clips, or be told them (--class_names=FILE, "
-            "--clip_shape=T,H,W; class_names and clip_shape of a ForeignModel). "
+            "For videos a model must say its classes and the T, H, W of its clips, or be told them "
+            "(--class_names=FILE, --clip_shape=T,H,W; class_names and clip_shape of a ForeignModel). "
             f"Received: {model.name} with {text.counted(len(model.class_names), 'class name')} and "
             f"{foreign.shape_text(sizes)}"
         )
