@@ -1,6 +1,7 @@
 """One clip from a file or from memory to its explanation, for both builds' `explain_clip`."""
 
 import dataclasses
+import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def explain_clip(
     gradcam: GradCamConfig,
     precision: str,
     build: Build,
+    input_shape: tuple[int, int, int] | None = None,
 ) -> ClipExplanation:
     """Explains one clip (see a build's `explain_clip`).
 
@@ -43,13 +45,14 @@ def explain_clip(
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
       build: the framework's.
+      input_shape: T, H, W that the video becomes for a foreign model; None where it says it itself.
     """
     clip_explanation.check_games(games)
     loaded = model if isinstance(model, ForeignModel) else None
     settings = ExplainSettings(_source(model), split=loose_clips.SPLIT, mask=mask, gradcam=gradcam, precision=precision)
-    form, ready = clip_explanation.open_model(settings, lambda: build, loaded)
-    if isinstance(video, np.ndarray):
-        clip = loose_clips.of_array(video, form)
+    form, ready = clip_explanation.open_model(settings, lambda: build, loaded, input_shape)
+    if not isinstance(video, str | os.PathLike):
+        clip = loose_clips.of_array(np.asarray(video), form)
     else:
         path = pathlib.Path(video)
         clip = loose_clips.read(loose_clips.Source(loose_clips.find([path])[0].video_id, path), form)

@@ -76,10 +76,13 @@ def foreign_predictor(
     dtype = tf.float64 if precision == "float64" else tf.float32
     traceable = tf.function(model.score_fn, autograph=False)
 
+    @functools.cache
+    def graph(*shape: int) -> Any:
+        return layers.traced(traceable, tf.TensorSpec((None, *shape), dtype))
+
     def score(frames: np.ndarray) -> np.ndarray:
         with tf.device(place):
-            graph = layers.traced(traceable, tf.TensorSpec((None, *frames.shape[1:]), dtype))
-            probabilities = graph(tf.cast(frames, dtype))
+            probabilities = graph(*frames.shape[1:])(tf.cast(frames, dtype))
         model_checks.check_tensor(probabilities, tf.Tensor, model_checks.PROBABILITIES)
         return tf.cast(probabilities, tf.float64).numpy()
 

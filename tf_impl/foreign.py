@@ -35,7 +35,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     foreign.check_kind(spec, "tf", endpoint)
     with tf.device(devices.find_device(device, precision)):
         if spec.kind == "python":
-            return foreign.with_told(foreign.from_python(spec), spec)
+            return foreign.with_names(foreign.from_python(spec), spec)
         if spec.weights:
             raise errors.UserError(
                 f"--weights must be left out for {spec.kind}:, which has its own. Received: {spec.weights}"
@@ -44,7 +44,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
             raise errors.UserError(
                 f"--precision must be float32 for {spec.kind}:, as it was saved. Received: {precision}"
             )
-        return foreign.with_told((_keras if spec.kind == "keras" else _saved_model)(spec, endpoint), spec)
+        return foreign.with_names((_keras if spec.kind == "keras" else _saved_model)(spec, endpoint), spec)
 
 
 class ScoreFn(foreign.Adapted):
@@ -85,7 +85,7 @@ def _keras(spec: Spec, endpoint: str) -> ForeignModel:
     def call(clips: tf.Tensor) -> tf.Tensor:
         return model(clips, training=False)
 
-    score_fn = ScoreFn(call, inputs, _ends_in_softmax(call, inputs, shape, spec))
+    score_fn = ScoreFn(call, inputs, _ends_in_softmax(call, inputs, shape))
     endpoint = endpoint or _last_of_clips(model)
     return ForeignModel(
         spec.name,
@@ -166,7 +166,7 @@ def _saved_model(spec: Spec, endpoint: str) -> ForeignModel:
     return ForeignModel(
         spec.name,
         f"saved_model:{spec.name}",
-        ScoreFn(call, inputs, _ends_in_softmax(call, inputs, shape, spec)),
+        ScoreFn(call, inputs, _ends_in_softmax(call, inputs, shape)),
         clip_shape=_clip_shape(shape, inputs),
         versions={"saved_by": str(loaded.tensorflow_version)},
         digest=foreign.digest_of([path / "saved_model.pb", *sorted((path / "variables").glob("*"))]),
@@ -193,12 +193,9 @@ def _clip_shape(shape: tuple[int | None, ...], inputs: Inputs) -> tuple[int | No
     return time, height, width
 
 
-def _ends_in_softmax(
-    call: Callable[[tf.Tensor], tf.Tensor], inputs: Inputs, shape: tuple[int | None, ...], spec: Spec
-) -> bool:
+def _ends_in_softmax(call: Callable[[tf.Tensor], tf.Tensor], inputs: Inputs, shape: tuple[int | None, ...]) -> bool:
     """Returns whether a model returns probabilities, by showing it clips of noise."""
-    least = spec.clip_shape or (16, 64, 64)
-    time, height, width = (size or small for size, small in zip(_clip_shape(shape, inputs), least, strict=True))
+    time, height, width = (size or least for size, least in zip(_clip_shape(shape, inputs), (16, 64, 64), strict=True))
     stream = np.random.default_rng(0)
     outputs = []
     for low, high in _LEVELS:
@@ -209,8 +206,7 @@ def _ends_in_softmax(
             raise
         except Exception as error:
             raise errors.UserError(
-                f"A model must take clips of {time} x {height} x {width} px, or --clip_shape say which. "
-                f"Received: {errors.first_line(error)}"
+                f"A model must take clips of {time} x {height} x {width} px. Received: {errors.first_line(error)}"
             ) from None
         outputs.append(model_checks.find_logits(output, tf.Tensor).numpy())
     return foreign.are_probabilities(np.concatenate(outputs))

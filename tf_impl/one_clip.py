@@ -21,6 +21,7 @@ def explain_clip(
     gradcam: GradCamConfig = GradCamConfig(),  # noqa: B008
     precision: str = "float32",
     device: str = "auto",
+    input_shape: tuple[int, int, int] | None = None,
 ) -> ClipExplanation:
     """Explains the guess of a model for one clip; no clip store is needed.
 
@@ -35,6 +36,7 @@ def explain_clip(
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
       device: "auto", "cpu" or "gpu".
+      input_shape: T, H, W that the video becomes for a foreign model that takes any; None where it says it itself.
 
     Returns:
       Probabilities, masks, map and scores, which a notebook shows as pictures (see `ClipExplanation`).
@@ -42,4 +44,4 @@ def explain_clip(
     Raises:
       UserError: for what is no video, and a folder that is no run.
     """
-    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, explanation.build(device))
+    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, explanation.build(device), input_shape)

@@ -33,7 +33,9 @@ def main(_: list[str]) -> int:
 
     if explain_flags.VIDEO.value:
         videos = [pathlib.Path(video) for video in explain_flags.VIDEO.value]
-        return explain_video.explain(settings, videos, explain_flags.games(), loose_clips, build)
+        return explain_video.explain(
+            settings, videos, explain_flags.games(), loose_clips, build, explain_flags.input_shape()
+        )
     explain.explain(
         settings,
         lambda settings: explanation_loop.explain(settings, *build(), launch_flags.launch()),

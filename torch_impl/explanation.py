@@ -20,7 +20,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.launching import HERE, Launch
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, foreign, gradcam, layers, temporal_mask, training, weights
+from torch_impl import devices, foreign, freezing, gradcam, temporal_mask, training, weights
 
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
 
@@ -146,13 +146,13 @@ class Explainer:
                 kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with layers.frozen(self._score_fn), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with freezing.frozen(self._score_fn), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             self._score_fn(self._float_clips(frames).requires_grad_().clone())  # It may write into what it is given.
         return _BYTES_FOR_EACH_KEPT * sum(kept.values())
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
-        with torch.inference_mode(), layers.frozen(self._score_fn):
+        with torch.inference_mode(), freezing.frozen(self._score_fn):
             scores = self._score_fn(self._float_clips(frames))
         model_checks.check_tensor(scores, torch.Tensor, model_checks.PROBABILITIES)
         return scores.double().cpu().numpy()

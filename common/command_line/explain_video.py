@@ -45,6 +45,7 @@ def explain(
     games: Sequence[str],
     reading: Reading,
     build: Callable[[], Build],
+    shape: tuple[int, int, int] | None = None,
 ) -> int:
     """Explains videos, prints what was found, and makes OUT/NAME of each: a page, a GIF and the numbers.
 
@@ -54,6 +55,7 @@ def explain(
       games: see `clip_explanation.explain`.
       reading: see `Reading`.
       build: makes a build, which loads its framework: last, so that bad input is answered at once.
+      shape: T, H, W that videos become for a foreign model; None where it says it itself.
 
     Returns:
       The exit code: 1 where videos of a folder could not be read.
@@ -65,7 +67,7 @@ def explain(
     sources = reading.find(videos)
     for source in sources:
         _check_place(out / source.video_id)
-    form, build = clip_explanation.open_model(settings, build)
+    form, build = clip_explanation.open_model(settings, build, shape=shape)
     clips, failed = _read(sources, form, reading)
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)

@@ -19,9 +19,6 @@ _CLASS_NAMES = flags.DEFINE_string(
     "Text file of a foreign model's classes, one a line, in the order of its outputs. Unset: what it says itself, or "
     "those of the clips.",
 )
-_CLIP_SHAPE = flags.DEFINE_list(
-    "clip_shape", None, "Frames, height and width (px) of the clips that a foreign model takes, where it takes any."
-)
 MODEL_HELP = "KIND:NAME of a foreign model (docs/foreign_models.md), or run:DIR."
 
 
@@ -33,7 +30,6 @@ def sources(runs: list[str], models: list[str]) -> tuple[foreign.Source, ...]:
         "weights": pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None,
         "pixels": _PIXELS.value or "",
         "class_names": pathlib.Path(_CLASS_NAMES.value) if _CLASS_NAMES.value else None,
-        "clip_shape": _clip_shape(),
     }
     given = [f"--{name}" for name, value in told.items() if value]
     if given and (runs or len(models) > 1):
@@ -41,18 +37,6 @@ def sources(runs: list[str], models: list[str]) -> tuple[foreign.Source, ...]:
             f"{', '.join(given)} must be given with one --model. Received: {len(runs) + len(models)} models"
         )
     return *map(pathlib.Path, runs), *(foreign.parse(text, **told) for text in models)
-
-
-def _clip_shape() -> tuple[int, int, int] | None:
-    sizes = _CLIP_SHAPE.value
-    if sizes is None:
-        return None
-    if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) for size in sizes):
-        raise errors.UserError(
-            f"--clip_shape must be three whole numbers: frames, height, width. Received: {','.join(sizes)}"
-        )
-    frames, height, width = map(int, sizes)
-    return frames, height, width
 
 
 def source(run: str | None, model: str | None) -> foreign.Source:

@@ -1,6 +1,5 @@
 """What explains a video or an array in either build, on the command line and as a function."""
 
-import dataclasses
 import json
 import pathlib
 import subprocess
@@ -118,7 +117,7 @@ class VideoContract:
     def test_a_file_and_its_frames_have_the_same_explanation_of_converged_masks(self, folder):
         explained = [
             self.one_clip.explain_clip(video, str(folder / "run"), games=("delete",), device="cpu")
-            for video in (str(folder / "a.avi"), self.frames(folder / "a.avi"))
+            for video in (str(folder / "a.avi"), [*self.frames(folder / "a.avi")])  # An array, or what makes one.
         ]
         assert explained[0].name == "a" and explained[1].name == "clip"
         assert explained[0].header["framework"] == self.framework
@@ -138,17 +137,19 @@ class VideoContract:
             ("light", pytest.approx(level, abs=1e-5)),
         ]
         assert not explained.heat.any() and not explained.gradcam.any()  # It has no endpoint.
-        with pytest.raises(
-            errors.UserError, match=r"or be told them \(--class_names=FILE.* mine with 0 class names and 4 x 8 x 8"
-        ):
-            self.one_clip.explain_clip(folder / "a.avi", dataclasses.replace(model, class_names=()), device="cpu")
 
-    def test_a_video_is_shown_in_the_usual_shape_to_a_model_that_takes_any(self, folder):
-        model = ForeignModel(
-            "mine", "python:mine", self.brightness, ("light", "dark"), (None, 6, None), usual_shape=(4, 8, 8)
+    def test_a_model_without_names_and_shape_has_numbers_for_classes_and_the_users_shape(self, folder):
+        model = ForeignModel("mine", "python:mine", self.brightness, digest="0" * 64)
+        explained = self.one_clip.explain_clip(
+            folder / "a.avi", model, ("delete",), SHORT, device="cpu", input_shape=(5, 8, 6)
         )
-        explained = self.one_clip.explain_clip(folder / "a.avi", model, ("delete",), SHORT, device="cpu")
-        assert explained.frames.shape == (4, 6, 8, 3)
+        assert explained.frames.shape == (5, 8, 6, 3)
+        assert [name for name, _ in explained.top] == ["1", "0"] and explained.class_names == ("0", "1")
+        assert "“1”" in explained.text()
+        with pytest.raises(errors.UserError, match="--input_shape must say T,H,W"):
+            self.one_clip.explain_clip(folder / "a.avi", model, ("delete",), SHORT, device="cpu")
+        with pytest.raises(errors.UserError, match="input_shape must be left out for a run"):
+            self.one_clip.explain_clip(folder / "a.avi", folder / "run", device="cpu", input_shape=(5, 8, 6))
 
     def frames(self, path):
         read = videos_for_tests.read(path, range(20))
@@ -166,6 +167,12 @@ class VideoContract:
         done = subprocess.run([sys.executable, script, *flags], **environment)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "out" / "a" / "index.html").is_file() and "needs" in done.stdout
+        store = ["--run=run", "--input_shape=8,32,32"]
+        wrong = subprocess.run([sys.executable, script, *store], **environment)
+        assert (wrong.returncode, wrong.stderr.partition(".")[0]) == (
+            2,
+            "error: --input_shape must be given with --video: clips of a store have theirs",
+        )
         wrong = subprocess.run([sys.executable, script, *flags, "--split=test"], **environment)
         assert wrong.returncode == 2
         assert wrong.stderr.endswith(

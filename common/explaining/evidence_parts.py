@@ -5,13 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from common.explaining import (
-    frame_curves,
-    mask_search,
-    masks,
-    methods_baselines,
-    steps,
-)
+from common.explaining import frame_curves, mask_search, masks, methods_baselines, steps
 from common.explaining.evidence_file import ORDERS
 from common.explaining.explainer import Explainer
 from common.explaining.explanations import Explanations

@@ -198,9 +198,14 @@ class _PartMaker:
     def subject(self) -> Subject:
         return self._opened[0]
 
-    @property
+    @functools.cached_property
     def store(self) -> ClipStore:
-        return self._opened[1]
+        subject, store = self._opened
+        if subject.foreign is None or subject.foreign.class_names or not len(store):
+            return store
+        scores = self.explainer.probabilities(store.read([0]))
+        foreign.check_probabilities(scores, 1)
+        return subjects.numbered(store, subject.foreign, scores.shape[1])
 
     @functools.cached_property
     def _opened(self) -> tuple[Subject, ClipStore]:
@@ -310,6 +315,7 @@ def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, expla
         "framework": explainer.framework,
         "versions": explainer.versions(),
     }
+    header |= {"source": subject.source} if subject.source else {}
     if settings.methods:
         config = settings.method_config
         numbers = {"evaluations": config.evaluations, "steps": config.steps, "seed": config.seed}

@@ -208,7 +208,11 @@ def check_same_settings(place: pathlib.Path, header: Mapping[str, Any], found: M
     known = "clips_digest" in header and "clips_digest" in found
     header, found = (
         {
-            **{name: value for name, value in values.items() if name not in ("clips_digest", "schema_version")},
+            **{
+                name: value
+                for name, value in values.items()
+                if name not in ("clips_digest", "schema_version", "source")
+            },
             "mask": {**dataclasses.asdict(MaskConfig()), **values["mask"]},
             "clips": values["clips_digest"] if known else files.found_path(values["clips"], place.parent).resolve(),
         }

@@ -44,7 +44,6 @@ class Spec:
       pixels: one of `PIXELS` that the model takes, or "" where the model says it itself.
       class_names: text file of its classes, one a line, in the order of its outputs; None where the model knows them,
         or has those of the clips.
-      clip_shape: T, H, W of its clips; None where the model says it, or takes those of the clips.
     """
 
     kind: str
@@ -52,7 +51,6 @@ class Spec:
     weights: pathlib.Path | None = None
     pixels: str = ""
     class_names: pathlib.Path | None = None
-    clip_shape: tuple[int, int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -133,8 +131,10 @@ class ForeignModel:
       frames_per_step: frames that one time step of the model sees together (its tubelets); 1 if none.
       versions: of the libraries that made it, by name.
       licence: of its weights, as far as it is known.
+      source: where its weights come from, an address or a name, as far as it is known.
       digest: SHA-256, in hex, of its weights.
-      usual_shape: T, H, W of the clips that it was trained on, as a video is shown to a model that takes any.
+      usual_shape: T, H, W of the clips that its weights are meant for, which a video of any shape becomes; None where
+        `clip_shape` says it, or nothing does.
     """
 
     name: str
@@ -146,6 +146,7 @@ class ForeignModel:
     frames_per_step: int = 1
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     licence: str = ""
+    source: str = ""
     digest: str = ""
     usual_shape: tuple[int, int, int] | None = None
 
@@ -159,35 +160,28 @@ class ForeignModel:
             )
 
 
-def with_told(model: ForeignModel, spec: Spec) -> ForeignModel:
-    """Returns a model with the class names and the shape of clips that the user said, where it says none itself.
+def with_names(model: ForeignModel, spec: Spec) -> ForeignModel:
+    """Returns a model with the class names that the user gave it.
 
     Args:
       model: that was loaded.
       spec: what it was loaded by.
 
     Raises:
-      errors.UserError: for what the model says otherwise, and a file that is no list of names.
+      errors.UserError: for a model that has names of its own, and a file that is no list of names.
     """
-    if spec.class_names:
-        if model.class_names:
-            raise errors.UserError(
-                f"--class_names must be left out for a model that knows its classes, as {model.name} does. "
-                f"Received: {spec.class_names}"
-            )
-        model = dataclasses.replace(model, class_names=classes.read_names(spec.class_names))
-    if spec.clip_shape:
-        if any(own not in (None, told) for own, told in zip(model.clip_shape, spec.clip_shape, strict=True)):
-            raise errors.UserError(
-                f"--clip_shape must be one that {model.name} takes, {shape_text(model.clip_shape)}. "
-                f"Received: {shape_text(spec.clip_shape)}"
-            )
-        model = dataclasses.replace(model, clip_shape=spec.clip_shape)
-    return model
+    if not spec.class_names:
+        return model
+    if model.class_names:
+        raise errors.UserError(
+            f"--class_names must be left out for a model that knows its classes, as {model.name} does. "
+            f"Received: {spec.class_names}"
+        )
+    return dataclasses.replace(model, class_names=classes.read_names(spec.class_names))
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
-    """Returns T x H x W for people."""
+    """Returns T, H, W for a message, as "16 x any x 112"."""
     return " x ".join("any" if size is None else str(size) for size in shape)
 
 

@@ -33,23 +33,20 @@ def test_a_run_is_one_kind_of_model():
 
 
 def test_what_the_user_says_belongs_to_foreign_models_alone():
-    told = {"weights": pathlib.Path("w.pt"), "class_names": None, "clip_shape": (8, 4, 4)}
+    told = {"weights": pathlib.Path("w.pt"), "pixels": "", "class_names": pathlib.Path("names.txt")}
     assert foreign.parse("torchvision:r3d_18", **told) == Spec("torchvision", "r3d_18", **told)
-    with pytest.raises(errors.UserError, match="--weights must be left out for a run, .* Received: --weights, --clip"):
+    with pytest.raises(errors.UserError, match="--weights must be left out for a run, .* Received: --weights, --class"):
         foreign.parse("run:runs/mine", **told)
 
 
-def test_classes_and_shape_are_the_users_where_the_model_does_not_say_them(tmp_path):
+def test_class_names_are_the_users_where_the_model_has_none(tmp_path):
     (tmp_path / "names.txt").write_text("open\nclose\n")
-    spec = Spec("python", "a:b", class_names=tmp_path / "names.txt", clip_shape=(8, 4, 6))
-    model = ForeignModel("mine", "mine", len, clip_shape=(None, 4, 6))
-    told = foreign.with_told(model, spec)
-    assert (told.class_names, told.clip_shape) == (("open", "close"), (8, 4, 6))
-    assert foreign.with_told(model, Spec("python", "a:b")) is model
-    with pytest.raises(errors.UserError, match="must be one that mine takes, any x 5 x 6. Received: 8 x 4 x 6"):
-        foreign.with_told(dataclasses.replace(model, clip_shape=(None, 5, 6)), spec)
+    spec = Spec("python", "a:b", class_names=tmp_path / "names.txt")
+    model = ForeignModel("mine", "mine", len)
+    assert foreign.with_names(model, spec).class_names == ("open", "close")
+    assert foreign.with_names(model, Spec("python", "a:b")) is model
     with pytest.raises(errors.UserError, match="left out for a model that knows its classes, as mine does. Received: "):
-        foreign.with_told(dataclasses.replace(model, class_names=("a", "b")), spec)
+        foreign.with_names(dataclasses.replace(model, class_names=("a", "b")), spec)
 
 
 @pytest.mark.parametrize("text", ["", "r3d_18", "torchvision:", "timm:resnet", ":r3d_18"])

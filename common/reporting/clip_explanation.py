@@ -196,7 +196,10 @@ def explain(
 
 
 def open_model(
-    settings: ExplainSettings, build: Callable[[], Build], model: ForeignModel | None = None
+    settings: ExplainSettings,
+    build: Callable[[], Build],
+    model: ForeignModel | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> tuple[ClipFormat, Callable[[], Build]]:
     """Returns what clips a model takes, and a build that does not load it again.
 
@@ -204,12 +207,15 @@ def open_model(
       settings: what to explain, and how.
       build: makes a build, which loads its framework; of a run the format is known without.
       model: a foreign model that is loaded already.
+      shape: T, H, W that the user wants of the clips of a foreign model; None for the model's.
     """
     if not isinstance(settings.model, foreign.Spec):
+        if shape:
+            raise errors.UserError(f"input_shape must be left out for a run, which has its own. Received: {shape}")
         return clip_format.of_run(settings.model), build
     make, load = build()
     loaded = model or load(settings.model, settings.gradcam.endpoint, settings.precision)
-    return clip_format.of_foreign(loaded), lambda: Build(make, lambda *_: loaded)
+    return clip_format.of_foreign(loaded, shape), lambda: Build(make, lambda *_: loaded)
 
 
 def of_row(found: Mapping[str, Explanations], store: ClipStore, row: int) -> ClipExplanation:
