@@ -5,8 +5,6 @@ normalisation are `common/explaining/gradcam_maps.py`. Works on any callable fro
 """
 
 import contextlib
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -141,7 +139,7 @@ def endpoint_fn(
             activations.append(_folded(found, fold).detach().requires_grad_())
             return model_checks.with_activations(output, _unfolded(activations[0], found.detach(), fold))
 
-        with freezing.frozen(model), _not_compiled(), layer.register_forward_hook(cut):
+        with freezing.frozen(model), layer.register_forward_hook(cut):
             if ours:
                 logits, endpoints = model(clips, return_endpoints=True)
                 return logits, endpoints[ours]
@@ -182,7 +180,7 @@ def attentions(
 
         return record
 
-    with contextlib.ExitStack() as stack, torch.no_grad(), freezing.frozen(model), _not_compiled():
+    with contextlib.ExitStack() as stack, torch.no_grad(), freezing.frozen(model):
         for endpoint, outputs in zip(endpoints, found, strict=True):
             layer = layer_axes.find_layer(endpoint, named, ".")
             stack.enter_context(layer.register_forward_hook(recorded(outputs)))
@@ -212,18 +210,6 @@ def _named_layers(model: nn.Module) -> Iterator[tuple[list[str], nn.Module]]:
         own = [part for i, part in enumerate(parts) if ".".join(parts[:i]) not in wrappers]
         if name and name not in wrappers:
             yield [".".join(own), name], module
-
-
-@contextlib.contextmanager
-def _not_compiled() -> Iterator[None]:
-    """Runs compiled parts of a model as they were written: compiled code does not see a layer's hooks."""
-    if "torch._dynamo" not in sys.modules:  # Whatever compiles imports it, which takes seconds.
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        # `freezing.frozen` has a hook on all modules, which may see a wrapper and what is in it.
-        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
-        yield
 
 
 def _channels(layer: nn.Module) -> int | None:

@@ -3,7 +3,7 @@
 Each check is given what came, or an array made of it, and refuses it in one line: nothing here knows a framework.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,26 @@ def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> No
                 "A model's probabilities for a clip must depend on that clip alone, in every call the same (inference "
                 f"mode: eval() in PyTorch, training=False in Keras). Received: they change by {change:.2g} {when}"
             )
+
+
+def steady(probabilities: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the same function of clips, which refuses on its first call what `check_steady` refuses.
+
+    Args:
+      probabilities: clips uint8 [n, T, H, W, 3] -> [n, K].
+    """
+    checked = False
+
+    def asked(clips: np.ndarray) -> np.ndarray:
+        nonlocal checked
+        if not checked:
+            alone, again, beside = (probabilities(some) for some in (clips[:1], clips[:1], clips[[0, -1]]))
+            check_shape(alone.shape)
+            check_steady(alone, again, beside)
+            checked = True
+        return probabilities(clips)
+
+    return asked
 
 
 def check_prepared(score: float, prepared: float) -> None:
