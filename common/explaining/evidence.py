@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, progress, tables
+from common import errors, files, progress, remote, tables
 from common.explaining import (
     explanation_loop,
     explanations,
@@ -33,6 +33,7 @@ from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import architectures, foreign, initial_weights
+from common.remote import Cache
 from common.runs import subjects
 from common.runs.subjects import Classifier, LoadToExplain, Trained
 from common.tables import Column, Table
@@ -49,7 +50,8 @@ class EvidenceSettings:
     Attributes:
       model: run directory, or a foreign model.
       explanations: file of that model, or None for explanations.h5 in `foreign.folder`.
-      clips: folder of the clip store, or None for the one that was explained.
+      clips: folder or URL of the clip store, or None for the one that was explained.
+      cache: where clips at a URL are kept.
       limit: number of clips for the curves and for Grad-CAM, spread over the classes; 0 for all.
       mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
       seed: of random orders, weights and starts.
@@ -58,11 +60,12 @@ class EvidenceSettings:
 
     model: foreign.Source
     explanations: pathlib.Path | None = None
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     limit: int = 12
     mask_limit: int = 4
     seed: int = 0
     out: pathlib.Path | None = None
+    cache: Cache = remote.DEFAULT
 
     @property
     def explained(self) -> pathlib.Path:
@@ -106,7 +109,11 @@ def gather(
     clips = settings.clips or explanations.clips_folder(path, explained)
     mask_config, cam_config = MaskConfig(**header["mask"]), GradCamConfig(**(header["gradcam"] or {}))
     subject, store = subjects.open_subject(
-        settings.model, clips, header["split"], lambda spec: load(spec, cam_config.endpoint, header["precision"])
+        settings.model,
+        clips,
+        header["split"],
+        lambda spec: load(spec, cam_config.endpoint, header["precision"]),
+        settings.cache,
     )
     explanation_loop.check_weights(subject, header)
     some = explained.take(spread_over_classes(explained["label"], settings.limit))

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 from absl import logging
 
-from common import errors, files, locks, progress, text, units
+from common import errors, files, locks, progress, remote, text, units
 from common.clips.clip_store import ClipStore
 from common.explaining import binary_masks, explanations, mask_search, masks, methods, steps
 from common.explaining import scorer as scoring
@@ -26,6 +26,7 @@ from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
 from common.launching import HERE, Launch, Tick
 from common.models import architectures, configs, foreign
+from common.remote import Cache
 from common.runs import subjects
 from common.runs.subjects import Classifier, LoadToExplain, Subject, Trained
 
@@ -75,7 +76,7 @@ class ExplainSettings:
 
     Attributes:
       model: run directory, of either framework, or a foreign model.
-      clips: folder of the clip store, or None for the one a run was trained on.
+      clips: folder or URL of the clip store, or None for the one a run was trained on.
       split: of the clips.
       limit: number of clips at most, the first of those chosen by what follows; 0 for all.
       limit_per_class: number of clips of each class at most, the first ones; 0 for all.
@@ -90,10 +91,11 @@ class ExplainSettings:
       batch_size: clips at a time, 0 for what fits the memory.
       out: file to write, or None for explanations.h5 in `foreign.folder`.
       overwrite: replace an `out` of other clips or settings, and its parts.
+      cache: where clips at a URL are kept.
     """
 
     model: foreign.Source
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     split: str = "validation"
     limit: int = 0
     limit_per_class: int = 0
@@ -108,6 +110,7 @@ class ExplainSettings:
     batch_size: int = 0
     out: pathlib.Path | None = None
     overwrite: bool = False
+    cache: Cache = remote.DEFAULT
 
     @property
     def method_config(self) -> MethodConfig:
@@ -265,6 +268,7 @@ class _PartMaker:
             settings.clips,
             settings.split,
             lambda spec: self._load(spec, settings.gradcam.endpoint, settings.precision),
+            settings.cache,
         )
 
     @functools.cached_property
@@ -405,7 +409,7 @@ def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]
         {
             **{name: value for name, value in values.items() if name not in ("clips_digest", "schema_version")},
             "mask": {**dataclasses.asdict(MaskConfig()), **values["mask"]},
-            "clips": values["clips_digest"] if known else files.found_path(values["clips"], out.parent).resolve(),
+            "clips": values["clips_digest"] if known else _resolved(files.found_path(values["clips"], out.parent)),
         }
         for values in (header, found)
     )
@@ -415,6 +419,10 @@ def _check_same(out: pathlib.Path, header: dict[str, Any], found: dict[str, Any]
             f"--out must be a new file, or one of the same settings. Received: {out}, which differs in "
             f"{', '.join(different)}; give another --out, or --overwrite"
         )
+
+
+def _resolved(place: files.Place) -> files.Place:
+    return place if isinstance(place, str) else place.resolve()
 
 
 def _accepts(check: Callable[..., object], *arguments: Any) -> bool:
