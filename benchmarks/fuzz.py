@@ -37,7 +37,7 @@ from common import errors, hdf5, progress, tables
 from common.clips import clip_store, tiny_store_for_tests
 from common.clips.clip_store import ClipStore
 from common.command_line import commands
-from common.explaining import attribution_file, evidence_file, explanation_loop, explanations
+from common.explaining import attribution_file, evidence_file, explanation_parts, explanations
 from common.explaining.attribution_file import Attributions
 from common.models import canonical_weights, configs, initial_weights
 from common.reporting import evidence_tables, paper_tables, report_for_tests
@@ -367,7 +367,7 @@ FORMATS: dict[str, Format] = {
     "plan.json": Format(
         _make_plan,
         "plan.json",
-        lambda folder: explanation_loop.read_plan(folder / "plan.json"),
+        lambda folder: explanation_parts.read_plan(folder / "plan.json"),
         (damage_bytes, damage_json, damage_json),
     ),
     "evaluation.json": Format(

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import foreign
 from common.models.foreign import ForeignModel
 from common.reporting import clip_explanation
-from common.reporting.clip_explanation import Build, ClipExplanation
+from common.reporting.clip_explanation import ClipExplanation
 from data_prep import loose_clips
 
 Video = str | pathlib.Path | np.ndarray
@@ -31,6 +32,7 @@ def explain_clip(
     gradcam: GradCamConfig,
     precision: str,
     build: Build,
+    input_shape: tuple[int, int, int] | None = None,
 ) -> ClipExplanation:
     """Explains one clip (see a build's `explain_clip`).
 
@@ -41,12 +43,13 @@ def explain_clip(
       mask: how masks are learnt.
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
-      build: explainer and loader of a framework.
+      build: the framework's.
+      input_shape: T, H, W that the video becomes for a foreign model; None where it says it itself.
     """
     clip_explanation.check_games(games)
     loaded = model if isinstance(model, ForeignModel) else None
     settings = ExplainSettings(_source(model), split=loose_clips.SPLIT, mask=mask, gradcam=gradcam, precision=precision)
-    form, ready = clip_explanation.open_model(settings, lambda: build, loaded)
+    form, ready = clip_explanation.open_model(settings, lambda: build, loaded, input_shape)
     if isinstance(video, np.ndarray):
         clip = loose_clips.of_array(video, form)
     else:

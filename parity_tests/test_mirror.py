@@ -18,14 +18,13 @@ _ONLY_TORCH = {
     "recurrence.py": "a faster gradient than autograd's; TensorFlow's graph fuses the plain loop well enough",
     "graphs.py": "records the kernels of a step; a tf.function is such a record already",
     "transfers.py": "pinned memory and a stream for copies, which TensorFlow's runtime has by itself",
-    "layers.py:max_pool": "gradients added in one order where that is asked for; TensorFlow has a switch",
-    "layers.py:average_pool": "as max_pool",
+    "pools.py": "gradients added in one order where that is asked for; TensorFlow has a switch",
     "layers.py:num_processes": "TensorFlow's strategies have replicas, which `processes` counts",
     "layers.py:mix": "a product that is fast on a GPU in bfloat16, which only this build has measured",
     "temporal_mask.py:MaskSearch.replayer": "as graphs.py",
     "layers.py:to_native": "PyTorch's layers want channels first; Keras' layout is the border's",
     "layers.py:to_border": "as to_native",
-    "layers.py:frozen": "Keras is told with each call whether it trains, and a tape what it watches",
+    "freezing.py": "Keras is told with each call whether it trains, and a tape what it watches",
 }
 _ONLY_TF = {
     "backend.py": "chooses Keras' backend before Keras is imported",

@@ -13,6 +13,7 @@ import tensorflow as tf
 from common import errors
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence, explanation_loop
+from common.explaining.explainer import Build
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
@@ -21,6 +22,19 @@ from common.runs.subjects import Classifier, Trained
 from tf_impl import devices, foreign, gradcam, temporal_mask, training, weights
 
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
+
+
+def build(device: str = "auto", deterministic: bool = False) -> Build:
+    """Returns what this build adds to loops that explain.
+
+    Args:
+      device: "auto", "cpu" or "gpu".
+      deterministic: see `devices.make_deterministic`.
+    """
+    return Build(
+        functools.partial(Explainer, device=device, deterministic=deterministic),
+        functools.partial(foreign.load, device=device),
+    )
 
 
 def explain(
@@ -37,20 +51,18 @@ def explain(
       launch: which parts to make, and in which processes.
       deterministic: see `devices.make_deterministic`.
     """
-    load = functools.partial(foreign.load, device=device)
-    make = functools.partial(Explainer, device=device, deterministic=deterministic)
-    return explanation_loop.explain(settings, make, load, launch)
+    return explanation_loop.explain(settings, *build(device, deterministic), launch)
 
 
-def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
+def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto", launch: Launch = HERE) -> dict[str, Any]:
     """Gathers evidence about explanations (see `evidence.gather`).
 
     Args:
       settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
+      launch: which parts to make, and in which processes.
     """
-    load = functools.partial(foreign.load, device=device)
-    return evidence.gather(settings, functools.partial(Explainer, device=device), load)
+    return evidence.gather(settings, *build(device), launch)
 
 
 class Probabilities:
@@ -77,7 +89,7 @@ class Probabilities:
 
 
 class Explainer:
-    """A classifier and what explains it (see `explanation_loop.Explainer`).
+    """A classifier and what explains it (see `explainer.Explainer`).
 
     Args:
       classifier: a trained model, or a foreign one that the build has loaded on the device in the precision.

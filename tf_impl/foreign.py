@@ -7,7 +7,6 @@ file is run but operations of TensorFlow and layers of Keras.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -48,17 +47,8 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
         return (_keras if spec.kind == "keras" else _saved_model)(spec, endpoint)
 
 
-class ScoreFn:
-    """The probabilities of a model, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255.
-
-    Args:
-      module: from clips in the order of axes of `inputs` to logits, or probabilities.
-      inputs: what it takes instead of pixels.
-      ends_in_softmax: whether it returns probabilities.
-    """
-
-    def __init__(self, module: Any, inputs: Inputs, ends_in_softmax: bool = False) -> None:
-        self.module, self.inputs, self.ends_in_softmax = module, inputs, ends_in_softmax
+class ScoreFn(foreign.Adapted):
+    """An adapted model's probabilities, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255."""
 
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
         """Clips -> probabilities `[N, K]`."""

@@ -6,16 +6,16 @@ train under several workers (github.com/keras-team/keras/issues/20585).
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
+import msgspec
 import numpy as np
 import tensorflow as tf
 
-from common import errors
-from common.runs.processes import ALONE, Processes, patience
+from common import errors, files
+from common.runs.processes import ALONE, Processes, patience, wait
 
 
 @contextlib.contextmanager
@@ -26,9 +26,10 @@ def joined(device: str = "auto") -> Iterator[Processes]:
       device: "auto", "cpu" or "gpu".
 
     Raises:
-      errors.UserError: where another process is lost on the way, or a machine has fewer GPUs than processes.
+      errors.UserError: where another process does not come or is lost on the way, the environment does not say which
+        processes these are, or a machine has fewer GPUs than processes.
     """
-    workers = len(json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", []))
+    workers = _num_named()
     gpus = tf.config.list_logical_devices("GPU") if device != "cpu" and workers < 2 else []
     if workers < 2 and len(gpus) < 2:
         yield ALONE
@@ -48,12 +49,47 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         with strategy.scope():
-            yield _Workers(strategy, options)
+            those = _Workers(strategy, options)
+            yield those
+            wait(those)  # None goes while another still needs it.
     except (tf.errors.OpError, RuntimeError) as error:
         raise errors.UserError(
             f"All {workers} processes must stay to the end. Received: one that was lost "
             f"({errors.first_line(error):.200})"
         ) from None
+
+
+class _Task(TypedDict):
+    type: Literal["worker"]
+    index: files.Count
+
+
+class _Cluster(TypedDict):
+    worker: Annotated[list[Annotated[str, msgspec.Meta(pattern=r"^.+:\d+$")]], msgspec.Meta(min_length=1)]
+
+
+class _Config(TypedDict):
+    """What is read of TF_CONFIG. All processes are workers: no chief, no parameter servers, no evaluator."""
+
+    cluster: _Cluster
+    task: _Task
+
+
+def _num_named() -> int:
+    """Returns how many workers TF_CONFIG names; 1 where there is none."""
+    text = os.environ.get("TF_CONFIG", "").strip()
+    if text in ("", "{}"):
+        return 1
+    values = files.parse_json(text, "TF_CONFIG", "the environment")
+    known = {name: values[name] for name in ("cluster", "task") if name in values}
+    config = files.convert(known, _Config, "TF_CONFIG", "the environment")
+    workers, index = config["cluster"]["worker"], config["task"]["index"]
+    if len(set(workers)) < len(workers) or index >= len(workers):
+        raise errors.UserError(
+            "TF_CONFIG must name each worker once, and by its index the one that this is. "
+            f"Received: index {index} of {', '.join(workers)}"
+        )
+    return len(workers)
 
 
 class _Workers:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from common.models import architectures, configs
-from torch_impl import layers, recurrence
+from torch_impl import layers, pools, recurrence
 
 _STRIDES = (2, 2)
 _POOL = (2, 2)
@@ -79,7 +79,7 @@ class FramePool(nn.Module):
         frames = _frames(x)
         if torch.are_deterministic_algorithms_enabled():
             rows, columns = (size - size % 2 for size in frames.shape[2:])  # No window reaches beyond the last one.
-            frames = layers.max_pool(frames[:, :, None, :rows, :columns], (1, *_POOL), (1, *_POOL), [0, 0, 0])[:, :, 0]
+            frames = pools.max_pool(frames[:, :, None, :rows, :columns], (1, *_POOL), (1, *_POOL), [0, 0, 0])[:, :, 0]
         else:
             frames = functional.max_pool2d(frames, _POOL)
         return frames.unflatten(0, x.shape[:2])

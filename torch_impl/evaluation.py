@@ -12,7 +12,7 @@ from common.models import configs
 from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, foreign, layers, processes, transfers, weights
+from torch_impl import devices, foreign, freezing, processes, transfers, weights
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def foreign_predictor(
     dtype = torch.float64 if precision == "float64" else torch.float32
 
     def predict(frames: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), layers.frozen(model.score_fn):
+        with torch.inference_mode(), freezing.frozen(model.score_fn):
             probabilities = model.score_fn(transfers.to_device(frames, place).to(dtype))
         return log_probabilities(probabilities.double().cpu().numpy(), len(frames))
 

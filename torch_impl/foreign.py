@@ -4,6 +4,7 @@ An adapter knows how a library is asked for a model, what the model takes instea
 What it takes comes from the library itself, not from a table here. No library is imported that is not asked for.
 """
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -48,17 +49,8 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     return _ADAPTERS[spec.kind](spec, _Finish(spec, endpoint, layers.DTYPES[precision][-1], place))
 
 
-class ScoreFn:
-    """The probabilities of a model, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255.
-
-    Args:
-      module: from clips in the order of axes of `inputs` to logits, or probabilities.
-      inputs: what it takes instead of pixels.
-      ends_in_softmax: whether it returns probabilities.
-    """
-
-    def __init__(self, module: nn.Module, inputs: Inputs, ends_in_softmax: bool = False) -> None:
-        self.module, self.inputs, self.ends_in_softmax = module, inputs, ends_in_softmax
+class ScoreFn(foreign.Adapted):
+    """An adapted model's probabilities, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255."""
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips -> probabilities `[N, K]`."""
@@ -96,9 +88,21 @@ class _Finish:
         inputs: Inputs,
         endpoint: str = "",
         axes: str = gradcam.LAYER_AXES,
+        grid: Callable[[str], tuple[int, int, int]] | None = None,
         ends_in_softmax: bool = False,
         **values: Any,
     ) -> ForeignModel:
+        """Returns the model.
+
+        Args:
+          module: of the library.
+          inputs: what it takes instead of pixels.
+          endpoint: layer for Grad-CAM unless the user names another; "" for none.
+          axes: of a layer's output.
+          grid: name of a layer -> T', H', W' of its tokens, where they do not follow from patches.
+          ends_in_softmax: whether it returns probabilities.
+          **values: other fields of a `ForeignModel`.
+        """
         digest = _digest(module)
         module = module.to(self._device, self._dtype).eval().requires_grad_(False)
         score_fn = ScoreFn(module, inputs, ends_in_softmax)
@@ -110,15 +114,15 @@ class _Finish:
             self._spec.name,
             kind,
             score_fn,
-            endpoint_fn=_endpoint_fn(score_fn, endpoint, axes) if endpoint else None,
+            endpoint_fn=_endpoint_fn(score_fn, endpoint, axes, grid and grid(endpoint)) if endpoint else None,
             versions=versions,
             digest=digest,
             **values,
         )
 
 
-def _endpoint_fn(score_fn: ScoreFn, endpoint: str, axes: str) -> gradcam.EndpointFn:
-    run = gradcam.endpoint_fn(score_fn.module, endpoint, score_fn.inputs.axes, axes)
+def _endpoint_fn(score_fn: ScoreFn, endpoint: str, axes: str, grid: tuple[int, int, int] | None) -> gradcam.EndpointFn:
+    run = gradcam.endpoint_fn(score_fn.module, endpoint, score_fn.inputs.axes, axes, grid)
 
     def prepared(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output, activations = run(score_fn.prepared(clips))
@@ -144,13 +148,21 @@ def _torchvision(spec: Spec, finish: _Finish) -> ForeignModel:
     else:
         module, is_published = _downloaded(spec, lambda: getattr(video, spec.rest)(weights=published)), True
     preset = published.transforms()
-    position = getattr(module, "pos_encoding", None)  # MViT has learnt it for one size.
+    frames = re.search(r"clip_len=(\d+)", published.meta["_docs"])  # Nowhere else does the library say it.
+    layer, axes = _TORCHVISION_ENDPOINTS.get(type(module).__name__, ("", gradcam.LAYER_AXES))
+    of_kind: dict[str, Any] = {}
+    if hasattr(module, "pos_encoding"):  # MViT has learnt it for one size.
+        of_kind = {"clip_shape": _mvit_shape(module), "grid": functools.partial(_mvit_grid, module)}
+    elif frames:
+        of_kind = {"usual_shape": (int(frames[1]), *preset.crop_size)}
     return finish(
         module,
         foreign.normalized(preset.mean, preset.std, "NCTHW"),
-        *_TORCHVISION_ENDPOINTS.get(type(module).__name__, ()),
+        layer.format(last=len(getattr(module, "blocks", ())) - 1),
+        axes,
         class_names=tuple(published.meta["categories"]) if is_published else (),
-        clip_shape=_mvit_shape(module) if position is not None else (None, None, None),
+        source=published.url if is_published else "",
+        **of_kind,
     )
 
 
@@ -159,6 +171,23 @@ def _mvit_shape(module: Any) -> tuple[int, int, int]:
     grid = module.pos_encoding.temporal_size, *module.pos_encoding.spatial_size
     frames, height, width = (size * stride for size, stride in zip(grid, module.conv_proj.stride, strict=True))
     return frames, height, width
+
+
+def _mvit_grid(module: Any, endpoint: str) -> tuple[int, int, int]:
+    """Returns T', H', W' of the tokens that an MViT's layer returns.
+
+    Blocks pool their queries, and with them the tokens that they hand on. What a block does before that, its first norm
+    and the projection to queries, keys and values, still has the tokens that came in.
+    """
+    place = re.search(r"blocks\.(\d+)\.?(.*)", endpoint)
+    passed = int(place[1]) + (place[2] not in ("norm1", "attn.qkv")) if place else len(module.blocks)
+    sizes = [module.pos_encoding.temporal_size, *module.pos_encoding.spatial_size]
+    for block in module.blocks[:passed]:
+        if block.attn.pool_q is not None:
+            pool = block.attn.pool_q.pool
+            axes = zip(sizes, pool.kernel_size, pool.stride, pool.padding, strict=True)
+            sizes = [(size + 2 * pad - kernel) // stride + 1 for size, kernel, stride, pad in axes]
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
@@ -188,7 +217,10 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
     frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
     step = getattr(config, "tubelet_size", 1)  # ViViT's is of time, height and width.
     size = getattr(config, "image_size", None)  # Where it is not, positions are relative.
+    fixed = (frames, *_pair(size)) if size else (None, None, None)
+    usual = None if size else (frames, *_pair(config.crop_size))
     names = tuple(config.id2label[number] for number in range(config.num_labels))
+    local = pathlib.Path(spec.rest).is_dir()
     layer, axes = _TRANSFORMERS_ENDPOINTS.get(config.model_type, ("", ""))
     return finish(
         module,
@@ -196,7 +228,9 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
         layer.format(last=config.num_hidden_layers - 1, before=config.num_hidden_layers - 2),
         axes or "N(THW)C",
         class_names=() if names[0] == "LABEL_0" else names,
-        clip_shape=(frames, *_pair(size)) if size else (None, None, None),
+        clip_shape=fixed,
+        usual_shape=usual,
+        source="" if local else f"https://huggingface.co/{spec.rest}",
         frames_per_step=int(step if isinstance(step, int) else step[0]),
     )
 
@@ -331,6 +365,7 @@ _TORCHVISION_ENDPOINTS = {
     "VideoResNet": ("layer4", "NCTHW"),
     "S3D": ("features", "NCTHW"),
     "SwinTransformer3d": ("norm", "NTHWC"),
+    "MViT": ("blocks.{last}.norm1", "N(THW)C"),  # After the last attention the class token alone has a gradient.
 }
 # Type of transformers' models -> the last layer whose tokens all have a gradient, and the order of its axes.
 _TRANSFORMERS_ENDPOINTS = {

@@ -16,7 +16,8 @@ from common.models.foreign import ForeignModel
 
 
 def make():
-    return ForeignModel("own", "mine", score_fn, frames_per_step=2, versions={"own": "1.0"}, licence="CC0")
+    known = {"versions": {"own": "1.0"}, "licence": "CC0", "source": "made for a test"}
+    return ForeignModel("own", "mine", score_fn, frames_per_step=2, **known)
 
 
 def wrong():

@@ -15,7 +15,7 @@ from torch import nn
 from common import errors
 from common.explaining.gradcam_maps import GradCamConfig
 from common.models.foreign import Spec
-from torch_impl import foreign, gradcam, layers
+from torch_impl import foreign, freezing, gradcam
 
 CLIPS = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
 NAMES = {0: "open", 1: "close", 2: "stay"}
@@ -114,6 +114,7 @@ def test_published_weights_are_known_by_the_digest_in_their_name(video_model, to
     monkeypatch.setattr(published, "_value_", entry)
     model = foreign.load(Spec("torchvision", name, weights), device="cpu")
     assert len(model.class_names) == 400 and model.class_names[0] == "abseiling"
+    assert model.source == entry.url
 
 
 @pytest.mark.parametrize("video_model", ["mc3_18"], indirect=True)
@@ -134,6 +135,55 @@ def test_torchvisions_grad_cam_is_of_the_last_layer_unless_another_is_asked_for(
         np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-4 * expected.max())
     with pytest.raises(errors.UserError, match="endpoint must be"):
         foreign.load(spec, "layer9", device="cpu")
+
+
+def follows(model, frames=4):
+    """Returns by how many cells of T', H', W' a stimulus and the place where it raises the default map most differ.
+
+    The last linear layer gets the direction in which the stimulus moves its input, so that class 1 is known by it. It
+    lies at the end of the clip, at the top, on the right, so that no two axes can be taken for each other.
+    """
+    (*_, head) = [layer for layer in model.score_fn.module.modules() if isinstance(layer, nn.Linear | nn.Conv3d)]
+    clips = torch.full((2, frames, 32, 32, 3), 128.0)
+    grid = model.endpoint_fn(clips)[1].shape[1:4]
+    place = (grid[0] - 1, 0, grid[2] - 1)
+    time, row, column = (
+        slice(at * size // cells, (at + 1) * size // cells)
+        for at, cells, size in zip(place, grid, clips.shape[1:4], strict=True)
+    )
+    clips[1, time, row, column] = torch.tensor([255.0, 0.0, 64.0])
+    inputs = []
+    with head.register_forward_hook(lambda layer, given, _: inputs.append(given[0])), torch.no_grad():
+        model.score_fn(clips)
+        direction = inputs[0][1] - inputs[0][0]
+        head.weight[1] = (direction / direction.norm()).reshape(head.weight[1].shape)
+        head.weight[0] = -head.weight[1]
+    maps = gradcam.gradcam(model.endpoint_fn, clips, [1, 1], GradCamConfig())
+    rise = maps[1] - maps[0]
+    return np.subtract(np.unravel_index(rise.argmax(), rise.shape), place)
+
+
+@pytest.mark.parametrize("video_model", ["swin3d_t", "mvit_v1_b"], indirect=True)
+def test_the_map_follows_a_stimulus_by_the_default_layer_of(video_model):
+    name, _, weights = video_model
+    off = follows(foreign.load(Spec("torchvision", name, weights), device="cpu"))
+    assert off[0] == 0 and np.abs(off).max() <= 1  # Patches of MViT overlap, windows of Swin are shifted.
+
+
+@pytest.mark.parametrize("video_model", ["mvit_v1_b"], indirect=True)
+def test_the_grid_of_mvits_tokens_is_that_of_the_layer(video_model):
+    name, _, weights = video_model
+    clips = torch.from_numpy(CLIPS).float()
+    for endpoint, side in (("", 8), ("blocks.0", 8), ("blocks.1.norm1", 8), ("blocks.1", 4), ("blocks.1.mlp", 4)):
+        model = foreign.load(Spec("torchvision", name, weights), endpoint, device="cpu")
+        assert model.endpoint_fn(clips)[1].shape == (2, 2, side, side, 16), endpoint
+
+
+def test_clips_of_the_shape_that_weights_are_meant_for(video_model):
+    name, _, weights = video_model
+    model = foreign.load(Spec("torchvision", name, weights), device="cpu")
+    expected = {"mc3_18": (16, 112, 112), "swin3d_t": (32, 224, 224), "mvit_v1_b": None}
+    assert model.usual_shape == expected[name]
 
 
 @pytest.mark.parametrize("video_model", ["mc3_18"], indirect=True)
@@ -221,9 +271,16 @@ def test_transformers_is_asked_as_it_asks_itself(saved_transformer):
     assert model.class_names == tuple(NAMES.values()) and model.name == name
     assert model.frames_per_step == (1 if name == "timesformer" else 2)
     assert model.clip_shape == ((None, None, None) if name == "vjepa2" else (4, 32, 32))
+    assert model.usual_shape == ((4, 32, 32) if name == "vjepa2" else None) and model.source == ""
     maps = gradcam.gradcam(model.endpoint_fn, torch.from_numpy(CLIPS).float(), expected.argmax(dim=1), GradCamConfig())
     assert maps.shape == (2, 4 // model.frames_per_step, 4, 4) and np.isfinite(maps).all() and maps.max() > 0
     assert not any(parameter.requires_grad for parameter in model.score_fn.module.parameters())
+
+
+@pytest.mark.parametrize("saved_transformer", ["videomae", "vjepa2"], indirect=True)
+def test_the_map_of_tokens_follows_a_stimulus(saved_transformer):
+    off = follows(foreign.load(Spec("transformers", str(saved_transformer[3])), device="cpu"))
+    assert not off.any()
 
 
 @pytest.mark.parametrize("saved_transformer", ["videomae"], indirect=True)
@@ -300,7 +357,7 @@ def test_a_users_own_function_is_asked_as_it_is(tmp_path, monkeypatch):
     torch.save(module.state_dict(), "w.pt")
     model = foreign.load(Spec("python", "own_model:make", tmp_path / "w.pt"), device="cpu")
     expected = module.eval()(torch.from_numpy(CLIPS).float()).softmax(dim=1).detach()
-    with layers.frozen(model.score_fn):
+    with freezing.frozen(model.score_fn):
         np.testing.assert_allclose(scores(model), expected, atol=1e-6)
     other = foreign.load(Spec("python", "own_model:make"), device="cpu")
     assert other.digest != model.digest and other.name == "own_model.make"

@@ -18,7 +18,7 @@ from torch import nn
 from common import errors
 from common.explaining import attention_rollout, gradcam_maps, layer_axes, model_checks
 from common.explaining.gradcam_maps import GradCamConfig
-from torch_impl import layers, weights
+from torch_impl import freezing, weights
 
 # Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C'], from which the logits
 # were computed.
@@ -66,7 +66,7 @@ class GradCam:
         """
         clips = torch.as_tensor(clips)
         # Weights are left as they are: a function of a user's own may have its gradient from nothing else.
-        inference = layers.frozen(self._endpoint_fn, weights=False)
+        inference = freezing.frozen(self._endpoint_fn, weights=False)
         with torch.inference_mode(False), torch.enable_grad(), inference:
             logits, activations = model_checks.check_endpoint(self._endpoint_fn(clips), torch.Tensor)
             gradcam_maps.check_shapes(tuple(clips.shape), tuple(activations.shape), tuple(logits.shape))
@@ -140,7 +140,7 @@ def endpoint_fn(
             activations.append(_folded(found, fold).detach().requires_grad_())
             return model_checks.with_activations(output, _unfolded(activations[0], found.detach(), fold))
 
-        with layers.frozen(model), _not_compiled(), layer.register_forward_hook(cut):
+        with freezing.frozen(model), _not_compiled(), layer.register_forward_hook(cut):
             if ours:
                 logits, endpoints = model(clips, return_endpoints=True)
                 return logits, endpoints[ours]
@@ -181,7 +181,7 @@ def attentions(
 
         return record
 
-    with contextlib.ExitStack() as stack, torch.no_grad(), layers.frozen(model), _not_compiled():
+    with contextlib.ExitStack() as stack, torch.no_grad(), freezing.frozen(model), _not_compiled():
         for endpoint, outputs in zip(endpoints, found, strict=True):
             layer = layer_axes.find_layer(endpoint, named, ".")
             stack.enter_context(layer.register_forward_hook(recorded(outputs)))
@@ -220,7 +220,7 @@ def _not_compiled() -> Iterator[None]:
         yield
         return
     with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        # `layers.frozen` has a hook on all modules, which may see a wrapper and what is in it.
+        # `freezing.frozen` has a hook on all modules, which may see a wrapper and what is in it.
         warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
         yield
 

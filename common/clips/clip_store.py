@@ -336,8 +336,11 @@ class ClipStore:
         seen = copy.copy(self)
         seen.info = dataclasses.replace(self.info, class_names=class_names)
         seen.labels = labels[self.labels]  # -1 reads the last one.
-        known = text.counted(int((seen.labels >= 0).sum()), "clip")
-        logging.info("%s has other classes than the model: %s of %d have one of its.", self.directory, known, len(self))
+        if self.info.class_names:
+            known = text.counted(int((seen.labels >= 0).sum()), "clip")
+            logging.info(
+                "%s has other classes than the model: %s of %d have one of its.", self.directory, known, len(self)
+            )
         return seen
 
     @property

@@ -10,6 +10,7 @@ from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
 from common.explaining.methods import MethodConfig
 from common.models import configs
+from common.runs import clip_format
 
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
@@ -26,6 +27,11 @@ VIDEO = flags.DEFINE_multi_string(
     "video",
     [],
     "Explain this video, or those in this folder, in place of clips of a store; may be given several times.",
+)
+_INPUT_SHAPE = flags.DEFINE_list(
+    "input_shape",
+    None,
+    "With --video: frames, height and width (px) that videos become for a foreign model. Unset: what the model says.",
 )
 _CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one a run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
@@ -138,6 +144,11 @@ def games() -> tuple[str, ...]:
     return (_GAME.value,) if _GAME.present else ("delete", "preserve")
 
 
+def input_shape() -> tuple[int, int, int] | None:
+    """Returns T, H, W that videos are to become, if the user says it."""
+    return clip_format.parse_shape(_INPUT_SHAPE.value) if _INPUT_SHAPE.value else None
+
+
 def report() -> pathlib.Path | None:
     """Returns the folder of the report to make, if there is to be one."""
     return pathlib.Path(_REPORT.value) if _REPORT.value else None
@@ -148,6 +159,10 @@ def settings() -> ExplainSettings:
     wrong = [flag.name for flag in _ONLY_STORES if VIDEO.value and flag.present]
     if wrong:
         raise errors.UserError(f"--{wrong[0]} must be left out with --video, which needs no clip store. Received: both")
+    if _INPUT_SHAPE.present and not VIDEO.value:
+        raise errors.UserError(
+            "--input_shape must be given with --video: clips of a store have theirs. Received: alone"
+        )
     return ExplainSettings(
         model=model_flags.source(_RUN.value, _MODEL.value),
         clips=clips_flags.place(_CLIPS.value),

@@ -5,7 +5,10 @@ from absl import flags
 from common.launching import Launch
 
 _WORKERS = flags.DEFINE_integer(
-    "workers", None, "Processes. Unset: one for each processor (prepare.py), or one (explain.py).", lower_bound=1
+    "workers",
+    None,
+    "Processes. Unset: one for each processor (prepare.py), or one (explain.py, evidence.py).",
+    lower_bound=1,
 )
 _NUM_TASKS = flags.DEFINE_integer(
     "num_tasks", 0, "Calls of this command that share its work, such as the tasks of an array job.", lower_bound=0

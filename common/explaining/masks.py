@@ -13,6 +13,7 @@ The search is `mask_search`.
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -90,12 +91,16 @@ class MaskConfig:
         for name, choices in _CHOICES.items():
             errors.check_choice(name, getattr(self, name), choices)
         allowed = (self.lambda_1 >= 0, self.lambda_2 >= 0, self.beta >= 1, self.learning_rate > 0)
-        numbers = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
-        if not all(allowed) or not all(map(math.isfinite, numbers)):
+        values = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
+        if not all(allowed) or not all(map(math.isfinite, values)):
             raise errors.UserError(
                 "lambda_1 and lambda_2 must be at least 0, beta at least 1, learning_rate above 0. Received: "
-                f"{', '.join(map(str, numbers))}"
+                f"{', '.join(map(str, values))}"
             )
+        for name in ("iterations", "area"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+                raise errors.UserError(f"{name} must be a whole number. Received: {value!r}")
         if self.iterations < 1:
             raise errors.UserError(f"iterations must be at least 1. Received: {self.iterations}")
         if self.compat == "released" and self.game != "delete":

@@ -122,10 +122,13 @@ class ForeignModel:
         resizing is the clip store's.
       class_names: K names in the order of the probabilities; () where the model does not know them.
       clip_shape: T, H, W that it takes; None for any.
+      usual_shape: T, H, W of the clips that its weights are meant for, which a video of any shape becomes; None where
+        `clip_shape` says it, or nothing does.
       endpoint_fn: for Grad-CAM, clips -> logits `[N, K]` and activations `[N, T', H', W', C']`; None where it has none.
       frames_per_step: frames that one time step of the model sees together (its tubelets); 1 if none.
       versions: of the libraries that made it, by name.
       licence: of its weights, as far as it is known.
+      source: where its weights come from, an address or a name, as far as it is known.
       digest: SHA-256, in hex, of its weights.
     """
 
@@ -134,10 +137,12 @@ class ForeignModel:
     score_fn: Callable[[Any], Any]
     class_names: tuple[str, ...] = ()
     clip_shape: tuple[int | None, int | None, int | None] = (None, None, None)
+    usual_shape: tuple[int, int, int] | None = None
     endpoint_fn: Callable[[Any], tuple[Any, Any]] | None = None
     frames_per_step: int = 1
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     licence: str = ""
+    source: str = ""
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -148,6 +153,11 @@ class ForeignModel:
                 "clip_shape must be T, H, W and frames_per_step at least 1. "
                 f"Received: {self.clip_shape}, {self.frames_per_step}"
             )
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Returns T, H, W for a message, as "16 x any x 112"."""
+    return " x ".join("any" if size is None else str(size) for size in shape)
 
 
 def log_probabilities(probabilities: np.ndarray, num_clips: int) -> np.ndarray:
@@ -196,6 +206,21 @@ class Inputs:
     def permutation(self) -> tuple[int, ...]:
         """Of the axes `[N, T, H, W, C]`."""
         return tuple("NTHWC".index(axis) for axis in self.axes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adapted:
+    """A model that takes something else than pixels; what asks it for probabilities is each build's `foreign.ScoreFn`.
+
+    Attributes:
+      module: from clips in the order of axes of `inputs` to logits, or probabilities, `[N, K]`.
+      inputs: what it takes instead of pixels.
+      ends_in_softmax: whether it returns probabilities.
+    """
+
+    module: Any
+    inputs: Inputs
+    ends_in_softmax: bool = False
 
 
 def normalized(mean: Sequence[float], deviation: Sequence[float], axes: str) -> Inputs:

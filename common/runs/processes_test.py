@@ -48,6 +48,19 @@ def test_a_flag_of_one_is_known_to_all():
     assert processes.any_of(processes.ALONE, True, False) == [True, False]
 
 
+def test_processes_that_differ_are_told_in_each_of_them_in_what():
+    def refused(those):
+        values = {"config": "a", "clips": f"digest {those.rank // 2}", "steps": 3 + those.rank}
+        with pytest.raises(errors.UserError) as caught:
+            processes.check_same(those, values)
+        return str(caught.value)
+
+    (message,) = set(together(3, refused))
+    assert message == "All processes must have the same clips, steps. Received: another in process 1 than in process 0"
+    assert together(3, lambda those: processes.check_same(those, {"config": "a", "steps": 3})) == [None] * 3
+    processes.check_same(processes.ALONE, {"config": "a"})
+
+
 def test_patience_is_a_number_of_seconds(monkeypatch):
     assert processes.patience() == 600
     monkeypatch.setenv("PROCESSES_PATIENCE_SECONDS", "7")

@@ -16,7 +16,7 @@ from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import configs, foreign
 from common.models.foreign import ForeignModel
 from common.remote import Cache
-from common.runs import run_directory
+from common.runs import importing, run_directory
 from common.runs.run_directory import RunDirectory
 
 
@@ -53,6 +53,7 @@ class Subject:
       digest: SHA-256, in hex, of its weights.
       trained_with: framework that trained it; of a foreign model, its kind.
       classifier: what a build makes compute.
+      source: where its weights come from, as far as it is known; "" for a run that was trained here.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Subject:
     digest: str
     trained_with: str
     classifier: Classifier
+    source: str = ""
 
     @property
     def foreign(self) -> ForeignModel | None:
@@ -114,12 +116,32 @@ def of_run(run: RunDirectory, framework: str, trained: Trained) -> Subject:
       framework: that trained it.
       trained: its model.
     """
-    return Subject(run.name, trained.config.model, files.sha256(run.weights), framework, trained)
+    return Subject(
+        run.name, trained.config.model, files.sha256(run.weights), framework, trained, importing.source_of(run)
+    )
 
 
 def of_foreign(model: ForeignModel) -> Subject:
     """Returns the subject of a foreign model."""
-    return Subject(model.name, model.kind, model.digest, model.kind, model)
+    return Subject(model.name, model.kind, model.digest, model.kind, model, model.source)
+
+
+def numbered(store: ClipStore, model: ForeignModel, num_classes: int) -> ClipStore:
+    """Returns clips as a model sees them that knows its classes by their numbers alone.
+
+    Args:
+      store: of clips of any classes, or of none.
+      model: without `class_names`.
+      num_classes: K, of its scores.
+
+    Returns:
+      The store itself where it has K classes, which then are the model's, in their order. Otherwise the model's classes
+      are called "0", "1", …, and a clip has a label if its class is called so.
+    """
+    if len(store.info.class_names) == num_classes:
+        return store
+    logging.info("%s has no names for its %d classes: they are called by their numbers.", model.name, num_classes)
+    return store.known_to(tuple(map(str, range(num_classes))))
 
 
 def check_classes(scores: np.ndarray, info: DatasetInfo) -> None:
@@ -134,8 +156,7 @@ def check_clips(model: ForeignModel, info: DatasetInfo) -> None:
     """Refuses clips of another shape than a foreign model takes."""
     shape = info.layout.clip_shape[:3]
     if any(wanted not in (None, size) for wanted, size in zip(model.clip_shape, shape, strict=True)):
-        wanted = " x ".join("any" if size is None else str(size) for size in model.clip_shape)
         raise errors.UserError(
-            f"Clips must have the shape T x H x W that {model.name} takes, {wanted}. "
-            f"Received: {' x '.join(map(str, shape))}"
+            f"Clips must have the shape T x H x W that {model.name} takes, {foreign.shape_text(model.clip_shape)}. "
+            f"Received: {foreign.shape_text(shape)}"
         )
