@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from common import errors, files, progress, text, units
+from common import errors, files, progress, remote, text, units
 from common.clips.clip_store import ClipStore
 from common.explaining import (
     batch_size,
@@ -36,6 +36,7 @@ from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
 from common.launching import HERE, Launch, Tick
 from common.models import foreign
+from common.remote import Cache
 from common.runs import subjects
 from common.runs.subjects import LoadToExplain, Subject
 
@@ -49,7 +50,7 @@ class ExplainSettings:
 
     Attributes:
       model: run directory, of either framework, or a foreign model.
-      clips: folder of the clip store, or None for the one a run was trained on.
+      clips: folder or URL of the clip store, or None for the one a run was trained on.
       split: of the clips.
       limit: number of clips at most, the first of those chosen by what follows; 0 for all.
       limit_per_class: number of clips of each class at most, the first ones; 0 for all.
@@ -64,10 +65,11 @@ class ExplainSettings:
       batch_size: clips at a time, 0 for what fits the memory.
       out: file to write, or None for explanations.h5 in `foreign.folder`.
       overwrite: replace an `out` of other clips or settings, and its parts.
+      cache: where clips at a URL are kept.
     """
 
     model: foreign.Source
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     split: str = "validation"
     limit: int = 0
     limit_per_class: int = 0
@@ -82,6 +84,7 @@ class ExplainSettings:
     batch_size: int = 0
     out: pathlib.Path | None = None
     overwrite: bool = False
+    cache: Cache = remote.DEFAULT
 
     @property
     def method_config(self) -> MethodConfig:
@@ -221,6 +224,7 @@ class _PartMaker:
             settings.clips,
             settings.split,
             lambda spec: self._load(spec, settings.gradcam.endpoint, settings.precision),
+            settings.cache,
         )
 
     @functools.cached_property
