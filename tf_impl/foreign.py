@@ -129,7 +129,10 @@ def _endpoint_fn(model: keras.Model, score_fn: ScoreFn, inputs: Inputs, endpoint
 def _saved_model(spec: Spec, endpoint: str) -> ForeignModel:
     """Of a folder that `tf.saved_model.save` or `model.export` wrote: its signature for serving."""
     if endpoint:
-        raise errors.UserError(f"--cam_endpoint must be left out for saved_model:, a graph. Received: {endpoint!r}")
+        raise errors.UserError(
+            "--cam_endpoint must be left out for saved_model:, a graph without layers, which has masks and all methods "
+            f"but Grad-CAM (a .keras file has maps, too). Received: {endpoint!r}"
+        )
     path = pathlib.Path(spec.rest)
     try:
         loaded = tf.saved_model.load(str(path))
