@@ -464,6 +464,7 @@
   const [LEAST_PICTURE, MOST_PICTURE, PICTURE_GAP] = [96, 160, 8]; // px
 
   function fitPictures() {
+    find("panels").style.setProperty("--views", state.view.length);
     const row = document.querySelector(".pictures");
     if (!row || report.width > SMALL) return;
     const roomOf = (count) => (row.clientWidth + PICTURE_GAP) / count - PICTURE_GAP;
@@ -504,10 +505,11 @@
   function renderHead() {
     const clip = report.clips[state.clip];
     const place = listed.indexOf(state.clip);
-    const facts = [clip.id];
-    if (place >= 0) facts.push(`${place + 1} of ${listed.length}`);
+    const unlabelled = clip.label < 0;
+    const facts = [unlabelled ? "class unknown" : clip.id];
+    if (place >= 0 && report.clips.length > 1) facts.push(`${place + 1} of ${listed.length}`);
     if (clip.truth !== null) facts.push(clip.truth);
-    find("clip-class").textContent = className(clip.label);
+    find("clip-class").textContent = unlabelled ? clip.id : className(clip.label);
     find("clip-facts").textContent = facts.join(" · ");
     find("clip-figures").hidden = clip.figure === null;
     if (clip.figure !== null) find("clip-figures").href = `#${clip.figure}`;
