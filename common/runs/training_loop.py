@@ -148,6 +148,8 @@ def train(
             trainer.load(fitted.weights, trainer.optimizer_state())
             if writes:
                 logging.info("%s", starting_weights.report(source, config, fitted))
+        elif config.freeze and writes:
+            logging.warning("Without --init, --freeze=%s keeps weights as they were drawn.", config.freeze)
         if writes and not resumed:
             record = data_record(stores["train"].info)
             clips = files.stored_path(settings.clips, run.path)
