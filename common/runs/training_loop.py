@@ -150,6 +150,8 @@ def train(
         else:
             if source and fitted and writes:
                 logging.info("%s", starting_weights.report(source, config, fitted))
+            elif config.freeze and writes:
+                logging.warning("Without --init, --freeze=%s keeps weights as they were drawn.", config.freeze)
             loop.begin(fitted.weights if fitted else None)
         if writes:
             sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
