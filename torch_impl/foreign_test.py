@@ -196,6 +196,8 @@ def test_weights_that_do_not_fit_are_refused(video_model, tmp_path):
         (state | {"extra": torch.zeros(1)}, "extra is unexpected"),
         (state | {first: torch.zeros(2)}, rf"{first} is \(2,\), not \(64, 3"),
         (state | {first: state[first] * torch.nan}, "must be finite.*where stem"),
+        (state | {first: state[first].to_sparse()}, "must be finite, and all there.*where stem"),
+        (state | {first: torch.zeros(1).expand(state[first].shape)}, "must be finite, and all there.*where stem"),
         ([1, 2], "tensors by name. Received: list"),
         ({"epoch": 3}, "tensors by name. Received: dict"),
     ]
@@ -378,13 +380,13 @@ def test_a_library_that_is_not_there_is_one_line_with_what_to_install(monkeypatc
 def test_damaged_weights_are_refused(tmp_path, content):
     for name in ("a.pt", "a.safetensors"):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(errors.UserError, match="must be a file of tensors"):
+        with pytest.raises(errors.UserError, match="--weights must be a whole file of"):
             foreign._read_weights(tmp_path / name)
 
 
 def test_a_pickle_of_anything_else_is_not_run(tmp_path):
     torch.save(functools.partial(print, "run"), tmp_path / "a.pt")
-    with pytest.raises(errors.UserError, match="must be a file of tensors"):
+    with pytest.raises(errors.UserError, match="it names .*partial, which is no tensor"):
         foreign._read_weights(tmp_path / "a.pt")
 
 

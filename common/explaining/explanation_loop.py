@@ -2,7 +2,7 @@
 
 The clips are cut into parts (`explanation_parts`), which are the units (`units`) that processes and machines share:
 each is a pure function of model, clips and settings that ends in one finished file. A killed command keeps the parts it
-finished; the next one makes the rest, and whoever is the last joins them to the file that one run would have written.
+finished; the next one makes the rest, and the last to finish joins them to the file that one run would have written.
 What a framework adds is an `Explainer` (`explainer`).
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from common import errors, files, progress, text, units
+from common import errors, files, progress, remote, text, units
 from common.clips.clip_store import ClipStore
 from common.explaining import (
     batch_size,
@@ -36,6 +36,7 @@ from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
 from common.launching import HERE, Launch, Tick
 from common.models import foreign
+from common.remote import Cache
 from common.runs import subjects
 from common.runs.subjects import LoadToExplain, Subject
 
@@ -49,7 +50,7 @@ class ExplainSettings:
 
     Attributes:
       model: run directory, of either framework, or a foreign model.
-      clips: folder of the clip store, or None for the one a run was trained on.
+      clips: folder or URL of the clip store, or None for the one a run was trained on.
       split: of the clips.
       limit: number of clips at most, the first of those chosen by what follows; 0 for all.
       limit_per_class: number of clips of each class at most, the first ones; 0 for all.
@@ -64,10 +65,11 @@ class ExplainSettings:
       batch_size: clips at a time, 0 for what fits the memory.
       out: file to write, or None for explanations.h5 in `foreign.folder`.
       overwrite: replace an `out` of other clips or settings, and its parts.
+      cache: where clips at a URL are kept.
     """
 
     model: foreign.Source
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     split: str = "validation"
     limit: int = 0
     limit_per_class: int = 0
@@ -82,6 +84,7 @@ class ExplainSettings:
     batch_size: int = 0
     out: pathlib.Path | None = None
     overwrite: bool = False
+    cache: Cache = remote.DEFAULT
 
     @property
     def method_config(self) -> MethodConfig:
@@ -221,6 +224,7 @@ class _PartMaker:
             settings.clips,
             settings.split,
             lambda spec: self._load(spec, settings.gradcam.endpoint, settings.precision),
+            settings.cache,
         )
 
     @functools.cached_property
@@ -259,7 +263,18 @@ def _explain_part(
     settings: ExplainSettings,
     header: Mapping[str, Any],
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Returns the columns of the clips at `indices`, and what `_tell_coarse` takes, where it is known."""
+    """Explains clips together: searches their masks, asks the oracle, Grad-CAM and other methods.
+
+    Args:
+      explainer: of the model.
+      store: of the clips.
+      indices: of the clips in it, int [n].
+      settings: how to explain them.
+      header: of the file, which says its columns.
+
+    Returns:
+      The columns of `explanations.columns_of`, by name, n rows each, and what `_tell_coarse` takes, where it is known.
+    """
     frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
     probabilities = explainer.probabilities(frames)
     foreign.check_probabilities(probabilities, len(frames))
@@ -277,8 +292,7 @@ def _explain_part(
     learnt_masks = learnt.masks.repeat(step, axis=1)
     maps = explainer.gradcam(frames, targets) if explanations.has_maps(header) else None
     subject = methods.Subject(scorer, frames, lambda: explainer.gradcam(frames, targets) if maps is None else maps)
-    rows = np.arange(len(indices))
-    wrong = (labels >= 0) & (labels != predictions)
+    is_wrong = (labels >= 0) & (labels != predictions)
     columns: dict[str, Any] = {
         "video_id": np.array([store.video_ids[index] for index in indices], dtype=object),
         "label": labels,
@@ -290,7 +304,7 @@ def _explain_part(
         "loss": learnt.losses,
         "final_loss": learnt.final_loss,
         **learnt.scores,
-        "CS": np.where(wrong, probabilities[rows, labels], np.nan),
+        "CS": np.where(is_wrong, probabilities[np.arange(len(labels)), labels], np.nan),
         "oracle_interval": oracle.intervals * step,
         "oracle_loss": oracle.losses,
         "gradcam": maps,
