@@ -27,6 +27,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from absl import logging
+
 from common import errors
 
 JobT = TypeVar("JobT")
@@ -281,6 +283,7 @@ def _on_ray(
     except (ConnectionError, OSError, OverflowError, ValueError) as error:
         reason = errors.first_line(error)
         raise errors.UserError(f"ray must name a cluster that answers. Received: {launch.ray}: {reason}") from None
+    _tell_gpus(ray.cluster_resources().get("GPU", 0), launch.unit_gpus)
     # Ray sets OMP_NUM_THREADS itself. `max_calls=0`: a process goes on to the next job with what it has opened, as
     # otherwise it would not where it has a GPU.
     task = ray.remote(
@@ -309,6 +312,12 @@ def _on_ray(
         for left in waiting:
             ray.cancel(left, force=True)
         ray.shutdown()
+
+
+def _tell_gpus(there: float, for_a_task: float) -> None:
+    """Says that GPUs are not used: Ray hides them from tasks that ask for none, which then compute on a CPU."""
+    if there and not for_a_task:
+        logging.info("--unit_gpus=0: tasks of Ray do not see the cluster's %g GPUs.", there)
 
 
 def _run_for_ray(pickled: bytes, job: Any, folder: str) -> tuple[Any, Exception | None, float]:

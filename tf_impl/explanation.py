@@ -137,7 +137,9 @@ class Explainer:
 
     def bytes_per_clip(self, frames: np.ndarray) -> int:
         """Returns how many bytes the gradient in the mask needs for the clip uint8 [1, T, H, W, 3], by trying."""
-        graph = layers.traced(self._scores, tf.TensorSpec(frames.shape, self._float_clips(frames[:0]).dtype)).graph
+        # Not `_scores`: once that is traced for any number of clips, it is not traced for one.
+        scores = tf.function(self._score_fn, autograph=False)
+        graph = layers.traced(scores, tf.TensorSpec(frames.shape, self._float_clips(frames[:0]).dtype)).graph
         operations = graph.get_operations()
         if any("PartitionedCall" in operation.type for operation in operations):
             return self.free_memory()[0]  # What is within, as of a SavedModel, is not known: one at a time.

@@ -139,7 +139,7 @@ def learn_masks(
 
 
 def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Searches from masks of 0 and 1, [S, N, T].
+    """Searches from masks [S, N, T], of 0 and 1 but for a search that stops by itself.
 
     Returns:
       The ends, [S, N, T], and their traces, [S, N, iterations]; a search that stops by itself makes one of all starts.
@@ -179,9 +179,14 @@ def _padded(found: Sequence[tuple[np.ndarray, np.ndarray]], config: MaskConfig) 
 
 
 def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) -> np.ndarray:
-    """Returns the masks of 0 and 1 that the config starts from, float64 [S, N, T], S = 1 or 2, the oracle's last."""
+    """Returns the masks that the config starts from, float64 [S, N, T], S = 1 or 2, the oracle's last."""
     start = "oracle" if config.form == "hard" else config.start
-    starts = [] if start == "oracle" else [initial_masks(scorer, config)]
+    starts = []
+    if start == "multi" and config.stop == "converged" and config.game == "preserve":
+        # Half of everything kept still shows the event: no window needs to be found, and no value is held at a bound.
+        starts.append(np.full((scorer.num_clips, scorer.time), 0.5))
+    elif start != "oracle":
+        starts.append(initial_masks(scorer, config))
     if oracle is not None and start != "centred":
         starts.append(oracle.masks(scorer.time))
     return np.stack(starts)
