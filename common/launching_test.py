@@ -160,6 +160,15 @@ def test_where_ray_is_not_installed_one_line_says_so(monkeypatch):
         list(launching.run(_square, [1], Launch(ray="local"), lambda amount: None))
 
 
+def test_gpus_that_ray_hides_from_tasks_are_told(caplog):
+    caplog.set_level("INFO", "absl")
+    launching._tell_gpus(0, 0)
+    launching._tell_gpus(4, 0.5)
+    assert not caplog.messages
+    launching._tell_gpus(4, 0)
+    assert caplog.messages == ["--unit_gpus=0: tasks of Ray do not see the cluster's 4 GPUs."]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_ray_does_all_jobs_and_says_in_one_line_what_it_cannot():

@@ -112,11 +112,12 @@ def exclusive(folder: pathlib.Path, name: str = ".lock", wait: bool = False) -> 
         os.close(descriptor)
 
 
-def take(descriptor: int) -> bool | None:
+def take(descriptor: int, shared: bool = False) -> bool | None:
     """Locks an open file for this process until it is closed; never waits.
 
     Args:
-      descriptor: open for writing.
+      descriptor: open for writing; for a shared lock, for reading.
+      shared: whether others may hold it, too, if they share it.
 
     Returns:
       True: it is locked. False: another process, or another descriptor, holds it. None: there are no locks here.
@@ -124,7 +125,7 @@ def take(descriptor: int) -> bool | None:
     if fcntl is None:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # Either, where locks of files are made of locks of bytes.
         return False
     except OSError as error:

@@ -131,7 +131,7 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
-        self.checked = False  # Whether the model has passed the checks of `mask_search`.
+        self.num_classes = 0  # Of the model, once it has passed the checks of `model_checks`.
         self._traced: dict[tuple, _Graphs] = {}
 
     def on(self, clips: tf.Tensor | np.ndarray, targets: Any) -> "Scorer":
@@ -251,32 +251,42 @@ class Scorer:
         self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
         self._targets = tf.constant(targets)
         self._batch_size = search.batch_size or self.num_clips
+        self._forwards = scorer.forwards_at_a_time(self._batch_size, self._clips.shape[1:], search.config)
         self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
-        clip = tf.cast(self._clips[:1], self._dtype)
         try:
             self._computation = search.traced(self._clips, self._dtype)
         except errors.UserError:
             raise
         except Exception:
             # What cannot be traced may return no tensor at all, as `model.predict`: then that is what is wrong.
-            _one_tensor(search.score_fn(clip))
+            _one_tensor(search.score_fn(tf.cast(self._clips[:1], self._dtype)))
             raise
-        alone = _numpy(_one_tensor(search.score_fn(clip)))
-        model_checks.check_probabilities(alone, targets)
-        if not search.checked:
-            again, beside = search.score_fn(clip), search.score_fn(tf.concat([clip, clip[:, ::-1]], axis=0))
-            model_checks.check_steady(alone, _numpy(again), _numpy(beside))
-            prepared, target = self._prepared(np.array([0]))
-            own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
-            model_checks.check_prepared(alone[0, targets[0]], float(own[0]))
-            search.checked = True
+        if not search.num_classes:
+            search.num_classes = self._check_model(search.score_fn, targets)
+        model_checks.check_targets(targets, search.num_classes)
+
+    def _check_model(self, score_fn: ScoreFn, targets: np.ndarray) -> int:
+        """Refuses a model that cannot be explained (see `model_checks`); returns its number of classes."""
+        clip = tf.cast(self._clips[:1], self._dtype)
+        alone = _numpy(_one_tensor(score_fn(clip)))
+        model_checks.check_probabilities(alone)
+        model_checks.check_targets(targets, alone.shape[1])
+        again, beside = score_fn(clip), score_fn(tf.concat([clip, clip[:, ::-1]], axis=0))
+        model_checks.check_steady(alone, _numpy(again), _numpy(beside))
+        prepared, target = self._prepared(np.array([0]))
+        own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
+        model_checks.check_prepared(alone[0, targets[0]], float(own[0]))
+        return alone.shape[1]
 
     def scores(
         self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"], kind: str
     ) -> Float64[np.ndarray, " M"]:
         """Returns F_c of clips under masks."""
         matrices = perturbations.matrix(masks, kind)
-        parts = [self._score(clip_indices[some], self._tensor(matrices[some])) for some in self._batches(clip_indices)]
+        parts = [
+            self._score(clip_indices[some], self._tensor(matrices[some]))
+            for some in self._batches(clip_indices, self._forwards)
+        ]
         return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
     def gradient(
@@ -284,7 +294,7 @@ class Scorer:
     ) -> tuple[Float64[np.ndarray, " M"], Float64[np.ndarray, "M T"]]:
         """Returns Eq. 1 of masks on clips, and its gradient in the masks."""
         parts = []
-        for some in self._batches(clip_indices):
+        for some in self._batches(clip_indices, self._batch_size):
             prepared, targets = self._prepared(clip_indices[some])
             parts.append(self._computation.gradient(prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
@@ -295,7 +305,8 @@ class Scorer:
     ) -> tuple[Float64[np.ndarray, "M T"], Float64[np.ndarray, "M iterations"]]:
         """Returns learnt masks and loss traces."""
         parts = [
-            self._descend(clip_indices[some], self._tensor(start_logits[some])) for some in self._batches(clip_indices)
+            self._descend(clip_indices[some], self._tensor(start_logits[some]))
+            for some in self._batches(clip_indices, self._batch_size)
         ]
         masks, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
         return masks, mask_search.check_finite(losses, "Losses")
@@ -318,8 +329,7 @@ class Scorer:
             self._on_step(len(logits))
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
 
-    def _batches(self, clip_indices: np.ndarray) -> list[slice]:
-        size = self._batch_size
+    def _batches(self, clip_indices: np.ndarray, size: int) -> list[slice]:
         return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
 
     def _prepared(self, clip_indices: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:

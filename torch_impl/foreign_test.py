@@ -15,7 +15,7 @@ from torch import nn
 from common import errors
 from common.explaining.gradcam_maps import GradCamConfig
 from common.models.foreign import Spec
-from torch_impl import foreign, gradcam, layers
+from torch_impl import foreign, freezing, gradcam
 
 CLIPS = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
 NAMES = {0: "open", 1: "close", 2: "stay"}
@@ -196,6 +196,8 @@ def test_weights_that_do_not_fit_are_refused(video_model, tmp_path):
         (state | {"extra": torch.zeros(1)}, "extra is unexpected"),
         (state | {first: torch.zeros(2)}, rf"{first} is \(2,\), not \(64, 3"),
         (state | {first: state[first] * torch.nan}, "must be finite.*where stem"),
+        (state | {first: state[first].to_sparse()}, "must be finite, and all there.*where stem"),
+        (state | {first: torch.zeros(1).expand(state[first].shape)}, "must be finite, and all there.*where stem"),
         ([1, 2], "tensors by name. Received: list"),
         ({"epoch": 3}, "tensors by name. Received: dict"),
     ]
@@ -357,7 +359,7 @@ def test_a_users_own_function_is_asked_as_it_is(tmp_path, monkeypatch):
     torch.save(module.state_dict(), "w.pt")
     model = foreign.load(Spec("python", "own_model:make", tmp_path / "w.pt"), device="cpu")
     expected = module.eval()(torch.from_numpy(CLIPS).float()).softmax(dim=1).detach()
-    with layers.frozen(model.score_fn):
+    with freezing.frozen(model.score_fn):
         np.testing.assert_allclose(scores(model), expected, atol=1e-6)
     other = foreign.load(Spec("python", "own_model:make"), device="cpu")
     assert other.digest != model.digest and other.name == "own_model.make"
@@ -378,13 +380,13 @@ def test_a_library_that_is_not_there_is_one_line_with_what_to_install(monkeypatc
 def test_damaged_weights_are_refused(tmp_path, content):
     for name in ("a.pt", "a.safetensors"):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(errors.UserError, match="must be a file of tensors"):
+        with pytest.raises(errors.UserError, match="--weights must be a whole file of"):
             foreign._read_weights(tmp_path / name)
 
 
 def test_a_pickle_of_anything_else_is_not_run(tmp_path):
     torch.save(functools.partial(print, "run"), tmp_path / "a.pt")
-    with pytest.raises(errors.UserError, match="must be a file of tensors"):
+    with pytest.raises(errors.UserError, match="it names .*partial, which is no tensor"):
         foreign._read_weights(tmp_path / "a.pt")
 
 

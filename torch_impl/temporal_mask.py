@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64, Integer, Shaped
 from common.explaining import descent, mask_search, masks, model_checks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
-from torch_impl import graphs, layers
+from torch_impl import freezing, graphs
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[torch.Tensor], torch.Tensor]
@@ -95,7 +95,7 @@ def learn_masks(
 
     Args:
       score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. The modules that
-        it calls are in inference mode meanwhile (see `layers.frozen`), and as they were afterwards.
+        it calls are in inference mode meanwhile (see `freezing.frozen`), and as they were afterwards.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
       targets: int `[N]`, class whose score is to fall, or to stay in the game "preserve".
       config: how masks are learnt.
@@ -137,7 +137,7 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
-        self.checked = False  # Whether the model has passed the checks of `mask_search`.
+        self.num_classes = 0  # Of the model, once it has passed the checks of `model_checks`.
         self.computation = _Computation(score_fn, config)
         self._replayer: graphs.Replayer | None = None
 
@@ -175,7 +175,7 @@ class _Computation:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Freezes the modules that the score calls, and has gradients on where the caller has them off."""
-        with torch.inference_mode(False), torch.enable_grad(), layers.frozen(self.score_fn):
+        with torch.inference_mode(False), torch.enable_grad(), freezing.frozen(self.score_fn):
             yield
 
     def prepare(self, clips: torch.Tensor) -> torch.Tensor:
@@ -245,20 +245,27 @@ class Scorer:
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
         self._batch_size = search.batch_size or self.num_clips
+        self._forwards = scorer.forwards_at_a_time(self._batch_size, self._clips.shape[1:], search.config)
         self._kept: tuple[np.ndarray, torch.Tensor] | None = None  # Which clips were prepared last, and the result.
         self._computation, self._replayer = search.computation, search.replayer(self._clips.device)
+        if not search.num_classes:
+            search.num_classes = self._check_model(search.score_fn, targets)
+        model_checks.check_targets(targets, search.num_classes)
+
+    def _check_model(self, score_fn: ScoreFn, targets: np.ndarray) -> int:
+        """Refuses a model that cannot be explained (see `model_checks`); returns its number of classes."""
         # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
         with self._computation.frozen(), torch.no_grad():
             clip = self._clips[:1].to(self._dtype)
-            alone = _numpy(_one_tensor(search.score_fn(clip.clone())))  # A copy: a function may write into its clips.
-            model_checks.check_probabilities(alone, targets)
-            if not search.checked:
-                again, beside = search.score_fn(clip.clone()), search.score_fn(torch.cat([clip, clip.flip(1)]))
-                model_checks.check_steady(alone, _numpy(again), _numpy(beside))
-                prepared, target = self._prepared(np.array([0]))
-                own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
-                model_checks.check_prepared(alone[0, targets[0]], own.item())
-                search.checked = True
+            alone = _numpy(_one_tensor(score_fn(clip.clone())))  # A copy: a function may write into its clips.
+            model_checks.check_probabilities(alone)
+            model_checks.check_targets(targets, alone.shape[1])
+            again, beside = score_fn(clip.clone()), score_fn(torch.cat([clip, clip.flip(1)]))
+            model_checks.check_steady(alone, _numpy(again), _numpy(beside))
+            prepared, target = self._prepared(np.array([0]))
+            own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
+            model_checks.check_prepared(alone[0, targets[0]], own.item())
+        return alone.shape[1]
 
     def scores(
         self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"], kind: str
@@ -267,7 +274,8 @@ class Scorer:
         matrices = perturbations.matrix(masks, kind)
         with self._computation.frozen(), torch.no_grad():
             parts = [
-                self._score(clip_indices[some], self._tensor(matrices[some])) for some in self._batches(clip_indices)
+                self._score(clip_indices[some], self._tensor(matrices[some]))
+                for some in self._batches(clip_indices, self._forwards)
             ]
         return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
@@ -277,7 +285,7 @@ class Scorer:
         """Returns Eq. 1 of masks on clips, and its gradient in the masks."""
         parts = []
         with self._computation.frozen():
-            for some in self._batches(clip_indices):
+            for some in self._batches(clip_indices, self._batch_size):
                 prepared, targets = self._prepared(clip_indices[some])
                 parts.append(self._run(self._computation.gradient, prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
@@ -290,7 +298,7 @@ class Scorer:
         with self._computation.frozen():
             parts = [
                 self._descend(clip_indices[some], self._tensor(start_logits[some]))
-                for some in self._batches(clip_indices)
+                for some in self._batches(clip_indices, self._batch_size)
             ]
         masks, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
         return masks, mask_search.check_finite(losses, "Losses")
@@ -323,8 +331,7 @@ class Scorer:
             return step(prepared, targets, *values)
         return self._replayer.run(step, targets, *values)
 
-    def _batches(self, clip_indices: np.ndarray) -> list[slice]:
-        size = self._batch_size
+    def _batches(self, clip_indices: np.ndarray, size: int) -> list[slice]:
         return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
 
     def _prepared(self, clip_indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

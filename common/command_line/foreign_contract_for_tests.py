@@ -47,7 +47,8 @@ class ForeignContract:
       framework: "torch" or "tf".
       source: of a module whose `make` returns a `ForeignModel` of `scores`, of steps of two frames, its `name` "own",
         its `kind` "mine", under the `licence` "CC0", its `source` "made for a test"; and whose `wrong` returns a
-        `score_fn` that ends in no softmax.
+        `score_fn` that ends in no softmax, `unsteady` one whose probabilities are drawn, `several` one that returns two
+        tensors.
     """
 
     evaluation: ModuleType
@@ -183,6 +184,26 @@ class ForeignContract:
         with pytest.raises(errors.UserError, match="A model must have the 2 classes of the clips. Received: 3 scores"):
             list(self.evaluation.evaluate(two, device="cpu"))
         assert not out.exists()
+
+    @pytest.mark.parametrize(
+        ("function", "message"),
+        [
+            ("unsteady", "must depend on that clip alone, in every call the same"),
+            (
+                "several",
+                r"A model must return probabilities \[N, K\] as one tensor.* Received: tuple of tensor, tensor",
+            ),
+            ("score_fn", "must be a function that takes nothing .* Received: missing a required argument: 'clips'"),
+        ],
+    )
+    def test_what_no_number_of_a_file_can_rest_on_is_refused(self, folder, tmp_path, function, message):
+        evaluated = EvaluateSettings((self.spec(function),), pathlib.Path("clips"))
+        with pytest.raises(errors.UserError, match=message):
+            list(self.evaluation.evaluate(evaluated, device="cpu"))
+        settings = dataclasses.replace(self.settings(out=tmp_path / "e.h5"), model=self.spec(function))
+        with pytest.raises(errors.UserError, match=message):
+            self.explanation.explain(settings, device="cpu")
+        assert not (tmp_path / "e.h5").exists()
 
     def test_the_command_evaluates_it(self, folder):
         command = [sys.executable, ROOT / f"{self.framework}_impl" / "evaluate.py", "--device=cpu"]

@@ -112,8 +112,10 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
 
     At the end it goes to a better interval as long as there is one whose ends are at most two frames away, or one that
     begins where the best does, wherever it stops: the last frame shown stays on the screen while what follows is
-    frozen, so a score may leap from one stop to the next where it hardly moves with the start. An interval that costs
-    more than the best loss so far cannot be better, whatever its score, and is not tried.
+    frozen, so a score may leap from one stop to the next where it hardly moves with the start. Where the ends of a clip
+    are free, intervals that reach one cost less than their neighbours: so the first and the last frame alone are tried
+    beside the grid, and the best interval lengthened to either end, its other end a frame earlier or later. An interval
+    that costs more than the best loss so far cannot be better, whatever its score, and is not tried.
 
     Args:
       time: frames of the clip.
@@ -139,7 +141,8 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
 
     step = 2 ** max(int(math.log2(time / _GRID_STEPS)), 0) if time >= _GRID_STEPS else 1
     ends = [*range(0, time, step), time]
-    yield from ask((start, stop) for start in ends for stop in ends if start < stop)
+    at_an_end = [(0, 1), (time - 1, time)] if config.ends == "free" else []
+    yield from ask([*((start, stop) for start in ends for stop in ends if start < stop), *at_an_end])
     while step > 1:
         step //= 2
         for centre in best(_REFINED):  # One after the other: what the first finds may rule out some of the next.
@@ -149,6 +152,9 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
         yield from ask(_around(centre, (-1, 0, 1)))
         yield from ask(_around(centre, (-2, -1, 0, 1, 2)))
         yield from ask((centre[0], stop) for stop in range(centre[0] + 1, time + 1))
+        if config.ends == "free":
+            start, stop = centre
+            yield from ask([(start + move, time) for move in (-1, 0, 1)] + [(0, stop + move) for move in (-1, 0, 1)])
         if best(1) == [centre]:
             return centre, losses[centre]
 

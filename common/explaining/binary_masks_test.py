@@ -70,6 +70,18 @@ def test_from_coarse_to_fine_all_stops_are_tried_where_the_best_begins():
     assert finished.value.value == ((5, 11), loss(5, 11)) and tried <= 68
 
 
+@pytest.mark.parametrize("best", [(0, 1), (15, 16), (7, 16)])
+def test_from_coarse_to_fine_free_ends_are_tried(best):
+    # The score falls a little towards (6, 13) and leaps at one interval that reaches an end of the clip, and so saves
+    # a step of the total variation.
+    def score(clip, mask, kind):
+        start, stop = np.flatnonzero(mask)[[0, -1]] + [0, 1]
+        return 0.01 if (start, stop) == best else min(0.2 + 0.02 * (abs(start - 6) + abs(stop - 13)), 0.9)
+
+    found = binary_masks.best_intervals(FakeScorer(score, time=16), MaskConfig(kind="mean", oracle="coarse"))
+    assert tuple(found.intervals[0]) == best
+
+
 @pytest.mark.parametrize("time", [1, 2, 3, 5, 8, 13, 32])
 def test_from_coarse_to_fine_for_any_number_of_frames(time):
     score = evidence_in(time // 2, time=time)

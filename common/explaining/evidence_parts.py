@@ -1,17 +1,11 @@
-"""The parts of which evidence is made (`evidence` says what each is): none needs another, so any process makes any."""
+"""What each part of the evidence is computed by (see `evidence`); no part needs another, so any process makes any."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from common.explaining import (
-    frame_curves,
-    mask_search,
-    masks,
-    methods_baselines,
-    steps,
-)
+from common.explaining import frame_curves, mask_search, masks, methods_baselines, steps
 from common.explaining.evidence_file import ORDERS
 from common.explaining.explainer import Explainer
 from common.explaining.explanations import Explanations

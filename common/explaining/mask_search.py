@@ -32,6 +32,7 @@ from common.explaining.masks import (
 from common.explaining.scorer import Scorer
 
 START_LOGIT = 5.0  # The search starts at a mask of sigmoid(5) = 0.993 inside its window and 0.007 outside.
+_ROUNDING = 1e-12  # Of float64: a drop of just 90 % is one in either game.
 KEPT_DROP = 0.9  # The first window keeps this share of what the full mask takes off the shortfall.
 
 
@@ -74,7 +75,7 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     drops = left[:, :1] - left[:, 1:]  # Longest window first: column 0 is the full mask's.
     if config.compat == "released":
         return windows[_released_windows(scorer, scores[:, 0], drops)]
-    keeps = drops >= KEPT_DROP * drops[:, :1]
+    keeps = drops >= KEPT_DROP * drops[:, :1] - _ROUNDING
     chosen = len(windows) - 1 - keeps[:, ::-1].argmax(axis=1)
     quarter = scorer.time // 4 or (scorer.time - 1) // 2
     middle = interval_mask(quarter, scorer.time - quarter, scorer.time)
@@ -138,7 +139,7 @@ def learn_masks(
 
 
 def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Searches from masks of 0 and 1, [S, N, T].
+    """Searches from masks [S, N, T], of 0 and 1 but for a search that stops by itself.
 
     Returns:
       The ends, [S, N, T], and their traces, [S, N, iterations]; a search that stops by itself makes one of all starts.
@@ -178,9 +179,14 @@ def _padded(found: Sequence[tuple[np.ndarray, np.ndarray]], config: MaskConfig) 
 
 
 def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) -> np.ndarray:
-    """Returns the masks of 0 and 1 that the config starts from, float64 [S, N, T], S = 1 or 2, the oracle's last."""
+    """Returns the masks that the config starts from, float64 [S, N, T], S = 1 or 2, the oracle's last."""
     start = "oracle" if config.form == "hard" else config.start
-    starts = [] if start == "oracle" else [initial_masks(scorer, config)]
+    starts = []
+    if start == "multi" and config.stop == "converged" and config.game == "preserve":
+        # Half of everything kept still shows the event: no window needs to be found, and no value is held at a bound.
+        starts.append(np.full((scorer.num_clips, scorer.time), 0.5))
+    elif start != "oracle":
+        starts.append(initial_masks(scorer, config))
     if oracle is not None and start != "centred":
         starts.append(oracle.masks(scorer.time))
     return np.stack(starts)

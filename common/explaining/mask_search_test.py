@@ -75,6 +75,14 @@ def test_to_preserve_the_search_starts_at_the_window_that_holds_nine_tenths(scor
 
 
 @pytest.mark.parametrize("game", masks.GAMES)
+def test_just_nine_tenths_of_the_drop_are_enough(game):
+    """Of four frames whose shares of the score are 0, 0.6, 0.3 and 0.1, the two in the middle have nine tenths."""
+    scorer = FakeScorer(lambda clip, mask, kind: 1 - mask @ np.array([0, 0.6, 0.3, 0.1]), time=4)
+    start = mask_search.initial_masks(scorer, masks.MaskConfig(game=game, kind="mean"))
+    np.testing.assert_array_equal(start, [[0, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("game", masks.GAMES)
 @pytest.mark.parametrize("full", [0.5, 0.75])
 def test_without_a_drop_the_search_starts_at_the_middle_half(full, game):
     clip = {0: 0.5, 8: full, 6: 0, 4: 0, 2: 0}
@@ -265,6 +273,22 @@ def test_the_starts_are_logits_of_five(start, expected):
     mask_search.learn_masks(scorer, masks.MaskConfig(kind="mean", start=start, lambda_2=0))
     np.testing.assert_array_equal(scorer.starts, expected)
     np.testing.assert_array_equal(scorer.clips, [0] * len(expected))
+
+
+@pytest.mark.parametrize(("game", "first"), [("delete", [0, 1, 1, 1, 1, 0]), ("preserve", [0.5] * 6)])
+def test_a_search_that_stops_starts_from_halves_to_preserve_and_from_the_window_to_delete(game, first):
+    asked = []
+
+    def gradient(clip_indices, tried):
+        asked.append(tried)
+        return np.ones(len(tried)), np.zeros_like(tried)
+
+    # To be deleted, the class is there while frame 3 or 4 is; to be preserved, while both are.
+    scorer = FakeScorer(lambda clip, mask, kind: float((mask[3:5].min() if game == "delete" else mask[3:5].max()) < 1))
+    scorer.gradient = gradient
+    config = masks.MaskConfig(kind="mean", start="multi", stop="converged", game=game, lambda_2=0)
+    mask_search.learn_masks(scorer, config)
+    np.testing.assert_allclose(np.concatenate(asked)[:2], [first, [0, 0, 0, 1, 1, 0]], atol=1e-4)
 
 
 def test_of_two_starts_each_clip_keeps_its_better_end():

@@ -13,6 +13,7 @@ The search is `mask_search`.
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ class MaskConfig:
       learning_rate: of Adam.
       start: where the search starts: "centred" (the paper's window in the middle of time), "oracle" (the best single
         interval, found by trying all), or "multi" (both; of the two ends and that interval itself the one with the
-        smallest loss counts, so it is never worse than the oracle; D16). Hard masks always start at the oracle's.
+        smallest loss counts, so it is never worse than the oracle; D16; with stop "converged", the game "preserve"
+        starts from a mask of halves in place of the window, D20). Hard masks always start at the oracle's.
       compat: "paper", or "released" for what the released code does instead (D13, D14); it can only delete.
       form: "soft" (the paper's: values between 0 and 1, by descent) or "hard" (0 and 1: the oracle's interval, then
         single flips of frames; D19; see `binary_masks`).
@@ -90,12 +92,16 @@ class MaskConfig:
         for name, choices in _CHOICES.items():
             errors.check_choice(name, getattr(self, name), choices)
         allowed = (self.lambda_1 >= 0, self.lambda_2 >= 0, self.beta >= 1, self.learning_rate > 0)
-        numbers = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
-        if not all(allowed) or not all(map(math.isfinite, numbers)):
+        values = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
+        if not all(allowed) or not all(map(math.isfinite, values)):
             raise errors.UserError(
                 "lambda_1 and lambda_2 must be at least 0, beta at least 1, learning_rate above 0. Received: "
-                f"{', '.join(map(str, numbers))}"
+                f"{', '.join(map(str, values))}"
             )
+        for name in ("iterations", "area"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+                raise errors.UserError(f"{name} must be a whole number. Received: {value!r}")
         if self.iterations < 1:
             raise errors.UserError(f"iterations must be at least 1. Received: {self.iterations}")
         if self.compat == "released" and self.game != "delete":
@@ -162,7 +168,7 @@ def mask_loss(
     """Returns Eq. 1: `mask_cost` + `shortfall`.
 
     Args:
-      scores: F_c of clips of which `perturbed_part` is perturbed.
+      scores: F_c of clips whose frames are perturbed by `perturbed_part` of the mask.
       masks: arrays of NumPy, or of the framework that `ops` is for.
       config: weights, power of the total variation, compat, ends, game.
       ops: of the arrays.

@@ -5,12 +5,16 @@ under the same perturbation, and `in_step` runs one search a clip, each written 
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from common.explaining import perturbations
+from common.explaining.masks import MaskConfig
+
+_MOST_FORWARDS, _MOST_BYTES = 16, 8 << 20  # Of float32 clips that are scored at a time although fewer are searched.
 
 _Result = TypeVar("_Result")
 # A search on one clip: yields masks [k, T] and is sent an answer for each, [k, …]; returns what it found.
@@ -87,6 +91,23 @@ class Remembering:
     def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes the steps of Adam."""
         return self._scorer.descend(clip_indices, start_logits)
+
+
+def forwards_at_a_time(batch_size: int, clip_shape: Sequence[int], config: MaskConfig) -> int:
+    """Returns how many perturbed clips a build scores in one call, at least as many as it takes gradients of.
+
+    A forward keeps no activations, and one of a small clip is mostly the cost of calling: the masks that a coarse
+    oracle asks of one clip go together. With the full oracle it is `batch_size`, as a batch's size may change scores in
+    their last bit, and the paper's search is to give the same bits.
+
+    Args:
+      batch_size: clips whose gradients are taken in one call.
+      clip_shape: T, H, W and C.
+      config: oracle counts.
+    """
+    if config.oracle == "full":
+        return batch_size
+    return max(batch_size, min(_MOST_FORWARDS, _MOST_BYTES // (4 * math.prod(clip_shape))))
 
 
 def remembering(scorer: Scorer) -> Remembering:

@@ -116,9 +116,10 @@
     const key = state.sort.split("-")[0];
     const items = listed.map((number) => {
       const clip = report.clips[number];
-      const facts = [clip.id, outcomeText(clip)];
+      const [name, ...facts] = clip.label < 0 ? [clip.id, "Class unknown"] : [className(clip.label), clip.id];
+      facts.push(outcomeText(clip));
       if (key) facts.push(`${key === "oracle_gap" ? "gap" : key} ${digits(sortValue(clip, key), 3)}`);
-      const text = make("span", {}, make("strong", {}, className(clip.label)));
+      const text = make("span", {}, make("strong", {}, name));
       text.append(make("small", {}, facts.filter((fact) => fact).join(" · ")));
       const button = make("button", { type: "button", "data-number": number }, thumb(number), text);
       return make("li", {}, button);
@@ -506,11 +507,10 @@
   function renderHead() {
     const clip = report.clips[state.clip];
     const place = listed.indexOf(state.clip);
-    const unlabelled = clip.label < 0;
-    const facts = [unlabelled ? "class unknown" : clip.id];
+    const facts = clip.label < 0 ? ["Class unknown"] : [clip.id];
     if (place >= 0 && report.clips.length > 1) facts.push(`${place + 1} of ${listed.length}`);
     if (clip.truth !== null) facts.push(clip.truth);
-    find("clip-class").textContent = unlabelled ? clip.id : className(clip.label);
+    find("clip-class").textContent = clip.label < 0 ? clip.id : className(clip.label);
     find("clip-facts").textContent = facts.join(" · ");
     find("clip-figures").hidden = clip.figure === null;
     if (clip.figure !== null) find("clip-figures").href = `#${clip.figure}`;
