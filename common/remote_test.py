@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import hashlib
 import http.server
@@ -224,6 +225,14 @@ def test_the_folder_of_caches_is_the_users(tmp_path, monkeypatch):
         Cache(gigabytes=0)
 
 
+def test_without_a_driver_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(
+        errors.UserError, match=r"The driver of a URL must be installed .* Received: http://x: .*aiohttp"
+    ):
+        remote.read("http://x", 10)
+
+
 def test_without_fsspec_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(errors.UserError, match=r"fsspec must be installed .* the extra \[remote\]"):
@@ -235,6 +244,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
     files: dict[str, bytes] = {}
     sent: list[tuple[str, int]] = []
+    seconds = 0.0  # Before it answers.
 
     def do_HEAD(self):  # noqa: N802
         self._answer(body=False)
@@ -243,20 +253,22 @@ class _Server(http.server.BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body):
+        time.sleep(self.seconds)
         name = self.path.rpartition("/")[2]
         data = self.files.get(name)
         self.send_response(404 if data is None else 200)
         self.send_header("Content-Length", str(len(data or b"")))
         self.end_headers()
         if body and data is not None:
-            self.wfile.write(data)
             self.sent.append((name, len(data)))
+            with contextlib.suppress(ConnectionError):  # Of a client that has gone.
+                self.wfile.write(data)
 
     def log_message(self, *_):
         pass
 
 
-def test_over_http_each_byte_travels_once(tmp_path):
+def test_over_http_each_byte_travels_once(tmp_path, monkeypatch):
     pytest.importorskip("aiohttp", reason="needs the extra [remote]")
     _Server.files, _Server.sent = {"a": b"a" * 12_000_000, "x.json": b"{}"}, []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
@@ -269,10 +281,14 @@ def test_over_http_each_byte_travels_once(tmp_path):
             with Folder(url, Cache(tmp_path / "near")).held("a", digest, size) as path:
                 assert path.stat().st_size == 12_000_000
         assert _Server.sent == [("x.json", 2), ("a", 12_000_000)]
-        with pytest.raises(errors.UserError, match="Received: http.*/gone: FileNotFoundError"):
+        with pytest.raises(errors.UserError, match="Received: http.*/gone: .*404"):
             remote.read(f"{url}/gone", 10)
+        _Server.seconds = 1.0
+        monkeypatch.setattr(remote, "_PATIENCE", 0.2)
+        with pytest.raises(errors.UserError, match="Received: http.*/x.json: .*Timeout"):
+            remote.read(f"{url}/x.json", 10)
     finally:
         server.shutdown()
         server.server_close()
-    with pytest.raises(errors.UserError, match="Clips at a URL must be readable. Received: http.*/x.json: "):
+    with pytest.raises(errors.UserError, match="must be readable. Received: http.*/x.json: ConnectionRefusedError"):
         remote.read(f"{url}/x.json", 10)
