@@ -4,7 +4,7 @@
 
 Each opening is in a process of its own, the two ways in turn, and the median of the rounds is printed: seconds to open,
 by the clock and of the processor; seconds of the processor until one clip of every shard has been read; memory that the
-process has then more than before, and open files. Frames are tiny: a clip's and a shard's cost is measured, not a pixel's.
+process has then more than before, and open files. Frames are tiny: the cost of clips and shards is measured, no pixels.
 """
 
 import multiprocessing

@@ -68,8 +68,10 @@ class Cache:
           what: it is, for the message.
         """
         if size > self.gigabytes * _GIGABYTE:
+            last = 10 ** max(len(str(size)) - 3, 0)  # Of three digits, rounded up so that it is enough.
+            least = -(-size // last) * last / _GIGABYTE
             raise errors.UserError(
-                f"--cache_gb must be at least {size / _GIGABYTE:.3g}, to hold {what}. Received: {self.gigabytes:g}"
+                f"--cache_gb must be at least {least:.3g}, to hold {what}. Received: {self.gigabytes:g}"
             )
 
 

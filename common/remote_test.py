@@ -5,6 +5,7 @@ import http.server
 import multiprocessing
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -72,6 +73,15 @@ def test_a_size_that_is_not_known_is_asked_for(tmp_path):
     ):
         with Folder(f"counted://{tmp_path / 'far'}", Cache(tmp_path / "small", 9e-8)).held("a", made["a"][0]):
             pass
+
+
+@pytest.mark.parametrize("size", [1, 99, 131_133, 10**9, 57_300_000_001])
+def test_a_cache_as_large_as_a_message_asks_for_is_large_enough(size):
+    with pytest.raises(errors.UserError) as raised:
+        Cache(gigabytes=size / 2e9).check_holds(size, "it")
+    (least,) = re.findall(r"^--cache_gb must be at least (\S+), to hold it\. Received: ", str(raised.value))
+    Cache(gigabytes=float(least)).check_holds(size, "it")
+    assert float(least) < size * 1.01 / 1e9
 
 
 def test_what_was_not_read_for_longest_goes_first(tmp_path):

@@ -104,8 +104,8 @@ def test_a_cache_for_one_shard_is_enough_to_read_all_by_several_threads(folder):
 
 
 def test_a_cache_that_is_too_small_for_a_shard_is_refused(folder):
-    with pytest.raises(errors.UserError, match="--cache_gb must be at least .*, to hold counted://.*train-.*h5"):
-        open_remote(folder, size=size_of(folder, SHARDS[0]) - 1).read([0])
+    with pytest.raises(errors.UserError, match="--cache_gb must be at least .*, to hold .*counted://"):
+        open_remote(folder, size=size_of(folder, SHARDS[0]) - 1)
 
 
 def test_what_is_wrong_at_a_url_is_one_line_and_leaves_nothing(folder):
