@@ -116,7 +116,7 @@ format: .venv/installed
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-.venv/installed: EXTRAS := torch tf dev docs transformers
+.venv/installed: EXTRAS := torch tf dev docs transformers remote
 .venv-torch/installed: EXTRAS := torch dev
 .venv-tf/installed: EXTRAS := tf dev
 

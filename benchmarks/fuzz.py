@@ -382,6 +382,12 @@ FORMATS: dict[str, Format] = {
         _read_evidence,
         (damage_bytes, damage_json, damage_json),
     ),
+    "evidence part": Format(
+        _write_json("part.json", {"schema_version": 1, "found": {"mask": [0.5, 1.0], "loss": [1.25, None]}}),
+        "part.json",
+        lambda folder: evidence_file.read_part(folder / "part.json", "restarts"),
+        (damage_bytes, damage_json, damage_json),
+    ),
     "attributions": Format(
         _make_attributions,
         "answer.npz",

@@ -13,6 +13,7 @@ import concurrent.futures.process
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -95,6 +96,14 @@ def available() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_ray() -> None:
+    """Refuses to use Ray where it is not installed; does not import it."""
+    if importlib.util.find_spec("ray") is None:
+        raise errors.UserError(
+            "ray must be installed for --ray (pip install ray, the extra [ray]). Received: no module of that name"
+        )
 
 
 def run(
@@ -261,12 +270,9 @@ def _on_ray(
     make: Callable[[JobT, Tick], ResultT], jobs: Sequence[JobT], launch: Launch, advance: Callable[[float], object]
 ) -> Generator[ResultT, None, None]:
     """Runs each job as a Ray task; tasks whose node or process is lost are done again elsewhere, by Ray."""
-    try:
-        import ray
-    except ImportError:
-        raise errors.UserError(
-            "ray must be installed for --ray (pip install ray, the extra [ray]). Received: no module of that name"
-        ) from None
+    check_ray()
+    import ray
+
     try:
         if ":" in launch.ray:  # Ray itself would try for minutes.
             host, _, port = launch.ray.removeprefix("ray://").rpartition(":")

@@ -21,8 +21,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from absl import logging
-
 from common import errors, files, locks
 
 _GIGABYTE = 10**9
@@ -106,7 +104,7 @@ class Folder:
         while True:
             try:
                 descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 self._fetch(name, path, sha256, size)
                 continue
             try:
@@ -171,8 +169,10 @@ def _make_room(folder: pathlib.Path, most: int) -> bool:
                     kept[entry.name] = entry.stat(follow_symlinks=False)
                 elif room and not _remove_unless_held(entry.path):  # Else of a process that was killed.
                     spoken_for[room[2]] = int(room[1])
-    total = sum(stat.st_size for stat in kept.values())
-    total += sum(size for name, size in spoken_for.items() if name not in kept)
+    waiting = sum(size for name, size in spoken_for.items() if name not in kept)
+    if waiting > most:
+        return False
+    total = waiting + sum(stat.st_size for stat in kept.values())
     for name in sorted(kept, key=lambda name: kept[name].st_mtime_ns):
         if total <= most:
             break
@@ -236,10 +236,3 @@ def _reading(url: str) -> Iterator[tuple[Any, str]]:
         raise errors.UserError(
             f"Clips at a URL must be readable. Received: {url}: {type(error).__name__}: {errors.first_line(error)}"
         ) from None
-
-
-def tell(folder: Folder) -> None:
-    """Says where the files of a folder are kept."""
-    logging.info(
-        "%s: what is read is kept in %s, %g GB at most.", folder.url, folder.cache.path, folder.cache.gigabytes
-    )

@@ -283,8 +283,8 @@ def _of_another_job(path: pathlib.Path) -> errors.UserError:
 
 def _differ(info: clip_store.DatasetInfo, other: clip_store.DatasetInfo) -> bool:
     """Returns whether two stores were made in different ways, whatever shards they have."""
-    made = {"shards": (), "counts": {}, "indexes": {}}
-    return dataclasses.replace(info, **made) != dataclasses.replace(other, **made)
+    bare, other_bare = (dataclasses.replace(one, shards=(), counts={}, indexes={}) for one in (info, other))
+    return bare != other_bare
 
 
 def _make(config: PrepareConfig, jobs: Sequence[shard_jobs.Job]) -> dict[pathlib.Path, shard_jobs.Result]:

@@ -164,7 +164,9 @@ class Explainer:
             return self._gradcam(self._float_clips(frames), targets)
 
     def _clips(self, frames: np.ndarray) -> tf.Tensor:
+        """Returns frames as the search takes them: uint8, or float64 where masks are."""
         return tf.cast(frames, self._dtype)
 
     def _float_clips(self, frames: np.ndarray) -> tf.Tensor:
+        """Returns frames, 0…255, in float32, or float64 where masks are."""
         return tf.cast(frames, tf.float64 if self._dtype == tf.float64 else tf.float32)

@@ -126,13 +126,14 @@ def _last_of_clips(model: keras.Model) -> str:
 
 
 def _endpoint_fn(model: keras.Model, score_fn: ScoreFn, inputs: Inputs, endpoint: str) -> gradcam.EndpointFn:
+    """Returns the function from pixels to logits and activations; where a model ends in softmax, to its logarithm."""
     run = gradcam.endpoint_fn(model, endpoint, inputs.axes, _layer_axes(model, inputs))
 
-    def prepared(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def run_on_pixels(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         output, activations = run(score_fn.prepared(clips))
         return tf.math.log(tf.maximum(output, 1e-37)) if score_fn.ends_in_softmax else output, activations
 
-    return prepared
+    return run_on_pixels
 
 
 def _layer_axes(model: keras.Model, inputs: Inputs) -> str:

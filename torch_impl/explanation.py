@@ -168,7 +168,9 @@ class Explainer:
         return self._gradcam(self._float_clips(frames), targets)
 
     def _clips(self, frames: np.ndarray) -> torch.Tensor:
+        """Returns frames as the search takes them: uint8, or float64 where masks are."""
         return torch.from_numpy(frames).to(self._device, self._dtype)
 
     def _float_clips(self, frames: np.ndarray) -> torch.Tensor:
+        """Returns frames, 0…255, in float32, or float64 where masks are."""
         return self._clips(frames).to(torch.promote_types(self._dtype, torch.float32))

@@ -124,13 +124,14 @@ class _Finish:
 
 
 def _endpoint_fn(score_fn: ScoreFn, endpoint: str, axes: str, grid: tuple[int, int, int] | None) -> gradcam.EndpointFn:
+    """Returns the function from pixels to logits and activations; where a model ends in softmax, to its logarithm."""
     run = gradcam.endpoint_fn(score_fn.module, endpoint, score_fn.inputs.axes, axes, grid)
 
-    def prepared(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def run_on_pixels(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output, activations = run(score_fn.prepared(clips))
         return output.clamp_min(1e-37).log() if score_fn.ends_in_softmax else output, activations
 
-    return prepared
+    return run_on_pixels
 
 
 def _torchvision(spec: Spec, finish: _Finish) -> ForeignModel:
@@ -351,7 +352,7 @@ def _declare_operators() -> None:
 
 
 def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
-    """Returns what `read` does; says on one line why a folder or a download is none."""
+    """Returns what `read` does; refuses in one line a folder that is not there and a download that fails."""
     try:
         return read()
     except (OSError, ValueError) as error:

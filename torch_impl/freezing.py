@@ -76,6 +76,7 @@ def _held(function: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _frozen_module(model: nn.Module, weights: bool) -> Iterator[None]:
+    """Freezes one module, with all in it, and its weights if `weights`; puts back what each was."""
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if weights and parameter.requires_grad]
     try:

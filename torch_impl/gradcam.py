@@ -63,7 +63,7 @@ class GradCam:
             not used or not finite; for probabilities where logits are wanted.
         """
         clips = torch.as_tensor(clips)
-        # Weights are left as they are: a function of a user's own may have its gradient from nothing else.
+        # Weights keep `requires_grad`: through them alone a function of a user's may be differentiable.
         inference = freezing.frozen(self._endpoint_fn, weights=False)
         with torch.inference_mode(False), torch.enable_grad(), inference:
             logits, activations = model_checks.check_endpoint(self._endpoint_fn(clips), torch.Tensor)
@@ -74,6 +74,7 @@ class GradCam:
         return gradcam_maps.combine(_array(activations), _array(gradients), self._config.weights)
 
     def _gradients(self, logits: torch.Tensor, activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the gradient of each clip's score for its target, int `[N]`, in its activations."""
         scores = _full(logits)
         if self._config.score == "probability":
             scores = torch.softmax(scores, dim=1)
@@ -165,7 +166,7 @@ def attentions(
       clips_axes: see `endpoint_fn`.
 
     Raises:
-      UserError: for unknown layers, and such that return no attention.
+      UserError: for unknown layers, and layers that return no attention.
     """
     model = _unwrapped(model)
     found: list[list[np.ndarray]] = [[] for _ in endpoints]
@@ -226,6 +227,7 @@ def _patches(model: nn.Module) -> list[tuple[int, ...]]:
 
 
 def _folded(output: torch.Tensor, fold: layer_axes.Fold) -> torch.Tensor:
+    """Returns a layer's output as activations `[N, T', H', W', C']`, without what it has before the grid."""
     kept = output.narrow(fold.axis, fold.skipped, output.shape[fold.axis] - fold.skipped)
     return (kept if fold.shape is None else kept.reshape(fold.shape)).permute(fold.order)
 

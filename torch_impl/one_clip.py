@@ -42,6 +42,6 @@ def explain_clip(
       Probabilities, masks, map and scores, which a notebook shows as pictures (see `ClipExplanation`).
 
     Raises:
-      UserError: for what is no video, and a folder that is no run.
+      UserError: for a file that is not a video, and a folder that is not a run.
     """
     return one_clip.explain_clip(video, model, games, mask, gradcam, precision, explanation.build(device), input_shape)

@@ -155,7 +155,7 @@ def write_indexes(directory: pathlib.Path, info: DatasetInfo) -> DatasetInfo:
         ]
         labels, ids = (np.concatenate([column[name] for column in columns]) for name in ("label", "video_id"))
         path = directory / split_index.file_name(split)
-        split_index.write(path, labels, ids, [shard.stat().st_size for shard in paths])
+        split_index.write(path, labels, ids.tolist(), [shard.stat().st_size for shard in paths])
         indexes[split] = Index(path.name, files.sha256(path), path.stat().st_size)
     return dataclasses.replace(info, indexes=indexes)
 
@@ -237,6 +237,9 @@ class ClipStore:
             )
         self.split = split
         self._remote = remote.Folder(self.directory, cache) if isinstance(self.directory, str) else None
+        if self._remote:
+            where = cache.path, cache.gigabytes
+            logging.log_first_n(logging.INFO, "Clips at a URL are kept in %s, %g GB at most.", 1, *where)
         self._starts = np.cumsum([0] + [shard.clips for shard in self._listed])
         self._num_classes = len(self.info.class_names)
         self._sizes: list[int | None] = [None] * len(self._listed)  # In bytes.

@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 
 from common import errors
-from common.command_line import launch_flags, model_flags
+from common.command_line import clips_flags, launch_flags, model_flags
 from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
 from common.explaining.methods import MethodConfig
@@ -14,7 +14,8 @@ from common.runs import clip_format
 
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
-flags.adopt_module_key_flags(model_flags)  # So that --help lists them.
+for _module in (clips_flags, model_flags):
+    flags.adopt_module_key_flags(_module)  # So that --help lists them.
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 DETERMINISTIC = flags.DEFINE_bool(
@@ -32,7 +33,7 @@ _INPUT_SHAPE = flags.DEFINE_list(
     None,
     "With --video: frames, height and width (px) that videos become for a foreign model. Unset: what the model says.",
 )
-_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one a run was trained on.")
+_CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one a run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
 _PER_CLASS = flags.DEFINE_integer(
@@ -133,6 +134,7 @@ _ONLY_STORES = (
     BRIEF,
     _REPORT,
     _OVERWRITE,
+    *clips_flags.ALL,
     *launch_flags.ALL,
 )
 
@@ -163,7 +165,8 @@ def settings() -> ExplainSettings:
         )
     return ExplainSettings(
         model=model_flags.source(_RUN.value, _MODEL.value),
-        clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
+        clips=clips_flags.place(_CLIPS.value),
+        cache=clips_flags.cache(),
         split=_SPLIT.value,
         limit=_LIMIT.value,
         limit_per_class=_PER_CLASS.value,

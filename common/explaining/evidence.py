@@ -10,6 +10,7 @@
 All of it starts from an explanations file, and works with any framework's explainer.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from common import errors, files, launching, locks, progress, tables, units
+from common import errors, files, launching, locks, progress, remote, tables, units
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_file, evidence_parts, explanations, spread
 from common.explaining import scorer as scoring
@@ -31,6 +32,7 @@ from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.launching import HERE, Launch, Tick
 from common.models import foreign
+from common.remote import Cache
 from common.runs import subjects
 from common.runs.subjects import Classifier, LoadToExplain, Subject, Trained
 from common.tables import Column, Table
@@ -43,7 +45,8 @@ class EvidenceSettings:
     Attributes:
       model: run directory, or a foreign model.
       explanations: file of that model, or None for explanations.h5 in `foreign.folder`.
-      clips: folder of the clip store, or None for the one that was explained.
+      clips: folder or URL of the clip store, or None for the one that was explained.
+      cache: where clips at a URL are kept.
       limit: number of clips for the curves and for Grad-CAM, spread over the classes; 0 for all.
       mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
       seed: of random orders, weights and starts.
@@ -52,11 +55,12 @@ class EvidenceSettings:
 
     model: foreign.Source
     explanations: pathlib.Path | None = None
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     limit: int = 12
     mask_limit: int = 4
     seed: int = 0
     out: pathlib.Path | None = None
+    cache: Cache = remote.DEFAULT
 
     @property
     def explained(self) -> pathlib.Path:
@@ -119,7 +123,12 @@ def _gather_as_task(maker: "_PartMaker", out: pathlib.Path, launch: Launch) -> d
             folder.mkdir(exist_ok=True)
     share = units.share(maker.parts, launch)
     with progress.bar(**units.amounts(share), desc=_DESCRIPTION, unit="part") as bar:
-        units.make(share, maker.write, out, launch, bar.update)
+        try:
+            units.make(share, maker.write, out, launch, bar.update)
+        except errors.UserError:
+            with contextlib.suppress(OSError):  # Of a folder that holds something.
+                folder.rmdir()
+            raise
     with locks.exclusive(out.parent, lock, wait=True):
         if out.exists():  # Put together by another task, or by one that was killed before it had cleared away.
             whole = _finished(out, maker.made_from)
@@ -211,6 +220,7 @@ class _PartMaker:
             settings.clips or explanations.clips_folder(settings.explained, self._explained),
             header["split"],
             lambda spec: self._load(spec, self._cam_config.endpoint, header["precision"]),
+            settings.cache,
         )
         if subject.digest != header["weights_sha256"]:
             raise errors.UserError(

@@ -6,9 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from common import errors, locks
-from common.clips import tiny_store_for_tests
-from common.explaining import explanations
+from common import errors, files, locks
+from common.clips import clip_store, tiny_store_for_tests
+from common.explaining import explanation_parts, explanations
 from common.explaining.explanation_loop_for_tests import (
     BYTES_PER_CLIP,
     GIB,
@@ -17,9 +17,11 @@ from common.explaining.explanation_loop_for_tests import (
     assert_same_file,
     explain,
     seven_clips,
+    write_run,
 )
 from common.explaining.gradcam_maps import GradCamConfig
 from common.models import canonical_weights, initial_weights
+from common.remote import Cache
 from common.runs.run_directory import RunDirectory
 
 
@@ -65,6 +67,22 @@ def test_explanations_belong_to_their_clips_wherever_these_lie(run, monkeypatch)
     assert not explainer.calls and again.header == found.header
 
 
+def test_explanations_of_clips_at_a_url_are_those_of_the_folder(run, tmp_path):
+    pytest.importorskip("fsspec")
+    info = clip_store.read_dataset_json(tmp_path / "clips")
+    signed = [dataclasses.replace(shard, sha256=files.sha256(tmp_path / "clips" / shard.file)) for shard in info.shards]
+    clip_store.write_dataset_json(tmp_path / "clips", dataclasses.replace(info, shards=tuple(signed)))
+    run = write_run(tmp_path, MODEL)
+    found, _ = explain(run)
+    url, cache = f"file://{tmp_path / 'clips'}", Cache(tmp_path / "cache", 0.1)
+    again, explainer = explain(run, clips=url, cache=cache)
+    assert not explainer.calls and again.header == found.header  # The same clips, wherever they lie.
+    again, explainer = explain(run, clips=url, cache=cache, out=tmp_path / "remote.h5", limit=2)
+    assert explainer.calls and again.header == {**found.header, "clips": url}
+    np.testing.assert_array_equal(again["mask"], found["mask"][:2])
+    assert explanations.clips_folder(tmp_path / "remote.h5", again) == url
+
+
 def test_a_file_from_before_a_setting_was_added_is_of_its_default(run):
     found, _ = explain(run)
     del found.header["mask"]["game"]
@@ -80,6 +98,14 @@ def test_explanations_of_other_clips_in_the_same_place_are_refused(run):
     tiny_store_for_tests.write_tiny_store(run.path.parent / "other", clips={"validation": 7}, seed=1)
     with pytest.raises(errors.UserError, match="--out must be a new file, .* differs in clips"):
         explain(run, clips=run.path.parent / "other")
+
+
+def test_explanations_of_clips_that_an_earlier_version_knew_by_place_are_not_those_of_a_url(run):
+    found, _ = explain(run)
+    asked = {**found.header, "clips": "https://example.org/clips"}
+    del found.header["clips_digest"]
+    with pytest.raises(errors.UserError, match="differs in clips;"):
+        explanation_parts.check_same_settings(run.path / "explanations.h5", asked, found.header)
 
 
 def test_a_folder_may_be_spelled_in_another_way(run, monkeypatch):
@@ -165,6 +191,26 @@ def test_what_another_process_makes_is_not_replaced(run):
     with locks.exclusive(parts, ".000002.h5.lock"), pytest.raises(errors.UserError, match="one run at a time"):
         explain(run, limit=3, overwrite=True)
     assert sorted(path.name for path in parts.iterdir()) == ["000000.h5", "000001.h5", "plan.json"]
+
+
+def test_what_is_refused_leaves_nothing_that_other_settings_would_clash_with(run):
+    parts, too_long = run.path / "explanations.h5.parts", dataclasses.replace(MASK, form="hard", area=99)
+    with pytest.raises(errors.UserError, match="area must be at most"):
+        explain(run, mask=too_long)
+    assert not parts.exists()
+    explain(run, limit=1)  # Not "differs in mask".
+
+
+def test_where_something_is_refused_later_or_another_process_is_at_work_the_plan_stays(run):
+    parts = run.path / "explanations.h5.parts"
+    with pytest.raises(errors.UserError):
+        explain(run, {"fail_at": 2, "failure": errors.UserError("No.")}, batch_size=2)
+    assert sorted(path.name for path in parts.iterdir()) == ["000000.h5", "plan.json"]
+    (parts / "000000.h5").unlink()
+    with locks.exclusive(parts, ".000003.h5.lock"):
+        with pytest.raises(errors.UserError):
+            explain(run, {"fail_at": 1, "failure": errors.UserError("No.")}, batch_size=2)
+        assert sorted(path.name for path in parts.iterdir()) == [".000003.h5.lock", "plan.json"]
 
 
 def test_other_weights_are_something_else(run):

@@ -216,8 +216,8 @@ def read_header(values: dict[str, Any], origin: object) -> dict[str, Any]:
     return {**values, **{name: config and dataclasses.asdict(config) for name, config in settings.items()}}
 
 
-def clips_folder(path: pathlib.Path, explanations: Explanations) -> pathlib.Path:
-    """Returns the folder of the clip store that an explanations file at `path` names."""
+def clips_folder(path: pathlib.Path, explanations: Explanations) -> files.Place:
+    """Returns the folder or URL of the clip store that an explanations file at `path` names."""
     return files.found_path(explanations.header["clips"], path.parent)
 
 

@@ -162,7 +162,7 @@ def mask_loss(
     """Returns Eq. 1: `mask_cost` + `shortfall`.
 
     Args:
-      scores: F_c of clips of which `perturbed_part` is perturbed.
+      scores: F_c of clips whose frames are perturbed by `perturbed_part` of the mask.
       masks: arrays of NumPy, or of the framework that `ops` is for.
       config: weights, power of the total variation, compat, ends, game.
       ops: of the arrays.

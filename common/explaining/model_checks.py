@@ -1,4 +1,4 @@
-"""What a user's model must return to be explained: checked once, at the door, with the same words in both builds.
+"""What a user's model must return to be explained: checked once, where it comes in, with the same words in both builds.
 
 Each check is given what came, or an array made of it, and refuses it in one line: nothing here knows a framework.
 """
@@ -64,7 +64,7 @@ def check_shape(shape: tuple[int, ...], num_clips: int = 1) -> None:
 
 
 def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
-    """Refuses what cannot be class probabilities [1, K] of a clip, and targets that are none of the K classes."""
+    """Refuses what cannot be class probabilities [1, K] of a clip, and targets outside the K classes."""
     check_shape(probabilities.shape)
     low, high, total = probabilities.min(), probabilities.max(), probabilities.sum()
     # Half precision rounds each of many.
@@ -80,7 +80,7 @@ def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
 
 
 def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> None:
-    """Refuses probabilities of a clip that change from call to call, or with what else is in the batch.
+    """Refuses probabilities of a clip that change from call to call, or with the other clips of a batch.
 
     A model in training mode fails this: a search would follow its noise, and its running statistics the search.
 

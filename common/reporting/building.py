@@ -18,10 +18,11 @@ import markupsafe
 import numpy as np
 from absl import logging
 
-from common import errors, files, progress, tables
+from common import errors, files, progress, remote, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.explanations import Explanations
+from common.remote import Cache
 from common.reporting import (
     charts,
     clip_figures,
@@ -61,7 +62,7 @@ class ReportSettings:
       evaluations: `evaluation.json` files, of any data sets.
       evidence: `evidence.json` files.
       runs: run directories whose settings and training are shown, besides those that hold the files above.
-      clips: folder of the clip store, or None for the one that the first explanations were made from.
+      clips: folder or URL of the clip store, or None for the one that the first explanations were made from.
       gallery_clips: clips to show at most, spread over the classes; statistics are of all clips.
       figures: clips to draw as the paper's figures, spread over the classes.
       stills: types of the figures' stills, some of `clip_figures.STILLS`.
@@ -69,6 +70,7 @@ class ReportSettings:
         ask for its whole address.
       zip: whether an archive of the folder is made beside it, too: its name and ".zip". Otherwise that of an earlier
         report is removed.
+      cache: where clips at a URL are kept.
     """
 
     out: pathlib.Path
@@ -76,12 +78,13 @@ class ReportSettings:
     evaluations: tuple[pathlib.Path, ...] = ()
     evidence: tuple[pathlib.Path, ...] = ()
     runs: tuple[pathlib.Path, ...] = ()
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     gallery_clips: int = 240
     figures: int = 6
     stills: tuple[str, ...] = ("png",)
     url: str = ""
     zip: bool = False
+    cache: Cache = remote.DEFAULT
 
     def __post_init__(self) -> None:
         if not self.explanations and not self.evaluations:
@@ -172,8 +175,8 @@ def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
         return [], None
     read = [explanations.read(path) for path in settings.explanations]
     first = read[0].header
-    clips = ClipStore(settings.clips or explanations.clips_folder(settings.explanations[0], read[0]), first["split"])
-    store = clips.known_to(tuple(first["class_names"]))
+    clips = settings.clips or explanations.clips_folder(settings.explanations[0], read[0])
+    store = ClipStore(clips, first["split"], settings.cache).known_to(tuple(first["class_names"]))
     for path, found in zip(settings.explanations, read, strict=True):
         _check_clips(found, store, path)
     headers = [found.header for found in read]

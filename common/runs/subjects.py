@@ -1,4 +1,4 @@
-"""What is evaluated and explained: a classifier of clips, be it a run of this project or a foreign model.
+"""What is evaluated and explained: a classifier of clips, a run of this project or a foreign model.
 
 Loops know a `Subject`: what files say of it, and a `Classifier` that each build can ask. Which of the two kinds it is
 matters where it is opened, here, and where a build makes it compute.
@@ -6,16 +6,16 @@ matters where it is opened, here, and where a build makes it compute.
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
 from absl import logging
 
-from common import errors, files, text
+from common import errors, files, remote, text
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import configs, foreign
 from common.models.foreign import ForeignModel
+from common.remote import Cache
 from common.runs import importing, run_directory
 from common.runs.run_directory import RunDirectory
 
@@ -71,21 +71,25 @@ class Subject:
     def tell(self, num_clips: int, store: ClipStore) -> None:
         """Says what is about to be asked about which clips."""
         clips = text.counted(num_clips, "clip")
-        logging.info(
-            "%s (%s): %s, %s of %s", self.name, self.model, clips, store.split, os.path.normpath(store.directory)
-        )
+        where = store.directory if isinstance(store.directory, str) else os.path.normpath(store.directory)
+        logging.info("%s (%s): %s, %s of %s", self.name, self.model, clips, store.split, where)
 
 
 def open_subject(
-    source: foreign.Source, clips: pathlib.Path | None, split: str, load: LoadForeign
+    source: foreign.Source,
+    clips: files.Place | None,
+    split: str,
+    load: LoadForeign,
+    cache: Cache = remote.DEFAULT,
 ) -> tuple[Subject, ClipStore]:
     """Opens a run or a foreign model to use it on clips; whatever does not fit together is refused.
 
     Args:
       source: run directory, or foreign model.
-      clips: folder of the clip store; None for the one that a run was trained on.
+      clips: folder or URL of the clip store; None for the one that a run was trained on.
       split: of it.
       load: loads a foreign model.
+      cache: where clips at a URL are kept.
 
     Returns:
       The subject, and the clips as it knows them (see `ClipStore.known_to`).
@@ -95,12 +99,12 @@ def open_subject(
             raise errors.UserError(
                 "--clips must name a clip store for a model that was not trained here. Received: none"
             )
-        store = ClipStore(clips, split)
+        store = ClipStore(clips, split, cache)
         model = load(source)
         check_clips(model, store.info)
         return of_foreign(model), store.known_to(model.class_names) if model.class_names else store
     run = RunDirectory(source)
-    stored, weights, store = run_directory.open_trained(run, clips, split)
+    stored, weights, store = run_directory.open_trained(run, clips, split, cache)
     return of_run(run, stored.framework, Trained(stored.train.model, weights)), store
 
 

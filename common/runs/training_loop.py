@@ -20,11 +20,12 @@ import tqdm
 from absl import logging
 from numpy.typing import ArrayLike
 
-from common import errors, files, text
+from common import errors, files, remote, text
 from common import progress as progress_bar
 from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
+from common.remote import Cache
 from common.runs import checkpoint, contention, metrics, prediction, starting_weights, tensorboard
 from common.runs.checkpoint import Progress
 from common.runs.processes import ALONE, Processes, any_of, check_same, wait
@@ -75,7 +76,7 @@ class TrainSettings:
     """Where and how to train; nothing here changes a number.
 
     Attributes:
-      clips: folder of the clip store.
+      clips: folder or URL of the clip store.
       run: run directory.
       resume: go on from the checkpoint in `run`, if there is one.
       init: run directory or file of weights to start from (see `starting_weights`); None: all weights are drawn. Only
@@ -83,15 +84,17 @@ class TrainSettings:
       num_threads: threads that read clips.
       checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
       max_steps: stop with a checkpoint after this many steps in all; 0 for no limit.
+      cache: where clips at a URL are kept.
     """
 
-    clips: pathlib.Path
+    clips: files.Place
     run: pathlib.Path
     resume: bool = False
     init: pathlib.Path | None = None
     num_threads: int = 2
     checkpoint_minutes: float = 10.0
     max_steps: int = 0
+    cache: Cache = remote.DEFAULT
 
 
 def train(
@@ -116,7 +119,9 @@ def train(
     """
     run = RunDirectory(settings.run)
     resumed = settings.resume and run.checkpoint.exists()
-    stores = {split: _labelled_store(settings.clips, split) for split in ("train", "validation")}
+    stores = {split: _labelled_store(settings, split) for split in ("train", "validation")}
+    in_any_order = sum(store.cached_bytes for store in stores.values())
+    settings.cache.check_holds(in_any_order, "all clips that are trained on, since they are read in any order")
     source = starting_weights.read(settings.init) if settings.init else None
     if source:
         config = dataclasses.replace(config, init=source.digest)
@@ -144,17 +149,12 @@ def train(
         loop = _Loop(config, settings, run, stores, trainer, processes)
         if resumed:
             loop.restore()
-        elif source and fitted:
-            trainer.load(fitted.weights, trainer.optimizer_state())
-            if writes:
+        else:
+            if source and fitted and writes:
                 logging.info("%s", starting_weights.report(source, config, fitted))
-        elif config.freeze and writes:
-            logging.warning("Without --init, --freeze=%s keeps weights as they were drawn.", config.freeze)
-        if writes and not resumed:
-            record = data_record(stores["train"].info)
-            clips = files.stored_path(settings.clips, run.path)
-            run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
-            run.log.unlink(missing_ok=True)
+            if config.freeze and not source and writes:
+                logging.warning("Without --init, --freeze=%s keeps weights as they were drawn.", config.freeze)
+            loop.begin(fitted.weights if fitted else None)
         if writes:
             sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
             logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
@@ -166,12 +166,12 @@ def step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _labelled_store(clips: pathlib.Path, split: str) -> ClipStore:
-    store = ClipStore(clips, split)
+def _labelled_store(settings: TrainSettings, split: str) -> ClipStore:
+    store = ClipStore(settings.clips, split, settings.cache)
     if not len(store) or store.labels.min() < 0:
         raise errors.UserError(
             f"For training all clips of a split must be labelled. Received: {len(store)} clips, "
-            f"{int((store.labels < 0).sum())} without a label, in split {split!r} of {clips}"
+            f"{int((store.labels < 0).sum())} without a label, in split {split!r} of {settings.clips}"
         )
     return store
 
@@ -265,9 +265,22 @@ class _Loop:
                 wait(self._processes)  # The first one has saved: a launcher that sees one end may kill the others.
                 raise KeyboardInterrupt
 
+    def begin(self, weights: dict[str, np.ndarray] | None) -> None:
+        """Makes the run; where weights are given, canonical name -> array, the trainer starts from them."""
+        if weights:
+            self._trainer.load(weights, self._trainer.optimizer_state())
+        if not self._writes:
+            return
+        record = data_record(self._stores["train"].info)
+        clips = files.stored_path(self._settings.clips, self._run.path)
+        framework, versions = self._trainer.framework, self._trainer.versions()
+        self._run.create(RunConfig(self._config, record, clips, framework, versions))
+        self._run.log.unlink(missing_ok=True)
+
     def restore(self) -> None:
         """Takes state and place from the run's checkpoint."""
         found = checkpoint.read(self._run.checkpoint, self._config, self._batches, self._state())
+        check_same(self._processes, {"checkpoint": found.progress.step})  # A network disk may still show an older one.
         self._trainer.load(found.weights, found.optimizer_state)
         self._progress, self._schedule = found.progress, found.schedule
         if not self._writes:

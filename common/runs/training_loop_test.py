@@ -16,6 +16,7 @@ import pytest
 from common import errors, files
 from common.clips import tiny_store_for_tests
 from common.models import architectures, canonical_weights, configs
+from common.remote import Cache
 from common.runs import metrics, processes_test, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
 
@@ -317,6 +318,31 @@ def test_clips_that_were_moved_are_resumed_on_and_found_from_then_on(clips, tmp_
         run_directory.open_trained(run, None, "validation")
 
 
+def test_a_run_on_clips_at_a_url_is_the_same_and_names_the_url(clips, tmp_path):
+    pytest.importorskip("fsspec")
+    whole = train(clips, tmp_path / "whole")
+    cache = Cache(tmp_path / "cache", 0.1)
+    run = train(f"file://{clips}", tmp_path / "run", cache=cache, max_steps=4)
+    assert run.read_config().clips == f"file://{clips}"
+    run = train(clips, tmp_path / "run", resume=True, max_steps=5)
+    assert run.read_config().clips == files.stored_path(clips, run.path)
+    run = train(f"file://{clips}", tmp_path / "run", resume=True, cache=cache)
+    assert run.read_config().clips == f"file://{clips}" and state_of(run) == state_of(whole)
+    _, _, store = run_directory.open_trained(run, None, "validation", cache)
+    assert store.directory == f"file://{clips}"
+    assert len(list(cache.path.iterdir())) == 4  # Shards, three of train.
+
+
+def test_clips_at_a_url_that_the_cache_cannot_hold_at_once_are_not_trained_on(clips, tmp_path):
+    pytest.importorskip("fsspec")
+    all_bytes = sum(path.stat().st_size for path in clips.glob("*.h5"))
+    match = "--cache_gb must be at least .*, to hold all clips that are trained on, since they are read in any order"
+    with pytest.raises(errors.UserError, match=match):
+        train(f"file://{clips}", tmp_path / "run", cache=Cache(tmp_path / "cache", (all_bytes - 1) / 1e9))
+    assert not (tmp_path / "run").exists()
+    train(f"file://{clips}", tmp_path / "run", cache=Cache(tmp_path / "cache", all_bytes / 1e9), max_steps=1)
+
+
 def test_resuming_another_run_is_refused_with_what_differs(clips, tmp_path):
     train(clips, tmp_path / "run")
     with pytest.raises(errors.UserError, match=r"'seed': \(0, 5\)"):
@@ -498,6 +524,26 @@ def test_processes_with_other_clips_are_refused(clips, tmp_path):
             training_loop.train(CONFIG, own, NumpyTrainer, those)
 
     processes_test.together(2, train_on)
+
+
+def test_processes_that_see_checkpoints_of_other_steps_are_refused(clips, tmp_path, monkeypatch):
+    train(clips, tmp_path / "run", max_steps=2)
+    shutil.copy(RunDirectory(tmp_path / "run").checkpoint, tmp_path / "old.safetensors")
+    train(clips, tmp_path / "run", max_steps=4, resume=True)
+    ranks, load = {}, canonical_weights.load_arrays
+
+    def make(those, config):
+        ranks[threading.get_ident()] = those.rank
+        return NumpyTrainer(config)
+
+    def load_arrays(path):
+        return load(tmp_path / "old.safetensors" if ranks[threading.get_ident()] else path)
+
+    monkeypatch.setattr(canonical_weights, "load_arrays", load_arrays)
+    raised = together(clips, tmp_path / "run", make, settings=lambda rank: {"resume": True})
+    assert {str(error) for error in raised} == {
+        "All processes must have the same checkpoint. Received: another in process 1 than in process 0"
+    }
 
 
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(clips, tmp_path):
