@@ -96,8 +96,9 @@ def cost(folder: str) -> Cost:
     return Cost(clock, opening, opened, reading, memory() - before, open_files() - open_before)
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Makes the store, measures, and prints the table."""
+    del argv
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         root = pathlib.Path(name)

@@ -86,7 +86,7 @@ def next_best(found: BestIntervals, time: int, config: MaskConfig) -> np.ndarray
       config: the settings.
     """
     every = np.array(intervals(time))
-    masks = np.stack([interval_mask(*place, time) for place in every])
+    masks = np.stack([interval_mask(start, stop, time) for start, stop in every])
     chosen = []
     for scores, best in zip(found.scores, found.intervals, strict=True):
         losses = mask_loss(scores, masks, config)
