@@ -236,6 +236,23 @@ def _run_pickled(pickled: bytes, job: Any) -> Any:
         return _unpickled(pickled)(job, _tick)
     except SystemExit as ended:  # By SIGTERM. The pool would take it for a result, and go on.
         os._exit(int(ended.code or 0))
+    except Exception as error:
+        carried = _portable(error)
+        if carried is error:
+            raise
+        raise carried from error
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an error that can go from process to process: itself, or where it cannot, one that says the same.
+
+    An error that cannot be unpickled would end the pool as if a process had died, and nobody would know of what.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 @functools.lru_cache(maxsize=1)
@@ -327,4 +344,4 @@ def _run_for_ray(pickled: bytes, job: Any, folder: str) -> tuple[Any, Exception 
         os.chdir(folder)
         return _unpickled(pickled)(job, amounts.append), None, sum(amounts)
     except Exception as error:
-        return None, error, sum(amounts)
+        return None, _portable(error), sum(amounts)

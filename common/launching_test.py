@@ -26,6 +26,24 @@ def test_what_a_job_raises_comes_through(workers):
         list(launching.run(_square, [0, 5, 0], Launch(workers), lambda amount: None))
 
 
+class TwoPartsError(Exception):
+    """One that pickle makes, but cannot make again: it keeps the message alone."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} in {where}")
+
+
+def _fail_in_two_parts(job, tick):
+    raise TwoPartsError("A fault", f"job {job}")
+
+
+def test_what_a_job_raises_comes_through_though_it_cannot_be_pickled():
+    with pytest.raises(RuntimeError, match=r"^TwoPartsError: A fault in job \d$"):
+        list(launching.run(_fail_in_two_parts, [1, 2], Launch(2), lambda amount: None))
+    _, raised, _ = launching._run_for_ray(launching.pickle.dumps(_fail_in_two_parts), 3, ".")
+    assert str(raised) == "TwoPartsError: A fault in job 3"
+
+
 def test_no_jobs_give_no_results():
     assert list(launching.run(_square, [], Launch(4), lambda amount: None)) == []
 

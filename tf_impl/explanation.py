@@ -137,14 +137,16 @@ class Explainer:
 
     def bytes_per_clip(self, frames: np.ndarray) -> int:
         """Returns how many bytes the gradient in the mask needs for the clip uint8 [1, T, H, W, 3], by trying."""
-        # Not `_scores`: once that is traced for any number of clips, it is not traced for one.
+        # Anew: what was traced for any number of clips would serve one, and say no sizes.
         scores = tf.function(self._score_fn, autograph=False)
         graph = layers.traced(scores, tf.TensorSpec(frames.shape, self._float_clips(frames[:0]).dtype)).graph
         operations = graph.get_operations()
-        if any("PartitionedCall" in operation.type for operation in operations):
-            return self.free_memory()[0]  # What is within, as of a SavedModel, is not known: one at a time.
         outputs = [output for operation in operations for output in operation.outputs if output.dtype.is_floating]
-        return _BYTES_FOR_EACH_KEPT * sum(output.shape.num_elements() * output.dtype.size for output in outputs)
+        sizes = [output.shape.num_elements() for output in outputs]
+        if None in sizes or any("PartitionedCall" in operation.type for operation in operations):
+            # Of a model of any shape a size may be open, and what is within a call, as of a SavedModel, is not known.
+            return self.free_memory()[0]  # One at a time.
+        return _BYTES_FOR_EACH_KEPT * sum(size * output.dtype.size for size, output in zip(sizes, outputs, strict=True))
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""

@@ -250,8 +250,8 @@ class Scorer:
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
         self._targets = tf.constant(targets)
-        self._batch_size = search.batch_size or self.num_clips
-        self._forwards = scorer.forwards_at_a_time(self._batch_size, self._clips.shape[1:], search.config)
+        at_least = search.batch_size or self.num_clips
+        self._batch_size = scorer.masks_at_a_time(at_least, self._clips.shape[1:], search.config)
         self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
         try:
             self._computation = search.traced(self._clips, self._dtype)
@@ -283,10 +283,7 @@ class Scorer:
     ) -> Float64[np.ndarray, " M"]:
         """Returns F_c of clips under masks."""
         matrices = perturbations.matrix(masks, kind)
-        parts = [
-            self._score(clip_indices[some], self._tensor(matrices[some]))
-            for some in self._batches(clip_indices, self._forwards)
-        ]
+        parts = [self._score(clip_indices[some], self._tensor(matrices[some])) for some in self._batches(clip_indices)]
         return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
     def gradient(
@@ -294,7 +291,7 @@ class Scorer:
     ) -> tuple[Float64[np.ndarray, " M"], Float64[np.ndarray, "M T"]]:
         """Returns Eq. 1 of masks on clips, and its gradient in the masks."""
         parts = []
-        for some in self._batches(clip_indices, self._batch_size):
+        for some in self._batches(clip_indices):
             prepared, targets = self._prepared(clip_indices[some])
             parts.append(self._computation.gradient(prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
@@ -305,8 +302,7 @@ class Scorer:
     ) -> tuple[Float64[np.ndarray, "M T"], Float64[np.ndarray, "M iterations"]]:
         """Returns learnt masks and loss traces."""
         parts = [
-            self._descend(clip_indices[some], self._tensor(start_logits[some]))
-            for some in self._batches(clip_indices, self._batch_size)
+            self._descend(clip_indices[some], self._tensor(start_logits[some])) for some in self._batches(clip_indices)
         ]
         masks, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
         return masks, mask_search.check_finite(losses, "Losses")
@@ -329,7 +325,8 @@ class Scorer:
             self._on_step(len(logits))
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
 
-    def _batches(self, clip_indices: np.ndarray, size: int) -> list[slice]:
+    def _batches(self, clip_indices: np.ndarray) -> list[slice]:
+        size = self._batch_size
         return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
 
     def _prepared(self, clip_indices: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:

@@ -244,8 +244,8 @@ class Scorer:
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
-        self._batch_size = search.batch_size or self.num_clips
-        self._forwards = scorer.forwards_at_a_time(self._batch_size, self._clips.shape[1:], search.config)
+        at_least = search.batch_size or self.num_clips
+        self._batch_size = scorer.masks_at_a_time(at_least, self._clips.shape[1:], search.config)
         self._kept: tuple[np.ndarray, torch.Tensor] | None = None  # Which clips were prepared last, and the result.
         self._computation, self._replayer = search.computation, search.replayer(self._clips.device)
         if not search.num_classes:
@@ -274,8 +274,7 @@ class Scorer:
         matrices = perturbations.matrix(masks, kind)
         with self._computation.frozen(), torch.no_grad():
             parts = [
-                self._score(clip_indices[some], self._tensor(matrices[some]))
-                for some in self._batches(clip_indices, self._forwards)
+                self._score(clip_indices[some], self._tensor(matrices[some])) for some in self._batches(clip_indices)
             ]
         return mask_search.check_finite(np.concatenate([_numpy(part) for part in parts]), "Scores")
 
@@ -285,7 +284,7 @@ class Scorer:
         """Returns Eq. 1 of masks on clips, and its gradient in the masks."""
         parts = []
         with self._computation.frozen():
-            for some in self._batches(clip_indices, self._batch_size):
+            for some in self._batches(clip_indices):
                 prepared, targets = self._prepared(clip_indices[some])
                 parts.append(self._run(self._computation.gradient, prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
@@ -298,7 +297,7 @@ class Scorer:
         with self._computation.frozen():
             parts = [
                 self._descend(clip_indices[some], self._tensor(start_logits[some]))
-                for some in self._batches(clip_indices, self._batch_size)
+                for some in self._batches(clip_indices)
             ]
         masks, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
         return masks, mask_search.check_finite(losses, "Losses")
@@ -331,7 +330,8 @@ class Scorer:
             return step(prepared, targets, *values)
         return self._replayer.run(step, targets, *values)
 
-    def _batches(self, clip_indices: np.ndarray, size: int) -> list[slice]:
+    def _batches(self, clip_indices: np.ndarray) -> list[slice]:
+        size = self._batch_size
         return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
 
     def _prepared(self, clip_indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

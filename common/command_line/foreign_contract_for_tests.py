@@ -169,6 +169,9 @@ class ForeignContract:
         explainer = self.explanation.Explainer(loaded, MaskConfig(), GradCamConfig(), device="cpu")
         frames = clip_store.ClipStore("clips", "validation").read([0])
         assert 4 * frames.size <= explainer.bytes_per_clip(frames) <= 100 * 4 * frames.size
+        measured = explainer.bytes_per_clip(frames)
+        explainer.probabilities(np.concatenate([frames, frames]))  # Of any number.
+        assert explainer.bytes_per_clip(frames) == measured
 
     def test_what_is_asked_of_it_in_vain_is_refused(self, folder, tmp_path):
         out = tmp_path / "e.h5"

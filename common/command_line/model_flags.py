@@ -32,10 +32,12 @@ def sources(runs: list[str], models: list[str]) -> tuple[foreign.Source, ...]:
         "class_names": pathlib.Path(_CLASS_NAMES.value) if _CLASS_NAMES.value else None,
     }
     given = [f"--{name}" for name, value in told.items() if value]
-    if given and (runs or len(models) > 1):
+    if given and runs:
         raise errors.UserError(
-            f"{', '.join(given)} must be given with one --model. Received: {len(runs) + len(models)} models"
+            f"{given[0]} must be left out for a run, which has its own. Received: {', '.join(given)}"
         )
+    if given and len(models) > 1:
+        raise errors.UserError(f"{', '.join(given)} must be given with one --model. Received: {len(models)} models")
     return *map(pathlib.Path, runs), *(foreign.parse(text, **told) for text in models)
 
 

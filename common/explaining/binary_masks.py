@@ -19,6 +19,7 @@ from common.explaining.scorer import Scorer, Search
 Place = tuple[int, int]  # An interval: its first frame, and the one after its last.
 
 _GRID_STEPS = 4  # The coarse oracle first tries starts and stops at least this many to a clip.
+_NEAR = 2  # Intervals whose ends lie this many frames apart, in sum, are near each other.
 _REFINED = 3  # Around how many of the best intervals it halves the grid.
 
 
@@ -74,6 +75,24 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
 
     best = scoring.in_step([search() for _ in range(scorer.num_clips)], score)
     return BestIntervals(np.array([place for place, _ in best]), np.array([loss for _, loss in best]), scores)
+
+
+def next_best(found: BestIntervals, time: int, config: MaskConfig) -> np.ndarray:
+    """Returns masks of the best intervals that are not near the best one, float64 [N, T], without scoring anything.
+
+    Args:
+      found: what `best_intervals` found; what it did not try does not count.
+      time: frames of the clips.
+      config: the settings.
+    """
+    every = np.array(intervals(time))
+    masks = np.stack([interval_mask(start, stop, time) for start, stop in every])
+    chosen = []
+    for scores, best in zip(found.scores, found.intervals, strict=True):
+        losses = mask_loss(scores, masks, config)
+        far = np.abs(every - best).sum(axis=1) > _NEAR
+        chosen.append(masks[np.where(far & np.isfinite(losses), losses, np.inf).argmin()])
+    return np.stack(chosen)
 
 
 def coarse_share(full: BestIntervals, time: int, config: MaskConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,16 @@ def test_the_share_of_exact_answers_is_known_from_a_full_oracle():
     assert tried.tolist() == np.isfinite(coarse.scores).sum(axis=1).tolist() and len(scorer.asked) > asked
 
 
+def test_the_next_best_interval_is_not_near_the_best_and_was_tried():
+    config = MaskConfig(lambda_1=0, lambda_2=0)
+    scores = np.full(21, 0.9)
+    column = {place: number for number, place in enumerate(masks.intervals(6))}
+    for place, score in {(1, 3): 0.1, (0, 4): 0.2, (2, 3): 0.2, (0, 5): 0.3, (3, 6): 0.25, (5, 6): np.nan}.items():
+        scores[column[place]] = score
+    found = binary_masks.BestIntervals(np.array([[1, 3]]), np.array([0.1]), scores[None])
+    assert binary_masks.next_best(found, 6, config).tolist() == [[0, 0, 0, 1, 1, 1]]
+
+
 def test_an_interval_that_costs_more_than_the_best_loss_is_not_tried():
     # The first round tries all pairs of 0, 4, 8, 12 and 16. (4, 8) has a loss of 0.01 · 4 + 0.02 · 2 = 0.08, and every
     # other one of the rounds after it that is longer than 4 frames costs at least that much, but for those at an edge.

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from common.explaining.scorer import Search
+from common.explaining.scorer import Search, side_by_side
 
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 _FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
 _PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
 # While more than one start is in the race: the same in each of its rounds, and how close to the lowest loss one must be
 # to stay.
-_RACE = ((5e-3, 0.3), (1e-3, 0.05))
+_RACE = ((5e-3, 1.0), (1e-3, 0.1))
 _ELSEWHERE = 0.25  # How far a mask must be from the lowest's to stay in the race, in one of its values.
 _NUDGE = 0.1  # How far the second look begins from where the first descent ended, in each value that is free.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
@@ -52,7 +52,9 @@ def adam_step(
     return values - learning_rate * (mean / corrections[0]) / (root + _ADAM_EPSILON), mean, square
 
 
-def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
+def quasi_newton(
+    starts: np.ndarray, max_evaluations: int, together: bool = False
+) -> Search[tuple[np.ndarray, np.ndarray]]:
     """Goes down Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
 
     From several starts it goes roughly, a little less so from those that may still win, and to the end from those of
@@ -63,9 +65,10 @@ def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.nd
     Args:
       starts: masks [S, T].
       max_evaluations: at most so many losses and gradients are asked for.
+      together: whether the descents from several starts ask side by side, or one after the other; they go the same way.
 
     Yields:
-      A mask [1, T]; it must be sent its loss and its gradient, [1, 1 + T].
+      Masks [k, T]; their losses and gradients, [k, 1 + T], must be sent.
 
     Returns:
       The mask of the smallest loss [T], and the smallest loss after each evaluation [evaluations].
@@ -73,22 +76,27 @@ def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.nd
     descents = [_Descent(start) for start in starts]
     losses: list[float] = []  # After each evaluation, of the descent that made it.
 
-    def go(descent: _Descent, promise: float, most: int) -> Search[None]:
-        before = len(descent.trace)
-        yield from descent.until(promise, before + min(most, max_evaluations - len(losses)))
-        losses.extend(descent.trace[before:])
+    def go(some: list[_Descent], promise: float, most: int) -> Search[None]:
+        before = [len(descent.trace) for descent in some]
+        share = min(most, (max_evaluations - len(losses)) // len(some))
+        searches = [descent.until(promise, made + share) for descent, made in zip(some, before, strict=True)]
+        if together:
+            yield from side_by_side(searches)
+        else:
+            for search in searches:
+                yield from search
+        for descent, made in zip(some, before, strict=True):
+            losses.extend(descent.trace[made:])
 
     for promise, close in _RACE:
         if len(descents) > 1:
-            for descent in descents:
-                yield from go(descent, promise, max_evaluations // (len(descents) + 1))
+            yield from go(descents, promise, max_evaluations // (len(descents) + 1))
             descents = _may_win(descents, close)
-    for descent in descents:
-        yield from go(descent, _PROMISE, max_evaluations)
+    yield from go(descents, _PROMISE, max_evaluations)
     best = min(descents, key=lambda descent: descent.loss)
     if best.free().any() and len(losses) < max_evaluations:
         again = _Descent(best.mask + _NUDGE * np.where(best.free(), np.sign(0.5 - best.mask), 0))
-        yield from go(again, _PROMISE, max_evaluations)
+        yield from go([again], _PROMISE, max_evaluations)
         best = min(best, again, key=lambda descent: descent.loss)
     return best.mask, np.minimum.accumulate(losses)
 
@@ -118,7 +126,7 @@ class _Descent:
 
     def until(self, promise: float, max_evaluations: int) -> Search[None]:
         """Goes on until the next step promises less than this share of the loss, or so many evaluations are made."""
-        if not self.trace:
+        if not self.trace and max_evaluations:
             self.loss, self._gradient = _split((yield self.mask[None]))
             self.trace.append(self.loss)
         while len(self.trace) < max_evaluations:

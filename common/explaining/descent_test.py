@@ -149,6 +149,39 @@ def test_starts_that_may_win_go_to_the_end(monkeypatch):
     assert masks[0][0] > 0.7 and answer(masks[0])[0] < 1.96
 
 
+def test_side_by_side_descents_go_the_same_way():
+    answer = bowl(np.diag([1.0, 30, 900]), np.array([0.3, 0.6, 0.2]))
+    starts = np.array([[1.0, 1, 1], [0, 0, 0], [0.5, 1, 0]])
+    found = []
+    for together in (False, True):
+        batches = []
+
+        def answers(_, masks, batches=batches):
+            batches.append(len(masks))
+            return np.array([[loss, *gradient] for loss, gradient in map(answer, masks)])
+
+        ((mask, trace),) = in_step([descent.quasi_newton(starts, 300, together)], answers)
+        assert len(trace) == sum(batches) and max(batches) == (3 if together else 1)
+        found.append((mask, trace))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_several_starts_ask_for_no_more_either(limit, together):
+    answer = bowl(np.diag([1.0, 30, 900]), np.array([0.3, 0.6, 0.2]))
+    counts = []
+
+    def answers(_, masks):
+        counts.append(len(masks))
+        return np.array([[loss, *gradient] for loss, gradient in map(answer, masks)])
+
+    search = descent.quasi_newton(np.array([[1.0, 1, 1], [0, 0, 0]]), limit, together)
+    ((mask, trace),) = in_step([search], answers)
+    assert 0 < len(trace) == sum(counts) <= limit and trace[-1] == answer(mask)[0]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_it_ends_after_so_many_evaluations_at_the_latest(limit):
     answer = bowl(np.diag([1.0, 30, 900]), np.array([0.3, 0.6, 0.2]))

@@ -382,7 +382,7 @@ class MaskContract:
         with pytest.raises(errors.UserError, match="Targets must be classes 0…7. Received: 3…8"):
             search.on(jumps(3, 6), [3, 8])
 
-    @pytest.mark.parametrize(("oracle", "most"), [("full", 1), ("coarse", 10)])
+    @pytest.mark.parametrize(("oracle", "most"), [("full", 1), ("coarse", 12)])
     def test_masks_of_one_small_clip_are_scored_together_by_the_coarse_oracle(self, oracle, most):
         search = self.temporal_mask.MaskSearch(self.prepared(), MaskConfig(kind="mean", oracle=oracle))
         scorer, asked = search.on(jumps(3), [3]), []

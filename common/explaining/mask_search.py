@@ -157,7 +157,9 @@ def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.
             loss, gradient = scorer.gradient(clip_indices, masks)
             return np.concatenate([loss[:, None], gradient], axis=1)
 
-        searches = [descent.quasi_newton(several, config.iterations) for several in starts.swapaxes(0, 1)]
+        # Where many clips fill a batch, each clip's mask is one of it, and what was prepared of the clips stays.
+        alone = scorer.num_clips == 1
+        searches = [descent.quasi_newton(several, config.iterations, alone) for several in starts.swapaxes(0, 1)]
         return _padded(scoring.in_step(searches, losses_and_gradients), config)
     # Every clip from every start: S N independent descents.
     num_starts, num_clips, time = starts.shape
@@ -188,7 +190,11 @@ def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) ->
     elif start != "oracle":
         starts.append(initial_masks(scorer, config))
     if oracle is not None and start != "centred":
-        starts.append(oracle.masks(scorer.time))
+        best = oracle.masks(scorer.time)
+        if starts and config.stop == "converged":
+            same = (starts[0] == best).all(axis=1)  # The window is the best interval: they would be one start.
+            starts[0][same] = binary_masks.next_best(oracle, scorer.time, config)[same]
+        starts.append(best)
     return np.stack(starts)
 
 

@@ -275,20 +275,30 @@ def test_the_starts_are_logits_of_five(start, expected):
     np.testing.assert_array_equal(scorer.clips, [0] * len(expected))
 
 
-@pytest.mark.parametrize(("game", "first"), [("delete", [0, 1, 1, 1, 1, 0]), ("preserve", [0.5] * 6)])
-def test_a_search_that_stops_starts_from_halves_to_preserve_and_from_the_window_to_delete(game, first):
-    asked = []
+@pytest.mark.parametrize(
+    ("game", "frames", "first"),
+    [
+        ("delete", (3, 5), [0, 1, 1, 1, 1, 0]),
+        ("preserve", (3, 5), [0.5] * 6),
+        ("delete", (2, 4), [1, 1, 1, 1, 1, 0]),  # The window is the best interval: the best of those far from it.
+    ],
+)
+def test_a_search_that_stops_has_two_starts(game, frames, first):
+    asked, best = [], masks.interval_mask(*frames, 6)
 
     def gradient(clip_indices, tried):
         asked.append(tried)
         return np.ones(len(tried)), np.zeros_like(tried)
 
-    # To be deleted, the class is there while frame 3 or 4 is; to be preserved, while both are.
-    scorer = FakeScorer(lambda clip, mask, kind: float((mask[3:5].min() if game == "delete" else mask[3:5].max()) < 1))
+    def score(clip, mask, kind):  # To be deleted, the class is there while one of the frames is; to be preserved, all.
+        inside = mask[best == 1]
+        return float((inside.min() if game == "delete" else inside.max()) < 1)
+
+    scorer = FakeScorer(score)
     scorer.gradient = gradient
     config = masks.MaskConfig(kind="mean", start="multi", stop="converged", game=game, lambda_2=0)
     mask_search.learn_masks(scorer, config)
-    np.testing.assert_allclose(np.concatenate(asked)[:2], [first, [0, 0, 0, 1, 1, 0]], atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(asked)[:2], [first, best], atol=1e-4)
 
 
 def test_of_two_starts_each_clip_keeps_its_better_end():

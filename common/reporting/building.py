@@ -281,7 +281,7 @@ def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: Cl
     if store:
         explained = words.count(len(_explained(runs)))
         # What was prepared from a user's folder is known by the store's name.
-        name = store.directory.resolve().name if store.info.dataset == "folder" else store.info.dataset
+        name = _last_name(store.directory) if store.info.dataset == "folder" else store.info.dataset
         lone = store.info.dataset == "videos"
         facts.append(f"{explained}, explained" if lone else f"{explained} of {name}, {store.split} split, explained")
         facts.append(", ".join(dict.fromkeys(run.name for run in runs)))
@@ -289,6 +289,10 @@ def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: Cl
     if datasets:
         facts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''} on {', '.join(datasets)}")
     return facts
+
+
+def _last_name(place: files.Place) -> str:
+    return place.rstrip("/").rsplit("/", 1)[-1] if isinstance(place, str) else place.resolve().name
 
 
 def _answers(runs: Sequence[Run], store: ClipStore) -> list[tuple[str, list[str], markupsafe.Markup]]:

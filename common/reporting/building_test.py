@@ -281,7 +281,7 @@ def test_clips_without_labels_of_the_models_classes_are_reported(inputs):
     explained.columns["prediction"][:] = explained.columns["target"][:] = 1
     explanations.write(inputs / "a.h5", explained)
     page = building.build(settings(inputs, explanations=(inputs / "a.h5",), evaluations=(), figures=2))
-    assert "Class unknown" in page.read_text(encoding="utf-8")
+    assert "class unknown" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

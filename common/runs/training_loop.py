@@ -150,7 +150,7 @@ def train(
         else:
             if source and fitted and writes:
                 logging.info("%s", starting_weights.report(source, config, fitted))
-            elif config.freeze and writes:
+            if config.freeze and not source and writes:
                 logging.warning("Without --init, --freeze=%s keeps weights as they were drawn.", config.freeze)
             loop.begin(fitted.weights if fitted else None)
         if writes:

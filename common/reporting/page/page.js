@@ -435,7 +435,8 @@
     }
     more.open = state.more;
     more.addEventListener("toggle", () => { state.more = more.open; });
-    root.append(guess(clip, numbers), ...both.map((one) => sentence(clip.runs[one].words)), row, band, more);
+    const said = new Map(both.map((one) => [clip.runs[one].words.join(""), clip.runs[one].words]));  // Of a guess both say the same.
+    root.append(guess(clip, numbers), ...[...said.values()].map(sentence), row, band, more);
     return { run, rows, pictures, strip: band, root, heat };
   }
 
