@@ -1,6 +1,6 @@
 """What a second worker brings, on two cores: one process of two threads against two of one thread, side by side.
 
-    python benchmarks/scale.py  # Seven minutes or so.
+    python benchmarks/scale.py  # Eight minutes or so.
 
 Whole commands are timed, each with little and with much to do; what counts is the time that the rest takes, so that
 loading a framework, which costs the same for a night's work, is told apart. The two ways take turns; the median of the
@@ -41,7 +41,7 @@ from common.tables import Column, Table
 _ROUNDS = flags.DEFINE_integer("rounds", 1, "Times that each way is measured.", lower_bound=1)
 _ONLY = flags.DEFINE_list("only", [], "Rows to measure. Unset: all.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 50, "Of a mask's search, in explain.", lower_bound=1)
-_CLIPS = flags.DEFINE_integer("clips", 10, "That explain explains beyond the first two.", lower_bound=2)
+_CLIPS = flags.DEFINE_integer("clips", 8, "That explain explains beyond the first two.", lower_bound=2)
 _PER_CLASS = flags.DEFINE_integer("per_class", 80, "Videos of each of twelve classes, for prepare.", lower_bound=1)
 _EVALUATED = flags.DEFINE_integer("evaluated", 24, "Clips of each class to evaluate, with order card.", lower_bound=3)
 _TRAIN_STEPS = flags.DEFINE_integer("train_steps", 80, "Beyond the first two, of 16 clips each.", lower_bound=1)
