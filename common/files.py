@@ -200,7 +200,7 @@ def read_json(path: pathlib.Path, what: str, *schema_versions: int) -> dict[str,
     Args:
       path: of the file.
       what: the file is, to begin a message with: "An evaluation".
-      *schema_versions: of which one must be in the field "schema_version"; none for a file without versions.
+      *schema_versions: allowed in the field "schema_version"; none for a file without versions.
 
     Raises:
       errors.UserError: for a file that cannot be read or is larger than 32 MiB, as `parse_json`, and for another

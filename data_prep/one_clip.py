@@ -1,6 +1,7 @@
 """One clip from a file or from memory to its explanation, for both builds' `explain_clip`."""
 
 import dataclasses
+import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -18,9 +19,6 @@ from common.reporting.clip_explanation import ClipExplanation
 from data_prep import loose_clips
 
 Video = str | pathlib.Path | np.ndarray
-# Quasi-Newton steps until the mask has converged, and an oracle from coarse to fine: a fraction of the evaluations that
-# the paper's 300 steps of Adam take.
-FAST = MaskConfig(start="multi", stop="converged", oracle="coarse")
 GAMES = ("delete", "preserve")
 
 
@@ -50,8 +48,8 @@ def explain_clip(
     loaded = model if isinstance(model, ForeignModel) else None
     settings = ExplainSettings(_source(model), split=loose_clips.SPLIT, mask=mask, gradcam=gradcam, precision=precision)
     form, ready = clip_explanation.open_model(settings, lambda: build, loaded, input_shape)
-    if isinstance(video, np.ndarray):
-        clip = loose_clips.of_array(video, form)
+    if not isinstance(video, str | os.PathLike):
+        clip = loose_clips.of_array(np.asarray(video), form)
     else:
         path = pathlib.Path(video)
         clip = loose_clips.read(loose_clips.Source(loose_clips.find([path])[0].video_id, path), form)

@@ -24,6 +24,8 @@ _ONLY_TORCH = {
     "temporal_mask.py:MaskSearch.replayer": "as graphs.py",
     "layers.py:to_native": "PyTorch's layers want channels first; Keras' layout is the border's",
     "layers.py:to_border": "as to_native",
+    "weight_files.py:load": "PyTorch's foreign models, too, have weights in files of their own",
+    "weight_files.py:is_whole": "as load; a checkpoint's index says what its data hold",
     "freezing.py": "Keras is told with each call whether it trains, and a tape what it watches",
 }
 _ONLY_TF = {
@@ -41,6 +43,7 @@ _ONLY_TF = {
     "layers.py:walk": "nn.Module.named_modules there",
     "layers.py:flat": "Tensor.flatten(0, 1) there",
     "layers.py:unflat": "Tensor.unflatten there",
+    "layers.py:traced": "PyTorch runs eagerly",
     "layers.py:check_constant": "sees in a graph what PyTorch's `frozen` prevents",
     "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
     "temporal_mask.py:MaskSearch.traced": "its graphs, once for a shape of clips; PyTorch runs eagerly",

@@ -24,6 +24,14 @@ def wrong():
     return logits
 
 
+def unsteady():
+    return lambda clips: tf.nn.softmax(score_fn(clips) + tf.random.uniform((tf.shape(clips)[0], 3)))
+
+
+def several():
+    return lambda clips: (score_fn(clips), clips)
+
+
 def score_fn(clips):
     return tf.nn.softmax(logits(clips))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.explaining import masks
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models.foreign import ForeignModel
@@ -17,7 +18,7 @@ def explain_clip(
     video: str | pathlib.Path | np.ndarray,
     model: str | pathlib.Path | ForeignModel,
     games: Sequence[str] = one_clip.GAMES,
-    mask: MaskConfig = one_clip.FAST,
+    mask: MaskConfig = masks.FAST,
     gradcam: GradCamConfig = GradCamConfig(),  # noqa: B008
     precision: str = "float32",
     device: str = "auto",
@@ -42,6 +43,6 @@ def explain_clip(
       Probabilities, masks, map and scores, which a notebook shows as pictures (see `ClipExplanation`).
 
     Raises:
-      UserError: for what is no video, and a folder that is no run.
+      UserError: for a file that is not a video, and a folder that is not a run.
     """
     return one_clip.explain_clip(video, model, games, mask, gradcam, precision, explanation.build(device), input_shape)

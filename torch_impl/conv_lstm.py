@@ -172,10 +172,12 @@ class ConvLSTM(nn.Module):
         return self._logits(x)
 
     def _names(self) -> list[str]:
+        """Returns the endpoints before the logits, in order."""
         numbers = range(1, self.config.num_layers + 1)
         return [f"{kind}_{number}" for number in numbers for kind in ("ConvLSTM", "BatchNorm", "MaxPool")]
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Activations of the last pool, `[N, T, H, W, C]` -> logits `[N, K]`."""
         frames = x[:, -1:] if self.config.head == "last_frame" else x
         return self.Logits(frames.flatten(1))
 

@@ -22,7 +22,7 @@ for _module in (explain_flags, launch_flags):
 def main(_: list[str]) -> int:
     """Explains what the flags say: clips of a store, whose statistics are printed, or videos."""
     settings = explain_flags.settings()
-    # Only now and below: --help, wrong flags and what is no video need no framework.
+    # Only now and below, so that --help, wrong flags and files that are no videos are answered without a framework.
     from common.command_line import explain, explain_video
     from data_prep import loose_clips
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from common import errors
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence, explanation_loop
+from common.explaining import evidence, explanation_loop, model_checks
 from common.explaining.explainer import Build
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
@@ -147,13 +147,15 @@ class Explainer:
             return tensor
 
         with freezing.frozen(self._score_fn), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            self._score_fn(self._float_clips(frames).requires_grad_())
+            self._score_fn(self._float_clips(frames).requires_grad_().clone())  # It may write into what it is given.
         return _BYTES_FOR_EACH_KEPT * sum(kept.values())
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
         with torch.inference_mode(), freezing.frozen(self._score_fn):
-            return self._score_fn(self._float_clips(frames)).double().cpu().numpy()
+            scores = self._score_fn(self._float_clips(frames))
+        model_checks.check_tensor(scores, torch.Tensor, model_checks.PROBABILITIES)
+        return scores.double().cpu().numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
         """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
@@ -166,7 +168,9 @@ class Explainer:
         return self._gradcam(self._float_clips(frames), targets)
 
     def _clips(self, frames: np.ndarray) -> torch.Tensor:
+        """Returns frames as the search takes them: uint8, or float64 where masks are."""
         return torch.from_numpy(frames).to(self._device, self._dtype)
 
     def _float_clips(self, frames: np.ndarray) -> torch.Tensor:
+        """Returns frames, 0…255, in float32, or float64 where masks are."""
         return self._clips(frames).to(torch.promote_types(self._dtype, torch.float32))

@@ -25,7 +25,7 @@ from common import errors, files
 from common.explaining import model_checks
 from common.models import foreign
 from common.models.foreign import ForeignModel, Inputs, Spec
-from torch_impl import devices, gradcam, layers
+from torch_impl import devices, gradcam, layers, weight_files
 
 
 def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str = "auto") -> ForeignModel:
@@ -45,8 +45,10 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     place = devices.find_device(device, precision)
     if spec.kind == "python":
         with place:  # What it makes lies there.
-            return foreign.from_python(spec)
-    return _ADAPTERS[spec.kind](spec, _Finish(spec, endpoint, layers.DTYPES[precision][-1], place))
+            model = foreign.from_python(spec)
+    else:
+        model = _ADAPTERS[spec.kind](spec, _Finish(spec, endpoint, layers.DTYPES[precision][-1], place))
+    return foreign.with_names(model, spec)
 
 
 class ScoreFn(foreign.Adapted):
@@ -122,13 +124,14 @@ class _Finish:
 
 
 def _endpoint_fn(score_fn: ScoreFn, endpoint: str, axes: str, grid: tuple[int, int, int] | None) -> gradcam.EndpointFn:
+    """Returns the function from pixels to logits and activations; where a model ends in softmax, to its logarithm."""
     run = gradcam.endpoint_fn(score_fn.module, endpoint, score_fn.inputs.axes, axes, grid)
 
-    def prepared(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def run_on_pixels(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output, activations = run(score_fn.prepared(clips))
         return output.clamp_min(1e-37).log() if score_fn.ends_in_softmax else output, activations
 
-    return prepared
+    return run_on_pixels
 
 
 def _torchvision(spec: Spec, finish: _Finish) -> ForeignModel:
@@ -273,26 +276,24 @@ def _read_weights(path: pathlib.Path) -> dict[str, torch.Tensor]:
     Raises:
       errors.UserError: for another file, and for tensors that are not finite.
     """
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # Whatever a damaged file sets off in a zip, a pickle or a header.
-        raise errors.UserError(
-            "--weights must be a file of tensors, .safetensors or PyTorch's. "
-            f"Received: {path}: {errors.first_line(error)}"
-        ) from None
+    if path.suffix == ".safetensors":
+        try:
+            state: Any = safetensors.torch.load_file(path)
+        except OSError:
+            raise
+        except Exception as error:  # Whatever a damaged file sets off in a header.
+            raise errors.UserError(
+                f"--weights must be a whole file of safetensors. Received: {path}: {errors.first_line(error)}"
+            ) from None
+    else:
+        state = weight_files.load(path, "--weights")
     for name in ("state_dict", "model_state", "model"):  # What training scripts put around it.
         state = state.get(name, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise errors.UserError(f"--weights must be tensors by name. Received: {type(state).__name__} in {path}")
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in state.items() if not (weight_files.is_whole(tensor) and tensor.isfinite().all())]
     if broken:
-        raise errors.UserError(f"--weights must be finite. Received: {path}, where {broken[0]} is not")
+        raise errors.UserError(f"--weights must be finite, and all there. Received: {path}, where {broken[0]} is not")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -351,7 +352,7 @@ def _declare_operators() -> None:
 
 
 def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
-    """Returns what `read` does; says on one line why a folder or a download is none."""
+    """Returns what `read` does; refuses in one line a folder that is not there and a download that fails."""
     try:
         return read()
     except (OSError, ValueError) as error:

@@ -5,9 +5,12 @@ A module of PyTorch carries its mode and its weights' `requires_grad`, so both m
 
 import contextlib
 import functools
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 _in_progress: list[set[nn.Module]] = []  # What each `frozen` has frozen, the one that began last at the end.
@@ -19,7 +22,8 @@ def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[No
 
     Each is left as it was. What the function holds (itself, the object of a bound method, attributes, arguments of a
     partial, variables of a closure, globals that it names) is frozen at once; any other module when it is first called,
-    before it computes.
+    before it computes. What was compiled runs as it was written: compiled code sees no hook, neither those that freeze
+    nor those of a layer.
 
     Args:
       function: any callable.
@@ -39,8 +43,19 @@ def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[No
         for held in _held(function):
             if isinstance(held, nn.Module):
                 freeze(held)
-        with nn.modules.module.register_module_forward_pre_hook(freeze):
+        with _not_compiled(), nn.modules.module.register_module_forward_pre_hook(freeze):
             yield
+
+
+@contextlib.contextmanager
+def _not_compiled() -> Iterator[None]:
+    if "torch._dynamo" not in sys.modules:  # Whatever compiles imports it, which takes seconds.
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        # A hook on all modules may see a wrapper and what is in it.
+        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
+        yield
 
 
 def _held(function: Any) -> Iterator[Any]:
@@ -61,6 +76,7 @@ def _held(function: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _frozen_module(model: nn.Module, weights: bool) -> Iterator[None]:
+    """Freezes one module, with all in it, and its weights if `weights`; puts back what each was."""
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if weights and parameter.requires_grad]
     try:

@@ -155,6 +155,7 @@ def _conv3d_by_frames(
 
 
 def _paddings(x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Returns SAME's padding before and after each of the axes (T,) H, W of x `[N, C, (T,) H, W]`."""
     sizes = zip(x.shape[2:], kernel_size, strides, strict=True)
     return [padding.same_padding(size, kernel, stride) for size, kernel, stride in sizes]
 
@@ -229,9 +230,9 @@ class BatchNorm(nn.Module):
 class _GlobalBatchNorm(torch.autograd.Function):
     """Batch norm by the statistics of the batch in all processes, and its gradient.
 
-    With x^ = (x - mean) / sqrt(variance + eps) and sums over all values of a channel in all processes, of which there
-    are n: dx = gamma / sqrt(variance + eps) (dy - sum(dy) / n - x^ sum(dy x^) / n). The gradients of gamma and beta,
-    sum(dy x^) and sum(dy), are this process's part: whoever adds up gradients adds them up.
+    With x^ = (x - mean) / sqrt(variance + eps) and sums over the n values of a channel in all processes:
+    dx = gamma / sqrt(variance + eps) (dy - sum(dy) / n - x^ sum(dy x^) / n). The gradients of gamma and beta,
+    sum(dy x^) and sum(dy), are over this process's values alone, as every weight's: `Trainer` adds up those of all.
     """
 
     @staticmethod
@@ -270,6 +271,7 @@ class _GlobalBatchNorm(torch.autograd.Function):
 
 
 def _per_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Shapes values `[C]` so that they meet the channels of x `[N, C, ...]`."""
     return values.view(-1, *[1] * (x.ndim - 2))
 
 

@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from common import launching
 from common.launching import Launch
 
 _WORKERS = flags.DEFINE_integer(
@@ -28,6 +29,8 @@ def launch(workers: int = 1) -> Launch:
     Args:
       workers: processes where the flag is unset and Ray is not asked for.
     """
+    if _RAY.value:
+        launching.check_ray()  # Now: before models are loaded, and anything is written.
     default = 1 if _RAY.value else workers
     return Launch(
         default if _WORKERS.value is None else _WORKERS.value,

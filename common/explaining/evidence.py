@@ -10,6 +10,7 @@
 All of it starts from an explanations file, and works with any framework's explainer.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -122,7 +123,12 @@ def _gather_as_task(maker: "_PartMaker", out: pathlib.Path, launch: Launch) -> d
             folder.mkdir(exist_ok=True)
     share = units.share(maker.parts, launch)
     with progress.bar(**units.amounts(share), desc=_DESCRIPTION, unit="part") as bar:
-        units.make(share, maker.write, out, launch, bar.update)
+        try:
+            units.make(share, maker.write, out, launch, bar.update)
+        except errors.UserError:
+            with contextlib.suppress(OSError):  # Of a folder that holds something.
+                folder.rmdir()
+            raise
     with locks.exclusive(out.parent, lock, wait=True):
         if out.exists():  # Put together by another task, or by one that was killed before it had cleared away.
             whole = _finished(out, maker.made_from)

@@ -1,4 +1,4 @@
-"""The parts of which evidence is made (`evidence` says what each is): none needs another, so any process makes any."""
+"""What each part of the evidence is computed by (see `evidence`); no part needs another, so any process makes any."""
 
 from collections.abc import Callable
 from typing import Any

@@ -2,14 +2,14 @@
 
 The clips are cut into parts (`explanation_parts`), which are the units (`units`) that processes and machines share:
 each is a pure function of model, clips and settings that ends in one finished file. A killed command keeps the parts it
-finished; the next one makes the rest, and whoever is the last joins them to the file that one run would have written.
+finished; the next one makes the rest, and the last to finish joins them to the file that one run would have written.
 What a framework adds is an `Explainer` (`explainer`).
 """
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,8 @@ def explain(
     store, header, out = maker.store, maker.header, settings.path
     chosen = choose_clips(store, settings)
     maker.subject.tell(len(chosen), store)
+    if not explanations.has_maps(header):
+        logging.info("%s has no layer for Grad-CAM: masks and scores alone, no maps.", maker.subject.name)
     parts = Parts(out, header, store, chosen)
     if settings.overwrite:
         parts.discard_others()
@@ -146,7 +148,13 @@ def explain(
     share = units.share(parts.all, launch)
     name = f"explaining {maker.subject.name}"
     with progress.bar(**units.amounts(share), unit="clip", desc=name, bar_format=_BAR) as bar:
-        units.make(share, maker, out, launch, bar.update)
+        try:
+            made = units.make(share, maker, out, launch, bar.update)
+        except errors.UserError:
+            parts.withdraw()
+            raise
+    num_steps = header["clip_shape"][0] // header.get("frames_per_step", 1)
+    _tell_coarse([coarse for coarse in made.values() if coarse is not None], num_steps)
     with parts.locked():
         return parts.join(), store
 
@@ -237,12 +245,17 @@ class _PartMaker:
     def header(self) -> dict[str, Any]:
         return _header(self._settings, self.subject, self.store, self.explainer)
 
-    def __call__(self, part: Part, tick: Tick) -> None:
-        """Makes a part; refuses one that another version of anything, on another machine, has planned."""
+    def __call__(self, part: Part, tick: Tick) -> np.ndarray | None:
+        """Makes a part; refuses one that another version of anything, on another machine, has planned.
+
+        Returns:
+          What `_tell_coarse` takes, where it is known.
+        """
         explanation_parts.check_same_settings(part.file.parent, self.header, part.header)
         self._tick = tick
-        columns = _explain_part(self.explainer, self.store, part.indices, self._settings, part.header)
+        columns, coarse = _explain_part(self.explainer, self.store, part.indices, self._settings, part.header)
         explanations.write(part.file, Explanations(part.header, columns))
+        return coarse
 
 
 def _explain_part(
@@ -251,8 +264,19 @@ def _explain_part(
     indices: np.ndarray,
     settings: ExplainSettings,
     header: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
-    """Returns the columns of the clips at `indices`."""
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Explains clips together: searches their masks, asks the oracle, Grad-CAM and other methods.
+
+    Args:
+      explainer: of the model.
+      store: of the clips.
+      indices: of the clips in it, int [n].
+      settings: how to explain them.
+      header: of the file, which says its columns.
+
+    Returns:
+      The columns of `explanations.columns_of`, by name, n rows each, and what `_tell_coarse` takes, where it is known.
+    """
     frames, labels = store.read(indices), store.labels[indices].astype(np.int64)
     probabilities = explainer.probabilities(frames)
     foreign.check_probabilities(probabilities, len(frames))
@@ -263,18 +287,14 @@ def _explain_part(
     step = header.get("frames_per_step", 1)
     searched, config = steps.whole_steps(scorer, settings.mask, step)
     oracle = mask_search.best_intervals(searched, config)
+    coarse = None
     if config.oracle == "full" and not config.area:
-        exact, tried = binary_masks.coarse_share(oracle, searched.time, config)
-        logging.info(
-            "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
-            *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), oracle.scores.shape[1]),
-        )
+        coarse = np.stack(binary_masks.coarse_share(oracle, searched.time, config), axis=1)
     learnt = mask_search.learn_masks(searched, config, oracle)
     learnt_masks = learnt.masks.repeat(step, axis=1)
     maps = explainer.gradcam(frames, targets) if explanations.has_maps(header) else None
     subject = methods.Subject(scorer, frames, lambda: explainer.gradcam(frames, targets) if maps is None else maps)
-    rows = np.arange(len(indices))
-    wrong = (labels >= 0) & (labels != predictions)
+    is_wrong = (labels >= 0) & (labels != predictions)
     columns: dict[str, Any] = {
         "video_id": np.array([store.video_ids[index] for index in indices], dtype=object),
         "label": labels,
@@ -286,7 +306,7 @@ def _explain_part(
         "loss": learnt.losses,
         "final_loss": learnt.final_loss,
         **learnt.scores,
-        "CS": np.where(wrong, probabilities[rows, labels], np.nan),
+        "CS": np.where(is_wrong, probabilities[np.arange(len(labels)), labels], np.nan),
         "oracle_interval": oracle.intervals * step,
         "oracle_loss": oracle.losses,
         "gradcam": maps,
@@ -294,7 +314,22 @@ def _explain_part(
     for name in explanations.methods_of(header):
         columns[explanations.attribution(name)] = methods.METHODS[name](subject, settings.method_config)
     table = explanations.columns_of(header)
-    return {name: np.asarray(columns[name], column.dtype) for name, column in table.items()}
+    return {name: np.asarray(columns[name], column.dtype) for name, column in table.items()}, coarse
+
+
+def _tell_coarse(coarse: Sequence[np.ndarray], time: int) -> None:
+    """Says how good the coarse oracle would have been, where the full one has been asked.
+
+    Args:
+      coarse: of some clips each, int [n, 2]: whether it finds the best interval, and how many it tries.
+      time: frames, or steps, of a clip.
+    """
+    if coarse:
+        exact, tried = np.concatenate(coarse).T
+        logging.info(
+            "--oracle=coarse would find the best interval of %d of %s, trying %.0f of %d on average.",
+            *(exact.sum(), text.counted(len(exact), "clip"), tried.mean(), len(masks.intervals(time))),
+        )
 
 
 def _header(settings: ExplainSettings, subject: Subject, store: ClipStore, explainer: Explainer) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -103,6 +104,16 @@ def test_the_file_holds_every_column_and_the_whole_header(run):
         "framework": "numpy",
         "versions": {"numpy": np.__version__},
     }
+
+
+@pytest.mark.parametrize("oracle", ["full", "coarse"])
+def test_how_good_the_coarse_oracle_would_have_been_is_told_once_for_all_parts(run, caplog, oracle):
+    caplog.set_level("INFO", "absl")
+    explain(run, batch_size=2, mask=dataclasses.replace(MASK, oracle=oracle))
+    told = [message for message in caplog.messages if message.startswith("--oracle=coarse would find")]
+    assert len(told) == (oracle == "full")
+    if told:
+        assert re.fullmatch(r".* the best interval of \d of 7 clips, trying \d+ of 36 on average\.", told[0])
 
 
 def test_methods_that_are_asked_for_answer_for_each_clip(run):

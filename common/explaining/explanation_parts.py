@@ -1,7 +1,7 @@
 """The parts that an explanations file is made in: what makes `explanation_loop` a loop that can be stopped and shared.
 
-`OUT` grows in the folder `OUT.parts/`. `plan.json` there says of which settings and clips OUT is to be, and how many
-clips stand in a part; each part is the explanations file of its clips, `000000.h5`, `000001.h5`, … The plan outlives a
+A file OUT is made in the folder `OUT.parts/`. `plan.json` there names the settings and clips of OUT, and how many
+clips a part has; each part is the explanations file of its clips, `000000.h5`, `000001.h5`, … The plan outlives a
 call that was killed, so that the next one goes on with the same parts. Once all are there they are joined to OUT, and
 go.
 """
@@ -116,7 +116,7 @@ class Parts:
                 self._out.unlink()
             if self._plan_file.exists() and not _accepts(self._read_own_plan):
                 for claim in self._folder.glob(".*.lock"):
-                    with locks.exclusive(self._folder, claim.name):  # Refuses where somebody makes one of them now.
+                    with locks.exclusive(self._folder, claim.name):  # Refuses if another process makes it now.
                         pass
                 logging.info("%s holds parts of other clips or settings, which go.", self._folder)
                 self._clear()
@@ -153,6 +153,22 @@ class Parts:
             for number, start in enumerate(starts)
         ]
 
+    def withdraw(self) -> None:
+        """Removes the plan if nothing came of it: what was refused leaves nothing that other settings would clash with.
+
+        Parts that are there stay, with the plan, and so does what another process is at work on.
+        """
+        with self.locked():
+            if not self._folder.exists() or any(path.suffix == ".h5" for path in self._folder.iterdir()):
+                return
+            try:
+                for claim in self._folder.glob(".*.lock"):
+                    with locks.exclusive(self._folder, claim.name):
+                        pass
+            except locks.HeldError:
+                return
+            self._clear()
+
     def join(self) -> Explanations:
         """Returns the whole file, made of its parts unless it is there; the parts go.
 
@@ -176,7 +192,7 @@ class Parts:
         return found
 
     def _remove(self, header: Mapping[str, Any]) -> None:
-        """Removes the parts of the file that has this header, which is whole; others, and what is no part, stay."""
+        """Removes the parts of the file that has this header, which is whole; all else in their folder stays."""
         if not self._folder.exists():
             return
         if self._plan_file.exists() and read_plan(self._plan_file)["header"] != header:
@@ -203,22 +219,10 @@ def check_same_settings(place: pathlib.Path, header: Mapping[str, Any], found: M
       header: that they should have.
       found: header that they have, perhaps by an earlier version of this project.
     """
-    # Clips are the same wherever they lie; files of earlier versions say only where. Settings that those did not have
-    # yet were what is the default now.
-    known = "clips_digest" in header and "clips_digest" in found
-    header, found = (
-        {
-            **{
-                name: value
-                for name, value in values.items()
-                if name not in ("clips_digest", "schema_version", "source")
-            },
-            "mask": {**dataclasses.asdict(MaskConfig()), **values["mask"]},
-            "clips": values["clips_digest"] if known else _resolved(files.found_path(values["clips"], place.parent)),
-        }
-        for values in (header, found)
-    )
-    different = sorted(name for name in header.keys() | found.keys() if header.get(name) != found.get(name))
+    # Clips are the same wherever they lie; files of earlier versions say only where.
+    by_digest = "clips_digest" in header and "clips_digest" in found
+    ours, theirs = (_comparable(values, place.parent, by_digest) for values in (header, found))
+    different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if different:
         raise errors.UserError(
             f"--out must be a new file, or one of the same settings. Received: {place}, which differs in "
@@ -226,8 +230,16 @@ def check_same_settings(place: pathlib.Path, header: Mapping[str, Any], found: M
         )
 
 
-def _resolved(place: files.Place) -> files.Place:
-    return place if isinstance(place, str) else place.resolve()
+def _comparable(header: Mapping[str, Any], folder: pathlib.Path, by_digest: bool) -> dict[str, Any]:
+    """Returns what a header is compared by: its clips by their digest, or by where they lie as seen from a folder."""
+    compared = {
+        name: value for name, value in header.items() if name not in ("clips_digest", "schema_version", "source")
+    }
+    # Settings that files of earlier versions did not have yet were what is the default now.
+    compared["mask"] = {**dataclasses.asdict(MaskConfig()), **header["mask"]}
+    clips = header["clips_digest"] if by_digest else files.found_path(header["clips"], folder)
+    compared["clips"] = clips.resolve() if isinstance(clips, pathlib.Path) else clips
+    return compared
 
 
 def _accepts(check: Callable[[], object]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from common import errors, files, locks
 from common.clips import clip_store, tiny_store_for_tests
-from common.explaining import explanations
+from common.explaining import explanation_parts, explanations
 from common.explaining.explanation_loop_for_tests import (
     BYTES_PER_CLIP,
     GIB,
@@ -100,6 +100,14 @@ def test_explanations_of_other_clips_in_the_same_place_are_refused(run):
         explain(run, clips=run.path.parent / "other")
 
 
+def test_explanations_of_clips_that_an_earlier_version_knew_by_place_are_not_those_of_a_url(run):
+    found, _ = explain(run)
+    asked = {**found.header, "clips": "https://example.org/clips"}
+    del found.header["clips_digest"]
+    with pytest.raises(errors.UserError, match="differs in clips;"):
+        explanation_parts.check_same_settings(run.path / "explanations.h5", asked, found.header)
+
+
 def test_a_folder_may_be_spelled_in_another_way(run, monkeypatch):
     clips = run.path.parent / "clips"
     with pytest.raises(ZeroDivisionError):
@@ -183,6 +191,26 @@ def test_what_another_process_makes_is_not_replaced(run):
     with locks.exclusive(parts, ".000002.h5.lock"), pytest.raises(errors.UserError, match="one run at a time"):
         explain(run, limit=3, overwrite=True)
     assert sorted(path.name for path in parts.iterdir()) == ["000000.h5", "000001.h5", "plan.json"]
+
+
+def test_what_is_refused_leaves_nothing_that_other_settings_would_clash_with(run):
+    parts, too_long = run.path / "explanations.h5.parts", dataclasses.replace(MASK, form="hard", area=99)
+    with pytest.raises(errors.UserError, match="area must be at most"):
+        explain(run, mask=too_long)
+    assert not parts.exists()
+    explain(run, limit=1)  # Not "differs in mask".
+
+
+def test_where_something_is_refused_later_or_another_process_is_at_work_the_plan_stays(run):
+    parts = run.path / "explanations.h5.parts"
+    with pytest.raises(errors.UserError):
+        explain(run, {"fail_at": 2, "failure": errors.UserError("No.")}, batch_size=2)
+    assert sorted(path.name for path in parts.iterdir()) == ["000000.h5", "plan.json"]
+    (parts / "000000.h5").unlink()
+    with locks.exclusive(parts, ".000003.h5.lock"):
+        with pytest.raises(errors.UserError):
+            explain(run, {"fail_at": 1, "failure": errors.UserError("No.")}, batch_size=2)
+        assert sorted(path.name for path in parts.iterdir()) == [".000003.h5.lock", "plan.json"]
 
 
 def test_other_weights_are_something_else(run):

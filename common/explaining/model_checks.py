@@ -1,9 +1,9 @@
-"""What a user's model must return to be explained: checked once, at the door, with the same words in both builds.
+"""What a user's model must return to be explained: checked once, where it comes in, with the same words in both builds.
 
 Each check is given what came, or an array made of it, and refuses it in one line: nothing here knows a framework.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,8 @@ def check_shape(shape: tuple[int, ...], num_clips: int = 1) -> None:
         raise errors.UserError(f"A model must return {PROBABILITIES}. Received: {shape} for {clips}")
 
 
-def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
-    """Refuses what cannot be class probabilities [1, K] of a clip, and targets that are none of the K classes."""
+def check_probabilities(probabilities: np.ndarray) -> None:
+    """Refuses what cannot be class probabilities [1, K] of a clip."""
     check_shape(probabilities.shape)
     low, high, total = probabilities.min(), probabilities.max(), probabilities.sum()
     # Half precision rounds each of many.
@@ -73,14 +73,18 @@ def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
             "A model must return probabilities, 0…1, whose sum is 1 (softmax of logits). "
             f"Received: {low:g}…{high:g}, whose sum is {total:g}"
         )
-    if not (targets.min() >= 0 and targets.max() < probabilities.shape[1]):
+
+
+def check_targets(targets: np.ndarray, num_classes: int) -> None:
+    """Refuses targets, int [N], that are none of the classes."""
+    if not (targets.min() >= 0 and targets.max() < num_classes):
         raise errors.UserError(
-            f"Targets must be classes 0…{probabilities.shape[1] - 1}. Received: {targets.min()}…{targets.max()}"
+            f"Targets must be classes 0…{num_classes - 1}. Received: {targets.min()}…{targets.max()}"
         )
 
 
 def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> None:
-    """Refuses probabilities of a clip that change from call to call, or with what else is in the batch.
+    """Refuses probabilities of a clip that change from call to call, or with the other clips of a batch.
 
     A model in training mode fails this: a search would follow its noise, and its running statistics the search.
 
@@ -99,6 +103,26 @@ def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> No
                 "A model's probabilities for a clip must depend on that clip alone, in every call the same (inference "
                 f"mode: eval() in PyTorch, training=False in Keras). Received: they change by {change:.2g} {when}"
             )
+
+
+def steady(probabilities: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the same function of clips, which refuses on its first call what `check_steady` refuses.
+
+    Args:
+      probabilities: clips uint8 [n, T, H, W, 3] -> [n, K].
+    """
+    checked = False
+
+    def asked(clips: np.ndarray) -> np.ndarray:
+        nonlocal checked
+        if not checked:
+            alone, again, beside = (probabilities(some) for some in (clips[:1], clips[:1], clips[[0, -1]]))
+            check_shape(alone.shape)
+            check_steady(alone, again, beside)
+            checked = True
+        return probabilities(clips)
+
+    return asked
 
 
 def check_prepared(score: float, prepared: float) -> None:

@@ -450,3 +450,16 @@ def test_small_clips_are_enlarged_by_a_whole_number(page, address):
         page.set_viewport_size({"width": width, "height": 844})
         show(page, address, "#view=original,gradcam,freeze")
         page.wait_for_function("[96, 128, 160].includes(document.querySelector('.pictures canvas').clientWidth)")
+
+
+def test_a_clip_of_unknown_class_goes_by_its_name(page, tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("others", "a"), num_clips=2).known_to(NAMES)
+    assert store.labels.min() == -1
+    explained = report_for_tests.explain(store, "mine", "i3d")
+    explained.columns["prediction"][:] = explained.columns["target"][:] = 1
+    explanations.write(tmp_path / "a.h5", explained)
+    settings = building.ReportSettings(tmp_path / "report", (tmp_path / "a.h5",), figures=0)
+    show(page, building.build(settings).as_uri(), "#clip=validation0")
+    expect(page.locator("#clip-class")).to_have_text("validation0")
+    expect(page.locator("#clip-facts")).to_contain_text("Class unknown · 1 of 2")
+    expect(page.locator("#clips button").first).to_have_text("validation0Class unknown")

@@ -25,9 +25,7 @@ def sources(runs: Sequence[Run], store: ClipStore | None) -> list[tuple[str, str
         source, licence = header.get("source", ""), header.get("licence", "")
         if source or licence:
             found.setdefault(header["weights_sha256"], (f"Weights of {header['run']}", source, licence))
-    clips = [(f"Clips of {store.info.dataset}", _DATA_SETS[store.info.dataset], "")] if _known(store) else []
-    return [*found.values(), *clips]
-
-
-def _known(store: ClipStore | None) -> bool:
-    return store is not None and store.info.dataset in _DATA_SETS
+    named = [*found.values()]
+    if store is not None and store.info.dataset in _DATA_SETS:
+        named.append((f"Clips of {store.info.dataset}", _DATA_SETS[store.info.dataset], ""))
+    return named

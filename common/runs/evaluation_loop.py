@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from common import errors, files, remote, tables, text
+from common.clips.clip_store import ClipStore
 from common.models import foreign
 from common.remote import Cache
 from common.runs import evaluation_file, metrics, order_card, prediction, subjects
 from common.runs.processes import ALONE, Processes, check_same
-from common.runs.subjects import Classifier, LoadForeign
+from common.runs.subjects import Classifier, LoadForeign, Subject
 from common.tables import Cell, Column, Table
 
 PredictBatch = Callable[[np.ndarray], ArrayLike]
@@ -96,21 +97,8 @@ def _evaluate_one(
     load: LoadForeign,
     processes: Processes,
 ) -> dict[str, Any]:
-    subject, store = subjects.open_subject(source, settings.clips, settings.split, load, settings.cache)
-    if not len(store) or store.labels.min() < 0:
-        raise errors.UserError(
-            "For evaluation all clips must be labelled, with classes of the model. "
-            f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
-            f"{settings.split} of {store.directory}"
-        )
-    same = {
-        "model": subject.digest,
-        "clips": store.info.digest,
-        "--split": settings.split,
-        "--batch_size": settings.batch_size,
-        "--order_card": settings.order_card,
-    }
-    check_same(processes, same)
+    """Returns what `evaluation_file.write` takes; see `evaluate`."""
+    subject, store = _open(source, settings, load, processes)
     subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
     names, time = store.info.class_names, store.info.layout.frames
@@ -144,6 +132,28 @@ def _evaluate_one(
         "drop": _drops(scores["forward"], scores["reversed"]),
         **({"order_card": card} if card else {}),
     }
+
+
+def _open(
+    source: foreign.Source, settings: EvaluateSettings, load: LoadForeign, processes: Processes
+) -> tuple[Subject, ClipStore]:
+    """Opens a model and the clips to evaluate it on; refuses clips without labels, and processes that differ."""
+    subject, store = subjects.open_subject(source, settings.clips, settings.split, load, settings.cache)
+    if not len(store) or store.labels.min() < 0:
+        raise errors.UserError(
+            "For evaluation all clips must be labelled, with classes of the model. "
+            f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
+            f"{settings.split} of {store.directory}"
+        )
+    same = {
+        "model": subject.digest,
+        "clips": store.info.digest,
+        "--split": settings.split,
+        "--batch_size": settings.batch_size,
+        "--order_card": settings.order_card,
+    }
+    check_same(processes, same)
+    return subject, store
 
 
 def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:

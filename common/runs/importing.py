@@ -71,6 +71,8 @@ def find_source(path: pathlib.Path) -> Source:
     Raises:
       errors.UserError: for a file of none of these kinds.
     """
+    if path.name == "checkpoint" and any(path.parent.glob("*.index")):
+        path = path.parent  # The file in which TensorFlow says which checkpoint of a folder is the last.
     if path.is_dir():
         prefixes = [index.with_suffix("") for index in sorted(path.glob("*.index"))]
         if len(prefixes) != 1:
@@ -206,15 +208,11 @@ def _class_names(settings: ImportSettings, num_classes: int) -> tuple[str, ...]:
     if settings.class_names is None:
         names, origin = classes.kinetics_400(), "Kinetics-400, unless --class_names names a file"
     else:
-        try:
-            text = settings.class_names.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise errors.UserError(f"--class_names must be a readable text file. Received: {error}") from None
-        names, origin = tuple(text.splitlines()), str(settings.class_names)
-    if len(names) != num_classes or len(set(names)) != num_classes or not all(name.strip() for name in names):
+        names, origin = classes.read_names(settings.class_names), str(settings.class_names)
+    if len(names) != num_classes:
         raise errors.UserError(
-            f"There must be one name, of its own, for each of the {num_classes} classes of the weights. "
-            f"Received: {len(names)} names, {len(set(names))} of them different, of {origin}"
+            f"There must be one name for each of the {num_classes} classes of the weights. "
+            f"Received: {len(names)} names, of {origin}"
         )
     return names
 

@@ -1,4 +1,4 @@
-"""What is evaluated and explained: a classifier of clips, be it a run of this project or a foreign model.
+"""What is evaluated and explained: a classifier of clips, a run of this project or a foreign model.
 
 Loops know a `Subject`: what files say of it, and a `Classifier` that each build can ask. Which of the two kinds it is
 matters where it is opened, here, and where a build makes it compute.

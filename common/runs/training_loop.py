@@ -9,10 +9,8 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +24,7 @@ from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
 from common.remote import Cache
-from common.runs import checkpoint, contention, metrics, prediction, starting_weights, tensorboard
+from common.runs import checkpoint, contention, metrics, prediction, starting_weights, stop_signals, tensorboard
 from common.runs.checkpoint import Progress
 from common.runs.processes import ALONE, Processes, any_of, check_same, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
@@ -149,15 +147,12 @@ def train(
         loop = _Loop(config, settings, run, stores, trainer, processes)
         if resumed:
             loop.restore()
-        elif source and fitted:
-            trainer.load(fitted.weights, trainer.optimizer_state())
-            if writes:
+        else:
+            if source and fitted and writes:
                 logging.info("%s", starting_weights.report(source, config, fitted))
-        if writes and not resumed:
-            record = data_record(stores["train"].info)
-            clips = files.stored_path(settings.clips, run.path)
-            run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
-            run.log.unlink(missing_ok=True)
+            if config.freeze and not source and writes:
+                logging.warning("Without --init, --freeze=%s keeps weights as they were drawn.", config.freeze)
+            loop.begin(fitted.weights if fitted else None)
         if writes:
             sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
             logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
@@ -256,7 +251,7 @@ class _Loop:
             return
         total = len(self._batches(0)) * epochs
         bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1, disable=not self._writes)
-        with bar, _signals(self._ask), self._open_events() as events:
+        with bar, stop_signals.caught(self._ask), self._open_events() as events:
             while progress.epoch < epochs and not self._stopping:
                 self._train_epoch(bar, events)
                 if not self._stopping:
@@ -268,9 +263,22 @@ class _Loop:
                 wait(self._processes)  # The first one has saved: a launcher that sees one end may kill the others.
                 raise KeyboardInterrupt
 
+    def begin(self, weights: dict[str, np.ndarray] | None) -> None:
+        """Makes the run; where weights are given, canonical name -> array, the trainer starts from them."""
+        if weights:
+            self._trainer.load(weights, self._trainer.optimizer_state())
+        if not self._writes:
+            return
+        record = data_record(self._stores["train"].info)
+        clips = files.stored_path(self._settings.clips, self._run.path)
+        framework, versions = self._trainer.framework, self._trainer.versions()
+        self._run.create(RunConfig(self._config, record, clips, framework, versions))
+        self._run.log.unlink(missing_ok=True)
+
     def restore(self) -> None:
         """Takes state and place from the run's checkpoint."""
         found = checkpoint.read(self._run.checkpoint, self._config, self._batches, self._state())
+        check_same(self._processes, {"checkpoint": found.progress.step})  # A network disk may still show an older one.
         self._trainer.load(found.weights, found.optimizer_state)
         self._progress, self._schedule = found.progress, found.schedule
         if not self._writes:
@@ -425,27 +433,3 @@ class _Loop:
 class _NoEvents:
     def add_scalar(self, name: str, value: float, step: int) -> None:
         """Drops a number."""
-
-
-@contextlib.contextmanager
-def _signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Turns the first SIGINT and the first SIGTERM into `stop(name)`; the second of each acts as it does elsewhere.
-
-    A launcher of several processes sends SIGTERM to those that have got a terminal's SIGINT already.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, _frame: Any) -> None:
-        stop(signal.Signals(number).name)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -406,6 +406,15 @@ def test_weights_that_do_not_fit_and_unknown_endpoints_leave_nothing(clips, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_drawn_weights_that_are_frozen_are_told(clips, tmp_path, source, caplog):
+    frozen = dataclasses.replace(CONFIG, freeze="BatchNorm_1")
+    train(clips, tmp_path / "told", frozen, max_steps=1)
+    assert "Without --init, --freeze=BatchNorm_1 keeps weights as they were drawn." in caplog.text
+    caplog.clear()
+    train(clips, tmp_path / "meant", frozen, init=source, max_steps=1)
+    assert "Without --init" not in caplog.text
+
+
 def together(clips, run, make, count=2, settings=lambda rank: {}, config=lambda rank: CONFIG):
     """Trains in so many processes, which are threads; returns what each one raised."""
 
@@ -471,7 +480,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step_whenever_it_comes(
         stops[threading.get_ident()] = stop
         yield
 
-    monkeypatch.setattr(training_loop, "_signals", signals)
+    monkeypatch.setattr(training_loop.stop_signals, "caught", signals)
 
     def make(those, config):
         def at(*done):
@@ -515,6 +524,26 @@ def test_processes_with_other_clips_are_refused(clips, tmp_path):
             training_loop.train(CONFIG, own, NumpyTrainer, those)
 
     processes_test.together(2, train_on)
+
+
+def test_processes_that_see_checkpoints_of_other_steps_are_refused(clips, tmp_path, monkeypatch):
+    train(clips, tmp_path / "run", max_steps=2)
+    shutil.copy(RunDirectory(tmp_path / "run").checkpoint, tmp_path / "old.safetensors")
+    train(clips, tmp_path / "run", max_steps=4, resume=True)
+    ranks, load = {}, canonical_weights.load_arrays
+
+    def make(those, config):
+        ranks[threading.get_ident()] = those.rank
+        return NumpyTrainer(config)
+
+    def load_arrays(path):
+        return load(tmp_path / "old.safetensors" if ranks[threading.get_ident()] else path)
+
+    monkeypatch.setattr(canonical_weights, "load_arrays", load_arrays)
+    raised = together(clips, tmp_path / "run", make, settings=lambda rank: {"resume": True})
+    assert {str(error) for error in raised} == {
+        "All processes must have the same checkpoint. Received: another in process 1 than in process 0"
+    }
 
 
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(clips, tmp_path):

@@ -116,9 +116,10 @@
     const key = state.sort.split("-")[0];
     const items = listed.map((number) => {
       const clip = report.clips[number];
-      const facts = [clip.id, outcomeText(clip)];
+      const [name, ...facts] = clip.label < 0 ? [clip.id, "Class unknown"] : [className(clip.label), clip.id];
+      facts.push(outcomeText(clip));
       if (key) facts.push(`${key === "oracle_gap" ? "gap" : key} ${digits(sortValue(clip, key), 3)}`);
-      const text = make("span", {}, make("strong", {}, className(clip.label)));
+      const text = make("span", {}, make("strong", {}, name));
       text.append(make("small", {}, facts.filter((fact) => fact).join(" · ")));
       const button = make("button", { type: "button", "data-number": number }, thumb(number), text);
       return make("li", {}, button);
@@ -434,7 +435,8 @@
     }
     more.open = state.more;
     more.addEventListener("toggle", () => { state.more = more.open; });
-    root.append(guess(clip, numbers), ...both.map((one) => sentence(clip.runs[one].words)), row, band, more);
+    const said = new Map(both.map((one) => [clip.runs[one].words.join(""), clip.runs[one].words]));  // Of a guess both say the same.
+    root.append(guess(clip, numbers), ...[...said.values()].map(sentence), row, band, more);
     return { run, rows, pictures, strip: band, root, heat };
   }
 
@@ -464,6 +466,7 @@
   const [LEAST_PICTURE, MOST_PICTURE, PICTURE_GAP] = [96, 160, 8]; // px
 
   function fitPictures() {
+    find("panels").style.setProperty("--views", state.view.length);
     const row = document.querySelector(".pictures");
     if (!row || report.width > SMALL) return;
     const roomOf = (count) => (row.clientWidth + PICTURE_GAP) / count - PICTURE_GAP;
@@ -504,10 +507,10 @@
   function renderHead() {
     const clip = report.clips[state.clip];
     const place = listed.indexOf(state.clip);
-    const facts = [clip.id];
-    if (place >= 0) facts.push(`${place + 1} of ${listed.length}`);
+    const facts = clip.label < 0 ? ["Class unknown"] : [clip.id];
+    if (place >= 0 && report.clips.length > 1) facts.push(`${place + 1} of ${listed.length}`);
     if (clip.truth !== null) facts.push(clip.truth);
-    find("clip-class").textContent = className(clip.label);
+    find("clip-class").textContent = clip.label < 0 ? clip.id : className(clip.label);
     find("clip-facts").textContent = facts.join(" · ");
     find("clip-figures").hidden = clip.figure === null;
     if (clip.figure !== null) find("clip-figures").href = `#${clip.figure}`;
