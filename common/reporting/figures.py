@@ -204,7 +204,8 @@ def _panels(clip: ClipFigure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _labels(clip: ClipFigure) -> tuple[str, str, str]:
-    return "Original", "Grad-CAM", f"{clip.kind.capitalize()} mask"
+    heat = "Grad-CAM" if clip.heat.any() else "Grad-CAM: none"
+    return "Original", heat, f"{clip.kind.capitalize()} mask"
 
 
 def _bar(mask: np.ndarray, highlighted: Collection[int] | np.ndarray, width: int, height: int) -> np.ndarray:

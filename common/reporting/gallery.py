@@ -20,6 +20,7 @@ import numpy as np
 from common.clips import shards
 from common.clips.clip_store import ClipStore
 from common.explaining import masks, perturbations, spread
+from common.explaining.explanations import has_maps
 from common.explaining.masks import MaskConfig
 from common.reporting import comparison, drawing, figure_files, names, words
 from common.reporting.comparison import Run
@@ -75,6 +76,7 @@ def index(
                 "label": run.name if number in beside else run.label,
                 "partner": beside[number],
                 "game": run.game,
+                "maps": has_maps(run.explanations.header),
                 "time": run.explanations.maps[1],
                 "twin": pairs[number],
                 "framework": names.FRAMEWORK_NAMES[run.explanations.header["framework"]],

@@ -463,3 +463,14 @@ def test_a_clip_of_unknown_class_goes_by_its_name(page, tmp_path):
     expect(page.locator("#clip-class")).to_have_text("validation0")
     expect(page.locator("#clip-facts")).to_contain_text("Class unknown · 1 of 2")
     expect(page.locator("#clips button").first).to_have_text("validation0Class unknown")
+
+
+def test_a_model_without_a_layer_for_grad_cam_has_none(page, store, tmp_path):
+    explained = report_for_tests.explain(store, "mine", "i3d")
+    explained.header["gradcam"] = None
+    del explained.columns["gradcam"]
+    explanations.write(tmp_path / "a.h5", explained)
+    settings = building.ReportSettings(tmp_path / "report", (tmp_path / "a.h5",), figures=0)
+    show(page, building.build(settings).as_uri(), "#view=original,gradcam")
+    expect(page.locator(".panel")).to_contain_text("none of this model")
+    assert "zero" not in page.inner_text(".panel")
