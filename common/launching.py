@@ -27,6 +27,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from absl import logging
+
 from common import errors
 
 JobT = TypeVar("JobT")
@@ -234,6 +236,23 @@ def _run_pickled(pickled: bytes, job: Any) -> Any:
         return _unpickled(pickled)(job, _tick)
     except SystemExit as ended:  # By SIGTERM. The pool would take it for a result, and go on.
         os._exit(int(ended.code or 0))
+    except Exception as error:
+        carried = _portable(error)
+        if carried is error:
+            raise
+        raise carried from error
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an error that can go from process to process: itself, or where it cannot, one that says the same.
+
+    An error that cannot be unpickled would end the pool as if a process had died, and nobody would know of what.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 @functools.lru_cache(maxsize=1)
@@ -281,6 +300,7 @@ def _on_ray(
     except (ConnectionError, OSError, OverflowError, ValueError) as error:
         reason = errors.first_line(error)
         raise errors.UserError(f"ray must name a cluster that answers. Received: {launch.ray}: {reason}") from None
+    _tell_gpus(ray.cluster_resources().get("GPU", 0), launch.unit_gpus)
     # Ray sets OMP_NUM_THREADS itself. `max_calls=0`: a process goes on to the next job with what it has opened, as
     # otherwise it would not where it has a GPU.
     task = ray.remote(
@@ -311,6 +331,12 @@ def _on_ray(
         ray.shutdown()
 
 
+def _tell_gpus(there: float, for_a_task: float) -> None:
+    """Says that GPUs are not used: Ray hides them from tasks that ask for none, which then compute on a CPU."""
+    if there and not for_a_task:
+        logging.info("--unit_gpus=0: tasks of Ray do not see the cluster's %g GPUs.", there)
+
+
 def _run_for_ray(pickled: bytes, job: Any, folder: str) -> tuple[Any, Exception | None, float]:
     """Returns a job's result, or what it raised, and how much work it told of; works in the driver's folder."""
     amounts: list[float] = []
@@ -318,4 +344,4 @@ def _run_for_ray(pickled: bytes, job: Any, folder: str) -> tuple[Any, Exception 
         os.chdir(folder)
         return _unpickled(pickled)(job, amounts.append), None, sum(amounts)
     except Exception as error:
-        return None, error, sum(amounts)
+        return None, _portable(error), sum(amounts)

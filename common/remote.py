@@ -25,6 +25,7 @@ from common import errors, files, locks
 
 _GIGABYTE = 10**9
 _POLL = 0.2  # Seconds between looks at a cache that is full of what others read or fetch.
+_PATIENCE = 60  # Seconds without a byte from a server.
 _MOMENT = 0.01  # Seconds for which a file is locked while it is published or removed.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _KEPT = re.compile(r"[0-9a-f]{64}-.+")
@@ -67,8 +68,10 @@ class Cache:
           what: it is, for the message.
         """
         if size > self.gigabytes * _GIGABYTE:
+            last = 10 ** max(len(str(size)) - 3, 0)  # Of three digits, rounded up so that it is enough.
+            least = -(-size // last) * last / _GIGABYTE
             raise errors.UserError(
-                f"--cache_gb must be at least {size / _GIGABYTE:.3g}, to hold {what}. Received: {self.gigabytes:g}"
+                f"--cache_gb must be at least {least:.3g}, to hold {what}. Received: {self.gigabytes:g}"
             )
 
 
@@ -229,10 +232,26 @@ def _reading(url: str) -> Iterator[tuple[Any, str]]:
             "Received: no module of that name"
         ) from None
     try:
-        yield fsspec.core.url_to_fs(url)
+        yield fsspec.core.url_to_fs(url, **_options(url))
+    except ImportError as error:
+        raise errors.UserError(
+            f"The driver of a URL must be installed (the extra [remote] has http's). Received: {url}: {error}"
+        ) from None
     except Exception as error:  # Drivers raise errors of many libraries.
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise  # The local disk's.
+        cause: BaseException = error
+        while cause.__cause__:  # fsspec says "not found" where no server answers.
+            cause = cause.__cause__
         raise errors.UserError(
-            f"Clips at a URL must be readable. Received: {url}: {type(error).__name__}: {errors.first_line(error)}"
+            f"Clips at a URL must be readable. Received: {url}: {type(cause).__name__}: {errors.first_line(cause)}"
         ) from None
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Returns what fsspec's driver must be told: aiohttp would end any download after five minutes."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    return {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=_PATIENCE, sock_read=_PATIENCE)}

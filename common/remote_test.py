@@ -1,9 +1,11 @@
+import contextlib
 import errno
 import hashlib
 import http.server
 import multiprocessing
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -71,6 +73,15 @@ def test_a_size_that_is_not_known_is_asked_for(tmp_path):
     ):
         with Folder(f"counted://{tmp_path / 'far'}", Cache(tmp_path / "small", 9e-8)).held("a", made["a"][0]):
             pass
+
+
+@pytest.mark.parametrize("size", [1, 99, 131_133, 10**9, 57_300_000_001])
+def test_a_cache_as_large_as_a_message_asks_for_is_large_enough(size):
+    with pytest.raises(errors.UserError) as raised:
+        Cache(gigabytes=size / 2e9).check_holds(size, "it")
+    (least,) = re.findall(r"^--cache_gb must be at least (\S+), to hold it\. Received: ", str(raised.value))
+    Cache(gigabytes=float(least)).check_holds(size, "it")
+    assert float(least) < size * 1.01 / 1e9
 
 
 def test_what_was_not_read_for_longest_goes_first(tmp_path):
@@ -224,6 +235,14 @@ def test_the_folder_of_caches_is_the_users(tmp_path, monkeypatch):
         Cache(gigabytes=0)
 
 
+def test_without_a_driver_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(
+        errors.UserError, match=r"The driver of a URL must be installed .* Received: http://x: .*aiohttp"
+    ):
+        remote.read("http://x", 10)
+
+
 def test_without_fsspec_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(errors.UserError, match=r"fsspec must be installed .* the extra \[remote\]"):
@@ -235,6 +254,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
     files: dict[str, bytes] = {}
     sent: list[tuple[str, int]] = []
+    seconds = 0.0  # Before it answers.
 
     def do_HEAD(self):  # noqa: N802
         self._answer(body=False)
@@ -243,20 +263,22 @@ class _Server(http.server.BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body):
+        time.sleep(self.seconds)
         name = self.path.rpartition("/")[2]
         data = self.files.get(name)
         self.send_response(404 if data is None else 200)
         self.send_header("Content-Length", str(len(data or b"")))
         self.end_headers()
         if body and data is not None:
-            self.wfile.write(data)
             self.sent.append((name, len(data)))
+            with contextlib.suppress(ConnectionError):  # Of a client that has gone.
+                self.wfile.write(data)
 
     def log_message(self, *_):
         pass
 
 
-def test_over_http_each_byte_travels_once(tmp_path):
+def test_over_http_each_byte_travels_once(tmp_path, monkeypatch):
     pytest.importorskip("aiohttp", reason="needs the extra [remote]")
     _Server.files, _Server.sent = {"a": b"a" * 12_000_000, "x.json": b"{}"}, []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
@@ -269,10 +291,14 @@ def test_over_http_each_byte_travels_once(tmp_path):
             with Folder(url, Cache(tmp_path / "near")).held("a", digest, size) as path:
                 assert path.stat().st_size == 12_000_000
         assert _Server.sent == [("x.json", 2), ("a", 12_000_000)]
-        with pytest.raises(errors.UserError, match="Received: http.*/gone: FileNotFoundError"):
+        with pytest.raises(errors.UserError, match="Received: http.*/gone: .*404"):
             remote.read(f"{url}/gone", 10)
+        _Server.seconds = 1.0
+        monkeypatch.setattr(remote, "_PATIENCE", 0.2)
+        with pytest.raises(errors.UserError, match="Received: http.*/x.json: .*Timeout"):
+            remote.read(f"{url}/x.json", 10)
     finally:
         server.shutdown()
         server.server_close()
-    with pytest.raises(errors.UserError, match="Clips at a URL must be readable. Received: http.*/x.json: "):
+    with pytest.raises(errors.UserError, match="must be readable. Received: http.*/x.json: ConnectionRefusedError"):
         remote.read(f"{url}/x.json", 10)

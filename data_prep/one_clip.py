@@ -19,9 +19,6 @@ from common.reporting.clip_explanation import ClipExplanation
 from data_prep import loose_clips
 
 Video = str | pathlib.Path | np.ndarray
-# Quasi-Newton steps until the mask has converged, and an oracle from coarse to fine: a fraction of the evaluations that
-# the paper's 300 steps of Adam take.
-FAST = MaskConfig(start="multi", stop="converged", oracle="coarse")
 GAMES = ("delete", "preserve")
 
 

@@ -145,7 +145,10 @@ def _layer_axes(model: keras.Model, inputs: Inputs) -> str:
 def _saved_model(spec: Spec, endpoint: str) -> ForeignModel:
     """Of a folder that `tf.saved_model.save` or `model.export` wrote: its signature for serving."""
     if endpoint:
-        raise errors.UserError(f"--cam_endpoint must be left out for saved_model:, a graph. Received: {endpoint!r}")
+        raise errors.UserError(
+            "--cam_endpoint must be left out for saved_model:, a graph without layers, which has masks and all methods "
+            f"but Grad-CAM (a .keras file has maps, too). Received: {endpoint!r}"
+        )
     path = pathlib.Path(spec.rest)
     try:
         loaded = tf.saved_model.load(str(path))

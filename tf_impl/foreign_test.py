@@ -177,6 +177,8 @@ def test_a_saved_model_is_asked_by_its_signature(tmp_path):
     assert tape.gradient(score, clips).numpy().any()  # Masks can be learnt.
     with pytest.raises(errors.UserError, match="--pixels must say"):
         load(tmp_path / "saved", "saved_model")
+    with pytest.raises(errors.UserError, match=r"which has masks and all methods but Grad-CAM .* Received: 'conv'"):
+        load(tmp_path / "saved", "saved_model", "0..255", "conv")
 
 
 def test_what_is_no_model_is_refused(tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.explaining import masks
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models.foreign import ForeignModel
@@ -17,7 +18,7 @@ def explain_clip(
     video: str | pathlib.Path | np.ndarray,
     model: str | pathlib.Path | ForeignModel,
     games: Sequence[str] = one_clip.GAMES,
-    mask: MaskConfig = one_clip.FAST,
+    mask: MaskConfig = masks.FAST,
     gradcam: GradCamConfig = GradCamConfig(),  # noqa: B008
     precision: str = "float32",
     device: str = "auto",

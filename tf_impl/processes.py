@@ -58,9 +58,15 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             wait(those)  # None goes while another still needs it.
     except (tf.errors.OpError, RuntimeError) as error:
         raise errors.UserError(
-            f"All {workers} processes must stay to the end. Received: one that was lost "
-            f"({errors.first_line(error):.200})"
+            f"All {workers} processes must stay to the end. Received: one that was lost ({_reason(error):.200})"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Returns the line of an error that says what happened; of a graph's, it comes after where that was."""
+    where = ("Graph execution error", "Detected at node", "  File")
+    lines = (line for line in str(error).splitlines() if line.strip() and not line.startswith(where))
+    return next(lines, errors.first_line(error))
 
 
 class _Task(TypedDict):

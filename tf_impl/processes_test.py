@@ -210,6 +210,15 @@ def test_a_worker_that_never_comes_is_not_waited_for_longer_than_patience(monkey
         pass
 
 
+def test_of_a_graphs_error_what_happened_is_told():
+    message = (
+        'Graph execution error:\n\nDetected at node X defined at (most recent call last):\n  File "a.py"\n\nAborted.'
+    )
+    assert processes._reason(RuntimeError(message)) == "Aborted."
+    assert processes._reason(RuntimeError("Aborted.\nMore.")) == "Aborted."
+    assert processes._reason(RuntimeError()) == "RuntimeError"
+
+
 def test_a_port_that_something_else_has_is_refused(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"

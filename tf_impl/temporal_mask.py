@@ -131,7 +131,7 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
-        self.checked = False  # Whether the model has passed the checks of `mask_search`.
+        self.num_classes = 0  # Of the model, once it has passed the checks of `model_checks`.
         self._traced: dict[tuple, _Graphs] = {}
 
     def on(self, clips: tf.Tensor | np.ndarray, targets: Any) -> "Scorer":
@@ -250,26 +250,33 @@ class Scorer:
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = tf.float64 if self._clips.dtype == tf.float64 else tf.float32
         self._targets = tf.constant(targets)
-        self._batch_size = search.batch_size or self.num_clips
+        at_least = search.batch_size or self.num_clips
+        self._batch_size = scorer.masks_at_a_time(at_least, self._clips.shape[1:], search.config)
         self._kept: tuple[np.ndarray, tf.Tensor] | None = None  # Which clips were prepared last, and the result.
-        clip = tf.cast(self._clips[:1], self._dtype)
         try:
             self._computation = search.traced(self._clips, self._dtype)
         except errors.UserError:
             raise
         except Exception:
             # What cannot be traced may return no tensor at all, as `model.predict`: then that is what is wrong.
-            _one_tensor(search.score_fn(clip))
+            _one_tensor(search.score_fn(tf.cast(self._clips[:1], self._dtype)))
             raise
-        alone = _numpy(_one_tensor(search.score_fn(clip)))
-        model_checks.check_probabilities(alone, targets)
-        if not search.checked:
-            again, beside = search.score_fn(clip), search.score_fn(tf.concat([clip, clip[:, ::-1]], axis=0))
-            model_checks.check_steady(alone, _numpy(again), _numpy(beside))
-            prepared, target = self._prepared(np.array([0]))
-            own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
-            model_checks.check_prepared(alone[0, targets[0]], float(own[0]))
-            search.checked = True
+        if not search.num_classes:
+            search.num_classes = self._check_model(search.score_fn, targets)
+        model_checks.check_targets(targets, search.num_classes)
+
+    def _check_model(self, score_fn: ScoreFn, targets: np.ndarray) -> int:
+        """Refuses a model that cannot be explained (see `model_checks`); returns its number of classes."""
+        clip = tf.cast(self._clips[:1], self._dtype)
+        alone = _numpy(_one_tensor(score_fn(clip)))
+        model_checks.check_probabilities(alone)
+        model_checks.check_targets(targets, alone.shape[1])
+        again, beside = score_fn(clip), score_fn(tf.concat([clip, clip[:, ::-1]], axis=0))
+        model_checks.check_steady(alone, _numpy(again), _numpy(beside))
+        prepared, target = self._prepared(np.array([0]))
+        own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
+        model_checks.check_prepared(alone[0, targets[0]], float(own[0]))
+        return alone.shape[1]
 
     def scores(
         self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"], kind: str

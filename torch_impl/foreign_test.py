@@ -138,12 +138,10 @@ def test_torchvisions_grad_cam_is_of_the_last_layer_unless_another_is_asked_for(
 
 
 def follows(model, frames=4):
-    """Returns by how many cells of T', H', W' a stimulus and the place where it raises the default map most differ.
+    """Returns by how many cells of T', H', W' a stimulus and the place where it changes a layer most differ.
 
-    The last linear layer gets the direction in which the stimulus moves its input, so that class 1 is known by it. It
-    lies at the end of the clip, at the top, on the right, so that no two axes can be taken for each other.
+    It lies at the end of the clip, at the top, on the right, so that no two axes can be taken for each other.
     """
-    (*_, head) = [layer for layer in model.score_fn.module.modules() if isinstance(layer, nn.Linear | nn.Conv3d)]
     clips = torch.full((2, frames, 32, 32, 3), 128.0)
     grid = model.endpoint_fn(clips)[1].shape[1:4]
     place = (grid[0] - 1, 0, grid[2] - 1)
@@ -152,19 +150,13 @@ def follows(model, frames=4):
         for at, cells, size in zip(place, grid, clips.shape[1:4], strict=True)
     )
     clips[1, time, row, column] = torch.tensor([255.0, 0.0, 64.0])
-    inputs = []
-    with head.register_forward_hook(lambda layer, given, _: inputs.append(given[0])), torch.no_grad():
-        model.score_fn(clips)
-        direction = inputs[0][1] - inputs[0][0]
-        head.weight[1] = (direction / direction.norm()).reshape(head.weight[1].shape)
-        head.weight[0] = -head.weight[1]
-    maps = gradcam.gradcam(model.endpoint_fn, clips, [1, 1], GradCamConfig())
-    rise = maps[1] - maps[0]
-    return np.subtract(np.unravel_index(rise.argmax(), rise.shape), place)
+    plain, stimulated = model.endpoint_fn(clips)[1].detach()
+    change = (stimulated - plain).norm(dim=-1).numpy()
+    return np.subtract(np.unravel_index(change.argmax(), change.shape), place)
 
 
 @pytest.mark.parametrize("video_model", ["swin3d_t", "mvit_v1_b"], indirect=True)
-def test_the_map_follows_a_stimulus_by_the_default_layer_of(video_model):
+def test_the_default_layer_has_a_stimulus_where_it_is_shown(video_model):
     name, _, weights = video_model
     off = follows(foreign.load(Spec("torchvision", name, weights), device="cpu"))
     assert off[0] == 0 and np.abs(off).max() <= 1  # Patches of MViT overlap, windows of Swin are shifted.
@@ -280,7 +272,7 @@ def test_transformers_is_asked_as_it_asks_itself(saved_transformer):
 
 
 @pytest.mark.parametrize("saved_transformer", ["videomae", "vjepa2"], indirect=True)
-def test_the_map_of_tokens_follows_a_stimulus(saved_transformer):
+def test_tokens_have_a_stimulus_where_it_is_shown(saved_transformer):
     off = follows(foreign.load(Spec("transformers", str(saved_transformer[3])), device="cpu"))
     assert not off.any()
 
@@ -297,6 +289,20 @@ def test_a_checkpoint_without_a_head_is_refused(saved_transformer):
 
 
 @pytest.mark.parametrize("saved_transformer", ["videomae"], indirect=True)
+def test_damaged_weights_and_such_that_are_not_finite_are_refused(saved_transformer):
+    folder = saved_transformer[3]
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    state = safetensors.torch.load(whole)
+    name = next(iter(state))
+    safetensors.torch.save_file(state | {name: torch.full_like(state[name], torch.nan)}, path, {"format": "pt"})
+    with pytest.raises(errors.UserError, match=f"Weights must be finite. Received: .*{name} is not"):
+        foreign.load(Spec("transformers", str(folder)), device="cpu")
+    path.write_bytes(whole[:100])
+    with pytest.raises(errors.UserError, match="must be found, or downloaded. Received: .*header"):
+        foreign.load(Spec("transformers", str(folder)), device="cpu")
+
+
 def test_what_is_not_in_the_folder_or_on_a_hub_without_a_network_is_refused(saved_transformer, tmp_path, monkeypatch):
     folder = saved_transformer[3]
     (folder / "preprocessor_config.json").unlink(missing_ok=True)

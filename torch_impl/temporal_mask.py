@@ -137,7 +137,7 @@ class MaskSearch:
         on_step: Callable[[int], object] = lambda clips: None,
     ) -> None:
         self.score_fn, self.config, self.batch_size, self.on_step = score_fn, config, batch_size, on_step
-        self.checked = False  # Whether the model has passed the checks of `mask_search`.
+        self.num_classes = 0  # Of the model, once it has passed the checks of `model_checks`.
         self.computation = _Computation(score_fn, config)
         self._replayer: graphs.Replayer | None = None
 
@@ -244,21 +244,28 @@ class Scorer:
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
-        self._batch_size = search.batch_size or self.num_clips
+        at_least = search.batch_size or self.num_clips
+        self._batch_size = scorer.masks_at_a_time(at_least, self._clips.shape[1:], search.config)
         self._kept: tuple[np.ndarray, torch.Tensor] | None = None  # Which clips were prepared last, and the result.
         self._computation, self._replayer = search.computation, search.replayer(self._clips.device)
+        if not search.num_classes:
+            search.num_classes = self._check_model(search.score_fn, targets)
+        model_checks.check_targets(targets, search.num_classes)
+
+    def _check_model(self, score_fn: ScoreFn, targets: np.ndarray) -> int:
+        """Refuses a model that cannot be explained (see `model_checks`); returns its number of classes."""
         # Not `inference_mode`: what a model keeps of a call could not be used in one with gradients.
         with self._computation.frozen(), torch.no_grad():
             clip = self._clips[:1].to(self._dtype)
-            alone = _numpy(_one_tensor(search.score_fn(clip.clone())))  # A copy: a function may write into its clips.
-            model_checks.check_probabilities(alone, targets)
-            if not search.checked:
-                again, beside = search.score_fn(clip.clone()), search.score_fn(torch.cat([clip, clip.flip(1)]))
-                model_checks.check_steady(alone, _numpy(again), _numpy(beside))
-                prepared, target = self._prepared(np.array([0]))
-                own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
-                model_checks.check_prepared(alone[0, targets[0]], own.item())
-                search.checked = True
+            alone = _numpy(_one_tensor(score_fn(clip.clone())))  # A copy: a function may write into its clips.
+            model_checks.check_probabilities(alone)
+            model_checks.check_targets(targets, alone.shape[1])
+            again, beside = score_fn(clip.clone()), score_fn(torch.cat([clip, clip.flip(1)]))
+            model_checks.check_steady(alone, _numpy(again), _numpy(beside))
+            prepared, target = self._prepared(np.array([0]))
+            own = self._computation.score_prepared(prepared, target, self._tensor(np.eye(self.time)[None]))
+            model_checks.check_prepared(alone[0, targets[0]], own.item())
+        return alone.shape[1]
 
     def scores(
         self, clip_indices: Integer[np.ndarray, " M"], masks: Float[np.ndarray, "M T"], kind: str

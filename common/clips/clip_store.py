@@ -247,6 +247,8 @@ class ClipStore:
         self._columns: dict[str, np.ndarray] = {}  # Those that were asked for.
         index = self._read_index() if split in self.info.indexes else self._read_shards()
         self._sizes = index.shard_bytes.tolist()
+        if self._remote:
+            cache.check_holds(max(index.shard_bytes.tolist()), f"the largest shard of {self.directory}")
         self._ids = index.video_ids
         self.labels = self._columns["label"] = index.labels
         self.video_ids: tuple[str, ...] = tuple(index.video_ids)

@@ -56,13 +56,17 @@ _FORM = flags.DEFINE_enum(
 )
 _AREA = flags.DEFINE_integer("area", _MASK.area, "Frames of a hard mask; 0: as many as Eq. 1 decides.", lower_bound=0)
 _ORACLE = flags.DEFINE_enum(
-    "oracle", _MASK.oracle, list(masks.ORACLES), "Best single interval: of all (full), or from coarse to fine (coarse)."
+    "oracle",
+    _MASK.oracle,
+    list(masks.ORACLES),
+    "Best single interval: of all (full), or from coarse to fine (coarse; unset, with --video).",
 )
 _STOP = flags.DEFINE_enum(
     "stop",
     _MASK.stop,
     list(masks.STOPS),
-    "When a soft mask is learnt: after all steps of Adam (iterations), or when it has converged by quasi-Newton steps.",
+    "When a soft mask is learnt: after all steps of Adam (iterations), or when it has converged by quasi-Newton steps "
+    "(unset, with --video).",
 )
 _KIND = flags.DEFINE_enum("kind", _MASK.kind, list(perturbations.KINDS), "Perturbation that the mask is learnt with.")
 _ITERATIONS = flags.DEFINE_integer(
@@ -79,7 +83,8 @@ _START = flags.DEFINE_enum(
     "start",
     _MASK.start,
     list(masks.STARTS),
-    "Where the search starts: the paper's centred window, the best single interval (oracle), or both (multi).",
+    "Where the search starts: the paper's centred window, the best single interval (oracle), or both (multi; unset, "
+    "with --video).",
 )
 _COMPAT = flags.DEFINE_enum(
     "compat", _MASK.compat, list(masks.COMPATS), "released: total variation and first window as the released code's."
@@ -139,6 +144,11 @@ _ONLY_STORES = (
 )
 
 
+def _quick(flag: flags.FlagHolder) -> str:
+    """Returns a flag's value; of a video, where it is not given, what is quick, as in `explain_clip`."""
+    return str(getattr(masks.FAST, flag.name) if VIDEO.value and not flag.present else flag.value)
+
+
 def games() -> tuple[str, ...]:
     """Returns which masks of a video are learnt: of both games, or of the one that --game names."""
     return (_GAME.value,) if _GAME.present else ("delete", "preserve")
@@ -180,13 +190,13 @@ def settings() -> ExplainSettings:
             beta=_BETA.value,
             iterations=_ITERATIONS.value,
             learning_rate=_LEARNING_RATE.value,
-            start=_START.value,
+            start=_quick(_START),
             compat=_COMPAT.value,
             game=_GAME.value,
             form=_FORM.value,
             area=_AREA.value,
-            oracle=_ORACLE.value,
-            stop=_STOP.value,
+            oracle=_quick(_ORACLE),
+            stop=_quick(_STOP),
             ends=_ENDS.value,
         ),
         gradcam=gradcam_maps.GradCamConfig(

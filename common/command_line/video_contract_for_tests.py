@@ -1,5 +1,6 @@
 """What explains a video or an array in either build, on the command line and as a function."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from common import errors
 from common.clips import tiny_store_for_tests
 from common.command_line import explain_video
+from common.explaining import masks
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
@@ -167,6 +169,8 @@ class VideoContract:
         done = subprocess.run([sys.executable, script, *flags], **environment)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "out" / "a" / "index.html").is_file() and "needs" in done.stdout
+        values = json.loads((tmp_path / "out" / "a" / "explanation.json").read_text(encoding="utf-8"))
+        assert values["header"]["mask"] == dataclasses.asdict(dataclasses.replace(masks.FAST, iterations=2))
         store = ["--run=run", "--input_shape=8,32,32"]
         wrong = subprocess.run([sys.executable, script, *store], **environment)
         assert (wrong.returncode, wrong.stderr.partition(".")[0]) == (

@@ -19,6 +19,7 @@ from common.explaining.scorer import Scorer, Search
 Place = tuple[int, int]  # An interval: its first frame, and the one after its last.
 
 _GRID_STEPS = 4  # The coarse oracle first tries starts and stops at least this many to a clip.
+_NEAR = 2  # Intervals whose ends lie this many frames apart, in sum, are near each other.
 _REFINED = 3  # Around how many of the best intervals it halves the grid.
 
 
@@ -76,6 +77,24 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
     return BestIntervals(np.array([place for place, _ in best]), np.array([loss for _, loss in best]), scores)
 
 
+def next_best(found: BestIntervals, time: int, config: MaskConfig) -> np.ndarray:
+    """Returns masks of the best intervals that are not near the best one, float64 [N, T], without scoring anything.
+
+    Args:
+      found: what `best_intervals` found; what it did not try does not count.
+      time: frames of the clips.
+      config: the settings.
+    """
+    every = np.array(intervals(time))
+    masks = np.stack([interval_mask(start, stop, time) for start, stop in every])
+    chosen = []
+    for scores, best in zip(found.scores, found.intervals, strict=True):
+        losses = mask_loss(scores, masks, config)
+        far = np.abs(every - best).sum(axis=1) > _NEAR
+        chosen.append(masks[np.where(far & np.isfinite(losses), losses, np.inf).argmin()])
+    return np.stack(chosen)
+
+
 def coarse_share(full: BestIntervals, time: int, config: MaskConfig) -> tuple[np.ndarray, np.ndarray]:
     """Says how good `coarse_to_fine` is where the full oracle is known, without scoring anything.
 
@@ -112,8 +131,10 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
 
     At the end it goes to a better interval as long as there is one whose ends are at most two frames away, or one that
     begins where the best does, wherever it stops: the last frame shown stays on the screen while what follows is
-    frozen, so a score may leap from one stop to the next where it hardly moves with the start. An interval that costs
-    more than the best loss so far cannot be better, whatever its score, and is not tried.
+    frozen, so a score may leap from one stop to the next where it hardly moves with the start. Where the ends of a clip
+    are free, intervals that reach one cost less than their neighbours: so the first and the last frame alone are tried
+    beside the grid, and the best interval lengthened to either end, its other end a frame earlier or later. An interval
+    that costs more than the best loss so far cannot be better, whatever its score, and is not tried.
 
     Args:
       time: frames of the clip.
@@ -139,7 +160,8 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
 
     step = 2 ** max(int(math.log2(time / _GRID_STEPS)), 0) if time >= _GRID_STEPS else 1
     ends = [*range(0, time, step), time]
-    yield from ask((start, stop) for start in ends for stop in ends if start < stop)
+    at_an_end = [(0, 1), (time - 1, time)] if config.ends == "free" else []
+    yield from ask([*((start, stop) for start in ends for stop in ends if start < stop), *at_an_end])
     while step > 1:
         step //= 2
         for centre in best(_REFINED):  # One after the other: what the first finds may rule out some of the next.
@@ -149,6 +171,9 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
         yield from ask(_around(centre, (-1, 0, 1)))
         yield from ask(_around(centre, (-2, -1, 0, 1, 2)))
         yield from ask((centre[0], stop) for stop in range(centre[0] + 1, time + 1))
+        if config.ends == "free":
+            start, stop = centre
+            yield from ask([(start + move, time) for move in (-1, 0, 1)] + [(0, stop + move) for move in (-1, 0, 1)])
         if best(1) == [centre]:
             return centre, losses[centre]
 

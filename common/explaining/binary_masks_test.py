@@ -70,6 +70,18 @@ def test_from_coarse_to_fine_all_stops_are_tried_where_the_best_begins():
     assert finished.value.value == ((5, 11), loss(5, 11)) and tried <= 68
 
 
+@pytest.mark.parametrize("best", [(0, 1), (15, 16), (7, 16)])
+def test_from_coarse_to_fine_free_ends_are_tried(best):
+    # The score falls a little towards (6, 13) and leaps at one interval that reaches an end of the clip, and so saves
+    # a step of the total variation.
+    def score(clip, mask, kind):
+        start, stop = np.flatnonzero(mask)[[0, -1]] + [0, 1]
+        return 0.01 if (start, stop) == best else min(0.2 + 0.02 * (abs(start - 6) + abs(stop - 13)), 0.9)
+
+    found = binary_masks.best_intervals(FakeScorer(score, time=16), MaskConfig(kind="mean", oracle="coarse"))
+    assert tuple(found.intervals[0]) == best
+
+
 @pytest.mark.parametrize("time", [1, 2, 3, 5, 8, 13, 32])
 def test_from_coarse_to_fine_for_any_number_of_frames(time):
     score = evidence_in(time // 2, time=time)
@@ -93,6 +105,16 @@ def test_the_share_of_exact_answers_is_known_from_a_full_oracle():
     coarse = binary_masks.best_intervals(scorer, dataclasses.replace(config, oracle="coarse"))
     assert exact.tolist() == (coarse.losses == full.losses).tolist() and exact[0]
     assert tried.tolist() == np.isfinite(coarse.scores).sum(axis=1).tolist() and len(scorer.asked) > asked
+
+
+def test_the_next_best_interval_is_not_near_the_best_and_was_tried():
+    config = MaskConfig(lambda_1=0, lambda_2=0)
+    scores = np.full(21, 0.9)
+    column = {place: number for number, place in enumerate(masks.intervals(6))}
+    for place, score in {(1, 3): 0.1, (0, 4): 0.2, (2, 3): 0.2, (0, 5): 0.3, (3, 6): 0.25, (5, 6): np.nan}.items():
+        scores[column[place]] = score
+    found = binary_masks.BestIntervals(np.array([[1, 3]]), np.array([0.1]), scores[None])
+    assert binary_masks.next_best(found, 6, config).tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
 def test_an_interval_that_costs_more_than_the_best_loss_is_not_tried():

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from common.explaining.scorer import Search
+from common.explaining.scorer import Search, side_by_side
 
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 _FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
 _PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
-_RACE = (5e-3, 1e-3)  # The same while more than one start is in the race: in its first round, and in its second.
-_CLOSE, _ELSEWHERE = 0.02, 0.25  # Who stays for the second: the loss this close to the lowest, the mask this far.
+# While more than one start is in the race: the same in each of its rounds, and how close to the lowest loss one must be
+# to stay.
+_RACE = ((5e-3, 1.0), (1e-3, 0.1))
+_ELSEWHERE = 0.25  # How far a mask must be from the lowest's to stay in the race, in one of its values.
 _NUDGE = 0.1  # How far the second look begins from where the first descent ended, in each value that is free.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
@@ -50,20 +52,23 @@ def adam_step(
     return values - learning_rate * (mean / corrections[0]) / (root + _ADAM_EPSILON), mean, square
 
 
-def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.ndarray, np.ndarray]]:
+def quasi_newton(
+    starts: np.ndarray, max_evaluations: int, together: bool = False
+) -> Search[tuple[np.ndarray, np.ndarray]]:
     """Goes down Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
 
-    From several starts it goes roughly, a little less so from those that may still win, and on from the lowest. Where
-    it ends, the loss is often flat or has a saddle, which its matrix, made from the steps taken, does not tell. So it
-    looks a second time: it nudges all values that are free towards the middle, and goes down again with a new matrix.
-    The lower of both ends counts.
+    From several starts it goes roughly, a little less so from those that may still win, and to the end from those of
+    them that still may. Where the lowest ends, the loss is often flat or has a saddle, which its matrix, made from the
+    steps taken, does not tell. So it looks a second time: it nudges all values that are free towards the middle, and
+    goes down again with a new matrix. The lower of both ends counts.
 
     Args:
       starts: masks [S, T].
       max_evaluations: at most so many losses and gradients are asked for.
+      together: whether the descents from several starts ask side by side, or one after the other; they go the same way.
 
     Yields:
-      A mask [1, T]; it must be sent its loss and its gradient, [1, 1 + T].
+      Masks [k, T]; their losses and gradients, [k, 1 + T], must be sent.
 
     Returns:
       The mask of the smallest loss [T], and the smallest loss after each evaluation [evaluations].
@@ -71,29 +76,39 @@ def quasi_newton(starts: np.ndarray, max_evaluations: int) -> Search[tuple[np.nd
     descents = [_Descent(start) for start in starts]
     losses: list[float] = []  # After each evaluation, of the descent that made it.
 
-    def go(descent: _Descent, promise: float, most: int) -> Search[None]:
-        before = len(descent.trace)
-        yield from descent.until(promise, before + min(most, max_evaluations - len(losses)))
-        losses.extend(descent.trace[before:])
+    def go(some: list[_Descent], promise: float, most: int) -> Search[None]:
+        before = [len(descent.trace) for descent in some]
+        share = min(most, (max_evaluations - len(losses)) // len(some))
+        searches = [descent.until(promise, made + share) for descent, made in zip(some, before, strict=True)]
+        if together:
+            yield from side_by_side(searches)
+        else:
+            for search in searches:
+                yield from search
+        for descent, made in zip(some, before, strict=True):
+            losses.extend(descent.trace[made:])
 
-    for promise in _RACE:
+    for promise, close in _RACE:
         if len(descents) > 1:
-            for descent in descents:
-                yield from go(descent, promise, max_evaluations // (len(descents) + 1))
-        best = min(descents, key=lambda descent: descent.loss)
-        descents = [descent for descent in descents if descent is best or _may_win(descent, best)]
-    yield from go(best, _PROMISE, max_evaluations)
+            yield from go(descents, promise, max_evaluations // (len(descents) + 1))
+            descents = _may_win(descents, close)
+    yield from go(descents, _PROMISE, max_evaluations)
+    best = min(descents, key=lambda descent: descent.loss)
     if best.free().any() and len(losses) < max_evaluations:
         again = _Descent(best.mask + _NUDGE * np.where(best.free(), np.sign(0.5 - best.mask), 0))
-        yield from go(again, _PROMISE, max_evaluations)
+        yield from go([again], _PROMISE, max_evaluations)
         best = min(best, again, key=lambda descent: descent.loss)
     return best.mask, np.minimum.accumulate(losses)
 
 
-def _may_win(descent: "_Descent", best: "_Descent") -> bool:
-    """Returns whether a descent that is not the lowest may still end lowest: it is close, and in another valley."""
-    close = descent.loss <= best.loss + _CLOSE * abs(best.loss)
-    return bool(close and np.abs(descent.mask - best.mask).max() > _ELSEWHERE)
+def _may_win(descents: list["_Descent"], close: float) -> list["_Descent"]:
+    """Returns the lowest descent and those that may still end lower: they are close to it, and in another valley."""
+    best = min(descents, key=lambda descent: descent.loss)
+    return [best] + [
+        descent
+        for descent in descents
+        if descent.loss <= best.loss + close * abs(best.loss) and np.abs(descent.mask - best.mask).max() > _ELSEWHERE
+    ]
 
 
 class _Descent:
@@ -111,7 +126,7 @@ class _Descent:
 
     def until(self, promise: float, max_evaluations: int) -> Search[None]:
         """Goes on until the next step promises less than this share of the loss, or so many evaluations are made."""
-        if not self.trace:
+        if not self.trace and max_evaluations:
             self.loss, self._gradient = _split((yield self.mask[None]))
             self.trace.append(self.loss)
         while len(self.trace) < max_evaluations:
@@ -125,9 +140,9 @@ class _Descent:
         return ~np.where(self._gradient >= 0, self.mask <= _EDGE, self.mask >= 1 - _EDGE)
 
     def _step(self) -> np.ndarray:
-        """Returns Newton's step of the values that are free; 0 where none is."""
+        """Returns Newton's step of the values that are free; 0 where none is, or the loss is flat."""
         gradient, step, free = self._gradient, np.zeros_like(self.mask), np.flatnonzero(self.free())
-        if len(free):
+        if gradient[free].any():
             if not self._hessian.size:
                 self._hessian = np.eye(len(step)) * np.abs(gradient[free]).max() / _FIRST_STEP
             step[free] = -np.linalg.solve(self._hessian[np.ix_(free, free)], gradient[free])

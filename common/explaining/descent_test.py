@@ -76,6 +76,11 @@ def test_what_the_gradient_pushes_outwards_at_all_bounds_ends_at_once():
     assert len(trace) == 1 and batches == [1]
 
 
+def test_where_the_loss_is_flat_it_ends():
+    masks, (trace,), _ = descend([bowl(np.zeros((2, 2)), np.zeros(2))], [np.full(2, 0.5)])
+    assert trace.tolist() == [1.0, 1.0] and masks[0].tolist() == [0.5, 0.5]  # The start, and the second look.
+
+
 def test_a_bend_downwards_is_no_hindrance():
     def answer(mask):  # Curved downwards in the middle of 0…1, lowest at 0 and 1.
         return 2 - np.sum((mask - 0.4) ** 2), -2 * (mask - 0.4)
@@ -128,6 +133,53 @@ def test_a_start_that_is_close_and_in_another_valley_stays_in_the_race():
     # The second start leads lower, but when a step first promises little it is still above the end of the other.
     masks, _, _ = descend([answer], [np.array([[0.15, 0.0], [0.85, 0.6]])])
     assert masks[0][0] > 0.7 and answer(masks[0])[0] < 1.96
+
+
+def test_starts_that_may_win_go_to_the_end(monkeypatch):
+    monkeypatch.setattr(descent, "_RACE", ((0.5, 10), (0.5, 10)))  # After both rounds neither has moved.
+
+    def answer(mask):  # Valleys at 0.2 and, deeper, at 0.8 in the first value; a bowl in the second.
+        x, y = mask
+        loss = 2 + 40 * (x - 0.2) ** 2 * (x - 0.8) ** 2 - (x - 0.2) / 12 + y**2
+        return loss, np.array([80 * (x - 0.2) * (x - 0.8) * (2 * x - 1) - 1 / 12, 2 * y])
+
+    low, deep = [0.2, 0.0], [0.8, 0.6]
+    assert answer(low)[0] < answer(deep)[0] - 0.3
+    masks, _, _ = descend([answer], [np.array([low, deep])])
+    assert masks[0][0] > 0.7 and answer(masks[0])[0] < 1.96
+
+
+def test_side_by_side_descents_go_the_same_way():
+    answer = bowl(np.diag([1.0, 30, 900]), np.array([0.3, 0.6, 0.2]))
+    starts = np.array([[1.0, 1, 1], [0, 0, 0], [0.5, 1, 0]])
+    found = []
+    for together in (False, True):
+        batches = []
+
+        def answers(_, masks, batches=batches):
+            batches.append(len(masks))
+            return np.array([[loss, *gradient] for loss, gradient in map(answer, masks)])
+
+        ((mask, trace),) = in_step([descent.quasi_newton(starts, 300, together)], answers)
+        assert len(trace) == sum(batches) and max(batches) == (3 if together else 1)
+        found.append((mask, trace))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_several_starts_ask_for_no_more_either(limit, together):
+    answer = bowl(np.diag([1.0, 30, 900]), np.array([0.3, 0.6, 0.2]))
+    counts = []
+
+    def answers(_, masks):
+        counts.append(len(masks))
+        return np.array([[loss, *gradient] for loss, gradient in map(answer, masks)])
+
+    search = descent.quasi_newton(np.array([[1.0, 1, 1], [0, 0, 0]]), limit, together)
+    ((mask, trace),) = in_step([search], answers)
+    assert 0 < len(trace) == sum(counts) <= limit and trace[-1] == answer(mask)[0]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])

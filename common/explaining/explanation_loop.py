@@ -133,6 +133,8 @@ def explain(
     store, header, out = maker.store, maker.header, settings.path
     chosen = choose_clips(store, settings)
     maker.subject.tell(len(chosen), store)
+    if not explanations.has_maps(header):
+        logging.info("%s has no layer for Grad-CAM: masks and scores alone, no maps.", maker.subject.name)
     parts = Parts(out, header, store, chosen)
     if settings.overwrite:
         parts.discard_others()

@@ -375,10 +375,20 @@ class MaskContract:
             return self.motion(clips)
 
         search = self.temporal_mask.MaskSearch(score_fn, MaskConfig(iterations=2))
-        for expected in (self.checks, [1]):
+        for expected in (self.checks, []):
             calls.clear()
             search.on(jumps(3, 6), [3, 6])
             assert calls == expected
+        with pytest.raises(errors.UserError, match="Targets must be classes 0…7. Received: 3…8"):
+            search.on(jumps(3, 6), [3, 8])
+
+    @pytest.mark.parametrize(("oracle", "most"), [("full", 1), ("coarse", 12)])
+    def test_masks_of_one_small_clip_are_scored_together_by_the_coarse_oracle(self, oracle, most):
+        search = self.temporal_mask.MaskSearch(self.prepared(), MaskConfig(kind="mean", oracle=oracle))
+        scorer, asked = search.on(jumps(3), [3]), []
+        score, scorer._score = scorer._score, lambda clips, matrices: asked.append(len(clips)) or score(clips, matrices)
+        mask_search.best_intervals(scorer, search.config)
+        assert max(asked) == most
 
     @pytest.mark.parametrize("shape", [(0, 8, 2, 2, 3), (1, 0, 2, 2, 3), (1, 8)])
     def test_clips_of_another_shape_are_refused(self, shape):

@@ -139,7 +139,7 @@ def learn_masks(
 
 
 def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Searches from masks of 0 and 1, [S, N, T].
+    """Searches from masks [S, N, T], of 0 and 1 but for a search that stops by itself.
 
     Returns:
       The ends, [S, N, T], and their traces, [S, N, iterations]; a search that stops by itself makes one of all starts.
@@ -157,7 +157,9 @@ def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.
             loss, gradient = scorer.gradient(clip_indices, masks)
             return np.concatenate([loss[:, None], gradient], axis=1)
 
-        searches = [descent.quasi_newton(several, config.iterations) for several in starts.swapaxes(0, 1)]
+        # Where many clips fill a batch, each clip's mask is one of it, and what was prepared of the clips stays.
+        alone = scorer.num_clips == 1
+        searches = [descent.quasi_newton(several, config.iterations, alone) for several in starts.swapaxes(0, 1)]
         return _padded(scoring.in_step(searches, losses_and_gradients), config)
     # Every clip from every start: S N independent descents.
     num_starts, num_clips, time = starts.shape
@@ -179,11 +181,20 @@ def _padded(found: Sequence[tuple[np.ndarray, np.ndarray]], config: MaskConfig) 
 
 
 def _starts(scorer: Scorer, config: MaskConfig, oracle: BestIntervals | None) -> np.ndarray:
-    """Returns the masks of 0 and 1 that the config starts from, float64 [S, N, T], S = 1 or 2, the oracle's last."""
+    """Returns the masks that the config starts from, float64 [S, N, T], S = 1 or 2, the oracle's last."""
     start = "oracle" if config.form == "hard" else config.start
-    starts = [] if start == "oracle" else [initial_masks(scorer, config)]
+    starts = []
+    if start == "multi" and config.stop == "converged" and config.game == "preserve":
+        # Half of everything kept still shows the event: no window needs to be found, and no value is held at a bound.
+        starts.append(np.full((scorer.num_clips, scorer.time), 0.5))
+    elif start != "oracle":
+        starts.append(initial_masks(scorer, config))
     if oracle is not None and start != "centred":
-        starts.append(oracle.masks(scorer.time))
+        best = oracle.masks(scorer.time)
+        if starts and config.stop == "converged":
+            same = (starts[0] == best).all(axis=1)  # The window is the best interval: they would be one start.
+            starts[0][same] = binary_masks.next_best(oracle, scorer.time, config)[same]
+        starts.append(best)
     return np.stack(starts)
 
 

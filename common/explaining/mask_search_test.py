@@ -275,6 +275,32 @@ def test_the_starts_are_logits_of_five(start, expected):
     np.testing.assert_array_equal(scorer.clips, [0] * len(expected))
 
 
+@pytest.mark.parametrize(
+    ("game", "frames", "first"),
+    [
+        ("delete", (3, 5), [0, 1, 1, 1, 1, 0]),
+        ("preserve", (3, 5), [0.5] * 6),
+        ("delete", (2, 4), [1, 1, 1, 1, 1, 0]),  # The window is the best interval: the best of those far from it.
+    ],
+)
+def test_a_search_that_stops_has_two_starts(game, frames, first):
+    asked, best = [], masks.interval_mask(*frames, 6)
+
+    def gradient(clip_indices, tried):
+        asked.append(tried)
+        return np.ones(len(tried)), np.zeros_like(tried)
+
+    def score(clip, mask, kind):  # To be deleted, the class is there while one of the frames is; to be preserved, all.
+        inside = mask[best == 1]
+        return float((inside.min() if game == "delete" else inside.max()) < 1)
+
+    scorer = FakeScorer(score)
+    scorer.gradient = gradient
+    config = masks.MaskConfig(kind="mean", start="multi", stop="converged", game=game, lambda_2=0)
+    mask_search.learn_masks(scorer, config)
+    np.testing.assert_allclose(np.concatenate(asked)[:2], [first, best], atol=1e-4)
+
+
 def test_of_two_starts_each_clip_keeps_its_better_end():
     # Rows: the centred start of clips 0 to 2, then the oracle's. The score is the last value, 1 where that is whole.
     rows = [[0.5, 0.9], [0.5, 0.1], [0.5, 0.25], [0.75, 0.2], [0.75, 0.4], [0.75, 0.25]]

@@ -56,7 +56,8 @@ class MaskConfig:
       learning_rate: of Adam.
       start: where the search starts: "centred" (the paper's window in the middle of time), "oracle" (the best single
         interval, found by trying all), or "multi" (both; of the two ends and that interval itself the one with the
-        smallest loss counts, so it is never worse than the oracle; D16). Hard masks always start at the oracle's.
+        smallest loss counts, so it is never worse than the oracle; D16; with stop "converged", the game "preserve"
+        starts from a mask of halves in place of the window, D20). Hard masks always start at the oracle's.
       compat: "paper", or "released" for what the released code does instead (D13, D14); it can only delete.
       form: "soft" (the paper's: values between 0 and 1, by descent) or "hard" (0 and 1: the oracle's interval, then
         single flips of frames; D19; see `binary_masks`).
@@ -111,6 +112,11 @@ class MaskConfig:
             raise errors.UserError(
                 f"area must be at least 0, and 0 unless form is 'hard'. Received: {self.area} with {self.form!r}"
             )
+
+
+# For one clip that somebody waits for: from the paper's window and the best interval, until the mask has converged, and
+# an oracle from coarse to fine. A fraction of the evaluations that the paper's 300 steps of Adam take.
+FAST = MaskConfig(start="multi", stop="converged", oracle="coarse")
 
 
 def perturbed_part(masks: Float[Any, "N T"], game: str) -> Float[Any, "N T"]:

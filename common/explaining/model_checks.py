@@ -63,8 +63,8 @@ def check_shape(shape: tuple[int, ...], num_clips: int = 1) -> None:
         raise errors.UserError(f"A model must return {PROBABILITIES}. Received: {shape} for {clips}")
 
 
-def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
-    """Refuses what cannot be class probabilities [1, K] of a clip, and targets outside the K classes."""
+def check_probabilities(probabilities: np.ndarray) -> None:
+    """Refuses what cannot be class probabilities [1, K] of a clip."""
     check_shape(probabilities.shape)
     low, high, total = probabilities.min(), probabilities.max(), probabilities.sum()
     # Half precision rounds each of many.
@@ -73,9 +73,13 @@ def check_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> None:
             "A model must return probabilities, 0…1, whose sum is 1 (softmax of logits). "
             f"Received: {low:g}…{high:g}, whose sum is {total:g}"
         )
-    if not (targets.min() >= 0 and targets.max() < probabilities.shape[1]):
+
+
+def check_targets(targets: np.ndarray, num_classes: int) -> None:
+    """Refuses targets, int [N], that are none of the classes."""
+    if not (targets.min() >= 0 and targets.max() < num_classes):
         raise errors.UserError(
-            f"Targets must be classes 0…{probabilities.shape[1] - 1}. Received: {targets.min()}…{targets.max()}"
+            f"Targets must be classes 0…{num_classes - 1}. Received: {targets.min()}…{targets.max()}"
         )
 
 

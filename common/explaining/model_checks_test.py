@@ -161,14 +161,14 @@ def test_probabilities_have_a_row_for_each_clip(shape, num_clips):
 )
 def test_what_is_not_probabilities_is_refused(row, received):
     with pytest.raises(errors.UserError, match=rf"0…1, whose sum is 1 \(softmax of logits\). Received: {received}$"):
-        model_checks.check_probabilities(np.array([row]), np.array([0]))
+        model_checks.check_probabilities(np.array([row]))
 
 
 def test_probabilities_of_half_precision_pass():
     logits = np.random.default_rng(0).normal(size=700)
     probabilities = (np.exp(logits) / np.exp(logits).sum()).astype(np.float16).astype(np.float64)
     assert probabilities.sum() != 1
-    model_checks.check_probabilities(probabilities[None], np.array([699]))
+    model_checks.check_probabilities(probabilities[None])
 
 
 def test_scores_that_depend_on_the_clip_alone_pass():

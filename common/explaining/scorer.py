@@ -4,13 +4,18 @@ A `Scorer` is what each build implements. Around it stand what every search shar
 under the same perturbation, and `in_step` runs one search a clip, each written as if it were alone, in batches.
 """
 
+import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from common.explaining import perturbations
+from common.explaining.masks import MaskConfig
+
+_MOST_MASKS, _MOST_BYTES = 16, 8 << 20  # Of float32 clips in one call, where fewer are searched together.
 
 _Result = TypeVar("_Result")
 # A search on one clip: yields masks [k, T] and is sent an answer for each, [k, …]; returns what it found.
@@ -89,6 +94,23 @@ class Remembering:
         return self._scorer.descend(clip_indices, start_logits)
 
 
+def masks_at_a_time(batch_size: int, clip_shape: Sequence[int], config: MaskConfig) -> int:
+    """Returns how many perturbed clips a build takes in one call, at least `batch_size`.
+
+    One small clip is mostly the cost of calling: the masks that a coarse oracle or several starts ask of it go
+    together. With the full oracle it is `batch_size`, as a batch's size may change scores in their last bit, and the
+    paper's search is to give the same bits.
+
+    Args:
+      batch_size: clips that are searched together.
+      clip_shape: T, H, W and C.
+      config: oracle counts.
+    """
+    if config.oracle == "full":
+        return batch_size
+    return max(batch_size, min(_MOST_MASKS, _MOST_BYTES // (4 * math.prod(clip_shape))))
+
+
 def remembering(scorer: Scorer) -> Remembering:
     """Returns a scorer that remembers: the given one if it does."""
     return scorer if isinstance(scorer, Remembering) else Remembering(scorer)
@@ -99,6 +121,20 @@ def places_in(kept: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
     order = np.argsort(kept, kind="stable")
     places = order[np.minimum(np.searchsorted(kept, wanted, sorter=order), len(kept) - 1)]
     return places if np.array_equal(kept[places], wanted) else None
+
+
+def side_by_side(searches: Sequence[Search[None]]) -> Search[None]:
+    """Runs searches on the same clip side by side: what they ask in a round is asked together; the finished leave."""
+    answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(searches)))  # None starts a generator.
+    while answers:
+        asked: dict[int, np.ndarray] = {}
+        for number, received in answers.items():
+            with contextlib.suppress(StopIteration):
+                asked[number] = searches[number].send(received)  # type: ignore[arg-type]
+        if not asked:
+            break
+        ends = np.cumsum([len(masks) for masks in asked.values()])
+        answers = dict(zip(asked, np.split((yield np.concatenate(list(asked.values()))), ends[:-1]), strict=True))
 
 
 def in_step(

@@ -134,6 +134,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
         for name in ("style.css", "page.js"):
             shutil.copyfile(PAGE / name, temporary / name)
         facts, answers = _facts(evaluations, runs, store), _answers(runs, store) if store else []
+        single = bool(runs) and len(_explained(runs)) == 1
         html = _template().render(
             title=_TITLE,
             description=_description(facts, answers),
@@ -147,7 +148,8 @@ def build(settings: ReportSettings) -> pathlib.Path:
             orders=orders,
             order_answers=[(*words_, markupsafe.Markup(svg)) for *words_, svg in order_cards.answers(evaluations)],
             classes=classes,
-            charts=_charts(runs),
+            charts=[] if single else _charts(runs),
+            single=single,
             comparison=compared,
             evidence=gathered,
             curves=[(title, markupsafe.Markup(svg)) for title, svg in evidence_tables.line_charts(evidence)],
@@ -268,17 +270,29 @@ def _write_tables(directory: pathlib.Path, made: Sequence[Table], runs: Sequence
         (directory / f"{table.name}.tex").write_text(tables.write_latex(table), encoding="utf-8")
 
 
+def _explained(runs: Sequence[Run]) -> set[str]:
+    """Returns the ids of the clips that runs explain."""
+    return {video_id for run in runs for video_id in run.explanations["video_id"]}
+
+
 def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: ClipStore | None) -> list[str]:
     """Returns what the report is of, in a few words each."""
     facts = []
     if store:
-        explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
-        facts.append(f"{words.count(len(explained))} of {store.info.dataset}, {store.split} split, explained")
+        explained = words.count(len(_explained(runs)))
+        # What was prepared from a user's folder is known by the store's name.
+        name = _last_name(store.directory) if store.info.dataset == "folder" else store.info.dataset
+        lone = store.info.dataset == "videos"
+        facts.append(f"{explained}, explained" if lone else f"{explained} of {name}, {store.split} split, explained")
         facts.append(", ".join(dict.fromkeys(run.name for run in runs)))
     datasets = list(dict.fromkeys(result["dataset"] for result in evaluations))
     if datasets:
         facts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''} on {', '.join(datasets)}")
     return facts
+
+
+def _last_name(place: files.Place) -> str:
+    return place.rstrip("/").rsplit("/", 1)[-1] if isinstance(place, str) else place.resolve().name
 
 
 def _answers(runs: Sequence[Run], store: ClipStore) -> list[tuple[str, list[str], markupsafe.Markup]]:

@@ -285,6 +285,21 @@ def test_clips_without_labels_of_the_models_classes_are_reported(inputs):
 
 
 @pytest.mark.parametrize(
+    ("dataset", "said"),
+    [("videos", "1 clip, explained"), ("folder", "1 clip of clips, validation split, explained")],
+)
+def test_a_page_of_one_clip_has_no_statistics_and_nothing_to_choose_from(inputs, dataset, said):
+    info = clip_store.read_dataset_json(inputs / "clips")
+    clip_store.write_dataset_json(inputs / "clips", dataclasses.replace(info, dataset=dataset))
+    explanations.write(inputs / "a.h5", explanations.read(inputs / "a.h5").take([1]))
+    page = building.build(settings(inputs, explanations=(inputs / "a.h5",), evaluations=()))
+    html = page.read_text(encoding="utf-8")
+    assert '<body class="single">' in html and f"<li>{said}</li>" in html
+    assert "What the models rely on" not in html and "the bars are the clips" not in html
+    assert '<th scope="row">Original score OS</th>' in html
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("mask", np.nan), ("mask", 1.5), ("gradcam", -1), ("gradcam", np.inf), ("oracle_interval", 9)],
 )

@@ -9,10 +9,8 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +24,7 @@ from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
 from common.remote import Cache
-from common.runs import checkpoint, contention, metrics, prediction, starting_weights, tensorboard
+from common.runs import checkpoint, contention, metrics, prediction, starting_weights, stop_signals, tensorboard
 from common.runs.checkpoint import Progress
 from common.runs.processes import ALONE, Processes, any_of, check_same, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
@@ -253,7 +251,7 @@ class _Loop:
             return
         total = len(self._batches(0)) * epochs
         bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1, disable=not self._writes)
-        with bar, _signals(self._ask), self._open_events() as events:
+        with bar, stop_signals.caught(self._ask), self._open_events() as events:
             while progress.epoch < epochs and not self._stopping:
                 self._train_epoch(bar, events)
                 if not self._stopping:
@@ -435,27 +433,3 @@ class _Loop:
 class _NoEvents:
     def add_scalar(self, name: str, value: float, step: int) -> None:
         """Drops a number."""
-
-
-@contextlib.contextmanager
-def _signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Turns the first SIGINT and the first SIGTERM into `stop(name)`; the second of each acts as it does elsewhere.
-
-    A launcher of several processes sends SIGTERM to those that have got a terminal's SIGINT already.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, _frame: Any) -> None:
-        stop(signal.Signals(number).name)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

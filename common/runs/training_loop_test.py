@@ -480,7 +480,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step_whenever_it_comes(
         stops[threading.get_ident()] = stop
         yield
 
-    monkeypatch.setattr(training_loop, "_signals", signals)
+    monkeypatch.setattr(training_loop.stop_signals, "caught", signals)
 
     def make(those, config):
         def at(*done):

@@ -436,7 +436,8 @@
     }
     more.open = state.more;
     more.addEventListener("toggle", () => { state.more = more.open; });
-    root.append(guess(clip, numbers), ...both.map((one) => sentence(clip.runs[one].words)), row, band, more);
+    const said = new Map(both.map((one) => [clip.runs[one].words.join(""), clip.runs[one].words]));  // Of a guess both say the same.
+    root.append(guess(clip, numbers), ...[...said.values()].map(sentence), row, band, more);
     return { run, rows, pictures, strip: band, root, heat };
   }
 
@@ -466,6 +467,7 @@
   const [LEAST_PICTURE, MOST_PICTURE, PICTURE_GAP] = [96, 160, 8]; // px
 
   function fitPictures() {
+    find("panels").style.setProperty("--views", state.view.length);
     const row = document.querySelector(".pictures");
     if (!row || report.width > SMALL) return;
     const roomOf = (count) => (row.clientWidth + PICTURE_GAP) / count - PICTURE_GAP;
@@ -507,7 +509,7 @@
     const clip = report.clips[state.clip];
     const place = listed.indexOf(state.clip);
     const facts = clip.label < 0 ? ["Class unknown"] : [clip.id];
-    if (place >= 0) facts.push(`${place + 1} of ${listed.length}`);
+    if (place >= 0 && report.clips.length > 1) facts.push(`${place + 1} of ${listed.length}`);
     if (clip.truth !== null) facts.push(clip.truth);
     find("clip-class").textContent = clip.label < 0 ? clip.id : className(clip.label);
     find("clip-facts").textContent = facts.join(" · ");
