@@ -76,6 +76,7 @@ def index(
                 "label": run.name if number in beside else run.label,
                 "partner": beside[number],
                 "game": run.game,
+                "maps": explanations.has_maps(run.explanations.header),
                 "time": run.explanations.maps[1],
                 "twin": pairs[number],
                 "framework": names.FRAMEWORK_NAMES[run.explanations.header["framework"]],

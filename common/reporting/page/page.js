@@ -282,7 +282,8 @@
           drawSource(context, shown.image, t);
           if (view === "gradcam") {
             drawHeat(context, panel.heat, t);
-            if (!panel.heat.peak) text = "zero everywhere";
+            if (!report.runs[panel.run].maps) text = "none of this model";
+            else if (!panel.heat.peak) text = "zero everywhere";
             else if (!panel.heat.peaks[t]) text = "zero in this frame";
           }
         }
