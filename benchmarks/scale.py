@@ -41,7 +41,7 @@ from common.tables import Column, Table
 _ROUNDS = flags.DEFINE_integer("rounds", 1, "Times that each way is measured.", lower_bound=1)
 _ONLY = flags.DEFINE_list("only", [], "Rows to measure. Unset: all.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 50, "Of a mask's search, in explain.", lower_bound=1)
-_CLIPS = flags.DEFINE_integer("clips", 12, "That explain explains beyond the first two.", lower_bound=2)
+_CLIPS = flags.DEFINE_integer("clips", 10, "That explain explains beyond the first two.", lower_bound=2)
 _PER_CLASS = flags.DEFINE_integer("per_class", 80, "Videos of each of twelve classes, for prepare.", lower_bound=1)
 _EVALUATED = flags.DEFINE_integer("evaluated", 24, "Clips of each class to evaluate, with order card.", lower_bound=3)
 _TRAIN_STEPS = flags.DEFINE_integer("train_steps", 80, "Beyond the first two, of 16 clips each.", lower_bound=1)

@@ -362,8 +362,9 @@ def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (*_NOT_THERE, *_DAMAGED) as error:
+        named = "" if spec.kind == "transformers" else ", or its weights named by --weights=FILE"
         raise errors.UserError(
-            f"--model={spec.kind}:{spec.rest} must be found, or downloaded. Received: {errors.first_line(error)}"
+            f"--model={spec.kind}:{spec.rest} must be found, or downloaded{named}. Received: {errors.first_line(error)}"
         ) from None
 
 

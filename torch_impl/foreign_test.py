@@ -210,7 +210,9 @@ def test_without_a_network_the_weights_must_be_given(torchvision, monkeypatch):
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
-    with pytest.raises(errors.UserError, match="torchvision:s3d must be found, or downloaded. Received: .*resolution"):
+    with pytest.raises(
+        errors.UserError, match="s3d must be found, or downloaded, or its weights named by --weights=FILE. .*resolution"
+    ):
         foreign.load(Spec("torchvision", "s3d"))
 
 
