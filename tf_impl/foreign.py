@@ -52,7 +52,13 @@ class ScoreFn(foreign.Adapted):
 
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
         """Clips -> probabilities `[N, K]`."""
-        output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
+        try:
+            output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:  # What layers say of a shape that is not theirs.
+            raise errors.UserError(
+                f"A model must take clips of T x H x W = {foreign.shape_text(clips.shape[1:4])}. "
+                f"Received: {errors.first_line(error)}"
+            ) from error
         output = tf.cast(model_checks.find_logits(output, tf.Tensor), tf.float32)
         return output if self.ends_in_softmax else tf.nn.softmax(output)
 

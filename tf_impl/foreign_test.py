@@ -136,6 +136,8 @@ def test_a_model_of_any_shape_may_want_large_clips(tmp_path):
     ).save(tmp_path / "net.keras")
     loaded = load(tmp_path / "net.keras")
     assert loaded.score_fn(tf.zeros((1, 4, 90, 90, 3))).shape == (1, 3)
+    with pytest.raises(errors.UserError, match="A model must take clips of T x H x W = 4 x 32 x 32. Received: [^E]"):
+        tf.function(loaded.score_fn, autograph=False).get_concrete_function(tf.TensorSpec((None, 4, 32, 32, 3)))
 
 
 def test_a_model_of_several_inputs_is_refused(tmp_path):
