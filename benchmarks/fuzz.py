@@ -33,7 +33,7 @@ import numpy as np
 import safetensors.numpy
 from absl import flags
 
-from common import errors, hdf5, progress, tables
+from common import errors, files, hdf5, progress, tables
 from common.clips import clip_store, tiny_store_for_tests
 from common.clips.clip_store import ClipStore
 from common.command_line import commands
@@ -276,7 +276,12 @@ class _Trainer:
 
 def _make_store(folder: pathlib.Path, encoding: str = "raw", version: int = 2) -> None:
     info = tiny_store_for_tests.write_tiny_store(
-        folder, clips={"train": 5, "validation": 3}, shape=(4, 16, 16), encoding=encoding, object_mask_shape=(2, 2)
+        folder,
+        clips={"train": 5, "validation": 3},
+        shape=(4, 16, 16),
+        encoding=encoding,
+        object_mask_shape=(2, 2),
+        indexed=version > 1,
     )
     if version == 1:
         for shard in info.shards:
@@ -289,6 +294,15 @@ def _read_store(folder: pathlib.Path) -> None:
     list(verification.problems(folder))
     store = ClipStore(folder, "train")
     store.read(range(len(store)))
+
+
+def _read_index(folder: pathlib.Path) -> None:
+    """Signs an index, which would be refused for its digest alone, and reads the store."""
+    path = folder / "train.index"
+    index = clip_store.Index(path.name, files.sha256(path), path.stat().st_size)
+    info = clip_store.read_dataset_json(folder)
+    clip_store.write_dataset_json(folder, dataclasses.replace(info, indexes={**info.indexes, "train": index}))
+    _read_store(folder)
 
 
 def _make_run(folder: pathlib.Path) -> None:
@@ -350,6 +364,7 @@ FORMATS: dict[str, Format] = {
         _read_store,
         (damage_bytes, damage_bytes, damage_column),
     ),
+    "index": Format(_make_store, "train.index", _read_index, (damage_bytes, damage_column, damage_column)),
     "config.json": Format(_make_run, "config.json", _read_run, (damage_bytes, damage_json, damage_json)),
     "log.jsonl": Format(_make_run, "log.jsonl", _read_run, (damage_bytes, damage_line, damage_line)),
     "weights": Format(

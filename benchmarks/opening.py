@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
         made = time.perf_counter() - begin
         clip_store.write_dataset_json(root / "with an index", info)
         costs: dict[str, list[Cost]] = {"without": [], "with an index": []}
-        for _ in range(_ROUNDS.value):
+        for _round in range(_ROUNDS.value):
             for way, found in costs.items():
                 with context.Pool(1) as pool:
                     found.append(pool.apply(cost, (str(root / way),)))

@@ -1,7 +1,7 @@
 """Files at a URL: fsspec opens it, and what is read is kept on a local disk, in a cache of bounded size.
 
-    CACHE/SHA256-NAME          a file that has this SHA-256, whatever URL it came from
-    CACHE/.SHA256-NAME.lock    held by the process that fetches it
+    CACHE/SHA256-NAME             a file that has this SHA-256, whatever URL it came from
+    CACHE/.SHA256-NAME.lock       held by the process that fetches it
     CACHE/.SIZE-SHA256-NAME.room  held by the same: so much room is spoken for
 
 All processes of a machine share the cache. Each file is fetched once, however many ask for it, and appears under its

@@ -52,7 +52,13 @@ class ScoreFn(foreign.Adapted):
 
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
         """Clips -> probabilities `[N, K]`."""
-        output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
+        try:
+            output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:  # What layers say of a shape that is not theirs.
+            raise errors.UserError(
+                f"A model must take clips of T x H x W = {foreign.shape_text(clips.shape[1:4])}. "
+                f"Received: {errors.first_line(error)}"
+            ) from error
         output = tf.cast(model_checks.find_logits(output, tf.Tensor), tf.float32)
         return output if self.ends_in_softmax else tf.nn.softmax(output)
 
@@ -199,22 +205,25 @@ def _clip_shape(shape: tuple[int | None, ...], inputs: Inputs) -> tuple[int | No
 
 def _ends_in_softmax(call: Callable[[tf.Tensor], tf.Tensor], inputs: Inputs, shape: tuple[int | None, ...]) -> bool:
     """Returns whether a model returns probabilities, by showing it clips of noise."""
-    time, height, width = (size or least for size, least in zip(_clip_shape(shape, inputs), (16, 64, 64), strict=True))
-    stream = np.random.default_rng(0)
-    outputs = []
-    for low, high in _LEVELS:
-        noise = stream.uniform(low, high, (1, time, height, width, 3)).astype(np.float32)
+    score_fn, own = ScoreFn(call, inputs), _clip_shape(shape, inputs)
+    tried = list(dict.fromkeys(tuple(size or other for size, other in zip(own, some, strict=True)) for some in _SHAPES))
+    for sizes in tried:
+        stream = np.random.default_rng(0)
+        noise = [stream.uniform(low, high, (1, *sizes, 3)).astype(np.float32) for low, high in _LEVELS]
         try:
-            output = call(tf.transpose(ScoreFn(call, inputs).prepared(noise), inputs.permutation))
+            outputs = [call(tf.transpose(score_fn.prepared(clip), inputs.permutation)) for clip in noise]
         except errors.UserError:
             raise
-        except Exception as error:
-            raise errors.UserError(
-                f"A model must take clips of {time} x {height} x {width} px. Received: {errors.first_line(error)}"
-            ) from None
-        outputs.append(model_checks.find_logits(output, tf.Tensor).numpy())
-    return foreign.are_probabilities(np.concatenate(outputs))
+        except Exception as error:  # Of layers that want larger clips, or others.
+            reason = errors.first_line(error)
+        else:
+            return foreign.are_probabilities(
+                np.concatenate([model_checks.find_logits(output, tf.Tensor).numpy() for output in outputs])
+            )
+    raise errors.UserError(f"A model must take clips of {foreign.shape_text(tried[-1])} px. Received: {reason}")
 
 
-# Of the noise by which logits are told from probabilities: of one clip alone, logits may lie in 0…1.
+# T, H, W of the noise by which logits are told from probabilities, where a model takes any: some want large clips.
+_SHAPES = ((16, 64, 64), (32, 224, 224))
+# Its levels: of one clip alone, logits may lie in 0…1.
 _LEVELS = ((0, 255), (0, 64), (96, 160), (192, 255))

@@ -123,6 +123,23 @@ def test_logits_of_one_clip_that_look_like_probabilities_are_still_logits(tmp_pa
     np.testing.assert_allclose(scores(loaded), softmax_of(model, CLIPS), atol=1e-5)
 
 
+def test_a_model_of_any_shape_may_want_large_clips(tmp_path):
+    keras.Sequential(
+        [
+            keras.Input((None, None, None, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.AveragePooling3D((1, 80, 80)),  # Nothing is left of 64 px.
+            keras.layers.Conv3D(4, 1),
+            keras.layers.GlobalAveragePooling3D(),
+            keras.layers.Dense(3),
+        ]
+    ).save(tmp_path / "net.keras")
+    loaded = load(tmp_path / "net.keras")
+    assert loaded.score_fn(tf.zeros((1, 4, 90, 90, 3))).shape == (1, 3)
+    with pytest.raises(errors.UserError, match="A model must take clips of T x H x W = 4 x 32 x 32. Received: [^E]"):
+        tf.function(loaded.score_fn, autograph=False).get_concrete_function(tf.TensorSpec((None, 4, 32, 32, 3)))
+
+
 def test_a_model_of_several_inputs_is_refused(tmp_path):
     inputs = [keras.Input((4, 16, 16, 3), name="rgb"), keras.Input((4, 16, 16, 2), name="flow")]
     keras.Model(inputs, small()(inputs[0])).save(tmp_path / "net.keras")

@@ -10,13 +10,16 @@ import importlib
 import importlib.metadata
 import inspect
 import pathlib
+import pickle
 import re
 import sys
+import zipfile
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -105,6 +108,9 @@ class _Finish:
           ends_in_softmax: whether it returns probabilities.
           **values: other fields of a `ForeignModel`.
         """
+        broken = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
+        if broken:
+            raise errors.UserError(f"Weights must be finite. Received: {self._spec.rest}, where {broken[0]} is not")
         digest = _digest(module)
         module = module.to(self._device, self._dtype).eval().requires_grad_(False)
         score_fn = ScoreFn(module, inputs, ends_in_softmax)
@@ -355,9 +361,10 @@ def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
     """Returns what `read` does; refuses in one line a folder that is not there and a download that fails."""
     try:
         return read()
-    except (OSError, ValueError) as error:
+    except (*_NOT_THERE, *_DAMAGED) as error:
+        named = "" if spec.kind == "transformers" else ", or its weights named by --weights=FILE"
         raise errors.UserError(
-            f"--model={spec.kind}:{spec.rest} must be found, or downloaded. Received: {errors.first_line(error)}"
+            f"--model={spec.kind}:{spec.rest} must be found, or downloaded{named}. Received: {errors.first_line(error)}"
         ) from None
 
 
@@ -368,6 +375,8 @@ _TORCHVISION_ENDPOINTS = {
     "SwinTransformer3d": ("norm", "NTHWC"),
     "MViT": ("blocks.{last}.norm1", "N(THW)C"),  # After the last attention the class token alone has a gradient.
 }
+_NOT_THERE = (OSError, ValueError, ImportError)
+_DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, safetensors.SafetensorError)
 # Type of transformers' models -> the last layer whose tokens all have a gradient, and the order of its axes.
 _TRANSFORMERS_ENDPOINTS = {
     "videomae": ("videomae.encoder.layer.{last}", "N(THW)C"),

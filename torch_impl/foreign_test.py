@@ -210,7 +210,9 @@ def test_without_a_network_the_weights_must_be_given(torchvision, monkeypatch):
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
-    with pytest.raises(errors.UserError, match="torchvision:s3d must be found, or downloaded. Received: .*resolution"):
+    with pytest.raises(
+        errors.UserError, match="s3d must be found, or downloaded, or its weights named by --weights=FILE. .*resolution"
+    ):
         foreign.load(Spec("torchvision", "s3d"))
 
 
@@ -289,6 +291,20 @@ def test_a_checkpoint_without_a_head_is_refused(saved_transformer):
 
 
 @pytest.mark.parametrize("saved_transformer", ["videomae"], indirect=True)
+def test_damaged_weights_and_such_that_are_not_finite_are_refused(saved_transformer):
+    folder = saved_transformer[3]
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    state = safetensors.torch.load(whole)
+    name = next(iter(state))
+    safetensors.torch.save_file(state | {name: torch.full_like(state[name], torch.nan)}, path, {"format": "pt"})
+    with pytest.raises(errors.UserError, match=f"Weights must be finite. Received: .*{name} is not"):
+        foreign.load(Spec("transformers", str(folder)), device="cpu")
+    path.write_bytes(whole[:100])
+    with pytest.raises(errors.UserError, match="must be found, or downloaded. Received: .*header"):
+        foreign.load(Spec("transformers", str(folder)), device="cpu")
+
+
 def test_what_is_not_in_the_folder_or_on_a_hub_without_a_network_is_refused(saved_transformer, tmp_path, monkeypatch):
     folder = saved_transformer[3]
     (folder / "preprocessor_config.json").unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pickle
 
 import h5py
@@ -180,6 +181,15 @@ def test_with_an_index_the_same_is_read_and_no_shard_before_it_is_needed(store_p
     assert store.column("source_time") is store.column("source_time")
     with pytest.raises(errors.UserError, match="The column must be one of label, .* Received: 'salient'"):
         store.column("salient")
+
+
+def test_a_store_keeps_no_file_open(store_path, indexed):
+    before = os.listdir("/proc/self/fd")
+    for path in (store_path, indexed):
+        store = clip_store.ClipStore(path, "train")
+        store.read(range(7))
+        assert store.column("source_frame").shape == (7, 8)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_a_model_of_other_classes_reads_shards_that_were_not_read_before(indexed):

@@ -136,7 +136,9 @@ class ForeignContract:
         assert found["label"].tolist() == [-1] and np.isnan(found["CS"]).all()
         if not known:
             page = building.build(ReportSettings(tmp_path / "report", (tmp_path / "e.h5",), figures=0))
-            assert "Weights of own: made for a test; licence: CC0" in page.read_text(encoding="utf-8")
+            html = page.read_text(encoding="utf-8")
+            assert "Weights of own: made for a test; licence: CC0" in html
+            assert "Original</button>" in html and "Grad-CAM</button>" not in html  # It has no maps.
 
     def test_a_second_call_goes_on_with_the_same_weights_alone(self, explained, monkeypatch):
         again, _ = self.explanation.explain(self.settings(methods=("occlusion",)), device="cpu")
@@ -184,7 +186,7 @@ class ForeignContract:
             list(self.evaluation.evaluate(EvaluateSettings((wrong.model,), pathlib.Path("clips")), device="cpu"))
         tiny_store_for_tests.write_tiny_store(tmp_path / "two", clips={"validation": 2}, num_classes=2)
         two = EvaluateSettings((self.spec(),), tmp_path / "two")
-        with pytest.raises(errors.UserError, match="A model must have the 2 classes of the clips. Received: 3 scores"):
+        with pytest.raises(errors.UserError, match="a score for each of the 2 classes.* Received: 3 scores"):
             list(self.evaluation.evaluate(two, device="cpu"))
         assert not out.exists()
 

@@ -15,10 +15,8 @@ from common.explaining.scorer import Search, side_by_side
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
 _FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
 _PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
-# While more than one start is in the race: the same in each of its rounds, and how close to the lowest loss one must be
-# to stay.
-_RACE = ((5e-3, 1.0), (1e-3, 0.1))
-_ELSEWHERE = 0.25  # How far a mask must be from the lowest's to stay in the race, in one of its values.
+_RACE = (5e-3, 1e-3)  # The same while more than one start is in the race: in its first round, and in its second.
+_ELSEWHERE, _CLOSE = 0.25, 0.05  # Who stays: a mask this far from the lowest's; after the second, a loss this close.
 _NUDGE = 0.1  # How far the second look begins from where the first descent ended, in each value that is free.
 _ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
 _SMALLEST_STEP = 1e-3
@@ -88,7 +86,7 @@ def quasi_newton(
         for descent, made in zip(some, before, strict=True):
             losses.extend(descent.trace[made:])
 
-    for promise, close in _RACE:
+    for promise, close in zip(_RACE, (None, _CLOSE), strict=True):
         if len(descents) > 1:
             yield from go(descents, promise, max_evaluations // (len(descents) + 1))
             descents = _may_win(descents, close)
@@ -101,14 +99,15 @@ def quasi_newton(
     return best.mask, np.minimum.accumulate(losses)
 
 
-def _may_win(descents: list["_Descent"], close: float) -> list["_Descent"]:
-    """Returns the lowest descent and those that may still end lower: they are close to it, and in another valley."""
+def _may_win(descents: list["_Descent"], close: float | None) -> list["_Descent"]:
+    """Returns the lowest descent and those that may still end lower: in another valley and, if `close` is given, close.
+
+    It is not given early: a start whose first steps promise little may have most of its way before it.
+    """
     best = min(descents, key=lambda descent: descent.loss)
-    return [best] + [
-        descent
-        for descent in descents
-        if descent.loss <= best.loss + close * abs(best.loss) and np.abs(descent.mask - best.mask).max() > _ELSEWHERE
-    ]
+    most = math.inf if close is None else best.loss + close * abs(best.loss)
+    others = [descent for descent in descents if np.abs(descent.mask - best.mask).max() > _ELSEWHERE]
+    return [best] + [descent for descent in others if descent.loss <= most]
 
 
 class _Descent:

@@ -136,7 +136,8 @@ def test_a_start_that_is_close_and_in_another_valley_stays_in_the_race():
 
 
 def test_starts_that_may_win_go_to_the_end(monkeypatch):
-    monkeypatch.setattr(descent, "_RACE", ((0.5, 10), (0.5, 10)))  # After both rounds neither has moved.
+    monkeypatch.setattr(descent, "_RACE", (0.5, 0.5))  # After both rounds neither has moved.
+    monkeypatch.setattr(descent, "_CLOSE", 0.2)
 
     def answer(mask):  # Valleys at 0.2 and, deeper, at 0.8 in the first value; a bowl in the second.
         x, y = mask

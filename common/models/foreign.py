@@ -151,6 +151,7 @@ class ForeignModel:
     usual_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))  # Compared with those of clips.
         if len(set(self.class_names)) < len(self.class_names):
             raise errors.UserError(f"class_names must be all different. Received: {self.class_names!r:.200}")
         if len(self.clip_shape) != 3 or self.frames_per_step < 1:

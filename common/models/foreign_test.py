@@ -89,6 +89,10 @@ def test_a_contract_that_cannot_be_kept_is_refused(values, message):
         ForeignModel("mine", "mine", lambda clips: clips, **values)
 
 
+def test_names_may_come_in_a_list():
+    assert ForeignModel("mine", "mine", lambda clips: clips, ["a", "b"]).class_names == ("a", "b")
+
+
 def test_a_preprocessing_is_known_by_what_it_does_to_black_white_and_grey():
     mean, deviation = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.25, 0.3])
     inputs = foreign.probed(lambda color: (color / 255 - mean) / deviation, "NCTHW")

@@ -157,6 +157,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
             epochs=[(title, markupsafe.Markup(svg)) for title, svg in training.curves(trained)],
             figures=figures,
             views=gallery.views(runs),
+            maps=gallery.has_maps(runs),
             models=gallery.models(runs),
             games=any(partner is not None for partner in comparison.partners(runs)),
             sources=sources.sources(runs, store),

@@ -463,3 +463,18 @@ def test_a_clip_of_unknown_class_goes_by_its_name(page, tmp_path):
     expect(page.locator("#clip-class")).to_have_text("validation0")
     expect(page.locator("#clip-facts")).to_contain_text("Class unknown · 1 of 2")
     expect(page.locator("#clips button").first).to_have_text("validation0Class unknown")
+
+
+def test_a_model_without_a_layer_for_grad_cam_has_none_beside_one_that_has(page, store, tmp_path):
+    with_maps, without = (report_for_tests.explain(store, name, "i3d") for name in ("mine", "yours"))
+    without.header["gradcam"] = None
+    del without.columns["gradcam"]
+    paths = tuple(tmp_path / name for name in ("a.h5", "b.h5"))
+    for path, explained in zip(paths, (with_maps, without), strict=True):
+        explanations.write(path, explained)
+    settings = building.ReportSettings(tmp_path / "report", paths, figures=0)
+    show(page, building.build(settings).as_uri(), "#view=original,gradcam")
+    panels = page.locator(".panel")
+    expect(panels.nth(1)).to_contain_text("none of this model")
+    expect(panels.nth(0)).not_to_contain_text("none of this model")
+    assert "zero" not in panels.nth(1).inner_text()

@@ -145,10 +145,11 @@ def numbered(store: ClipStore, model: ForeignModel, num_classes: int) -> ClipSto
 
 
 def check_classes(scores: np.ndarray, info: DatasetInfo) -> None:
-    """Refuses scores [N, K] of more or fewer classes than clips have: a foreign model may not know how many it has."""
+    """Refuses scores [N, K] of more or fewer classes than there are names, of a model or else of the clips."""
     if scores.shape[1] != len(info.class_names):
         raise errors.UserError(
-            f"A model must have the {len(info.class_names)} classes of the clips. Received: {scores.shape[1]} scores"
+            f"A model must return a score for each of the {len(info.class_names)} classes, its own if named, or "
+            f"those of the clips. Received: {scores.shape[1]} scores"
         )
 
 

@@ -12,7 +12,7 @@
   const viewButtons = [...document.querySelectorAll("[data-view]")];
   const views = viewButtons.map((button) => button.dataset.view);
   const state = {
-    clip: null, view: ["original", "gradcam", "freeze"], norm: "clip", frame: 0,
+    clip: null, view: ["original", "gradcam", "freeze"].filter((view) => views.includes(view)), norm: "clip", frame: 0,
     class: "", run: "", outcome: "", sort: "", more: false, twins: false,
   };
   // Of the same model the run that deletes, where both explain the clip: a run that preserves is shown with it.
@@ -282,7 +282,8 @@
           drawSource(context, shown.image, t);
           if (view === "gradcam") {
             drawHeat(context, panel.heat, t);
-            if (!panel.heat.peak) text = "zero everywhere";
+            if (!report.runs[panel.run].maps) text = "none of this model";
+            else if (!panel.heat.peak) text = "zero everywhere";
             else if (!panel.heat.peaks[t]) text = "zero in this frame";
           }
         }
@@ -313,7 +314,7 @@
       context.drawImage(cell, n * width, 0, width, height);
     }
     canvas.style.width = `${(100 * cells * every) / report.frames}%`; // The last one may stand for fewer frames.
-    return make("div", { class: "frames" }, make("span", {}, "heat"), canvas);
+    return make("div", { class: "frames" }, make("span", {}, report.maps ? "heat" : "frames"), canvas);
   }
 
   // marks: { name, details, game } of each mask. The best interval is drawn where there is one mask to compare it with.
@@ -435,7 +436,8 @@
     }
     more.open = state.more;
     more.addEventListener("toggle", () => { state.more = more.open; });
-    const said = new Map(both.map((one) => [clip.runs[one].words.join(""), clip.runs[one].words]));  // Of a guess both say the same.
+    // Of a guess both say the same.
+    const said = new Map(both.map((one) => [clip.runs[one].words.join(""), clip.runs[one].words]));
     root.append(guess(clip, numbers), ...[...said.values()].map(sentence), row, band, more);
     return { run, rows, pictures, strip: band, root, heat };
   }
@@ -668,7 +670,7 @@
     if (!inGallery && (target !== document.body || find("gallery").getBoundingClientRect().bottom < 0)) return;
     const onRange = target.matches("input");
     const actions = { k: () => play(!playing) };
-    actions.n = () => setNorm(state.norm === "clip" ? "frame" : "clip");
+    if (report.maps) actions.n = () => setNorm(state.norm === "clip" ? "frame" : "clip");
     views.forEach((view, place) => { actions[place + 1] = () => toggleView(view); });
     if (!onRange) { // The slider has arrows of its own.
       actions.ArrowLeft = () => { play(false); stepFrame(-1); };
