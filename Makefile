@@ -71,7 +71,7 @@ real: .venv/installed
 	$(RUN) benchmarks/real.py $(REAL)
 
 test: .venv/installed
-	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)
+	REQUIRE_BOTH=1 $(RUN) -m pytest -n $(JOBS) --maxprocesses=8 --dist worksteal $(if $(COVERAGE),--cov --cov-report=term)
 
 # What a user has who installed one framework alone: some of that build's tests, where the other is not there.
 test-one-framework: test-torch test-tf
@@ -116,7 +116,7 @@ format: .venv/installed
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-.venv/installed: EXTRAS := torch tf dev docs transformers
+.venv/installed: EXTRAS := torch tf dev docs transformers remote
 .venv-torch/installed: EXTRAS := torch dev
 .venv-tf/installed: EXTRAS := tf dev
 

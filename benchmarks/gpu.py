@@ -24,17 +24,16 @@ from typing import Any
 if not __package__:  # Run as a file: import from this checkout, not from this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-import math
-
 import numpy as np
 import torch
 from absl import flags
 
+from benchmarks import costs
 from common import errors
 from common.command_line import commands
 from common.explaining import mask_search, masks
 from common.explaining import scorer as scoring
-from common.models import architectures, configs, convolution_check
+from common.models import configs, convolution_check
 from torch_impl import devices, evaluation, explanation, temporal_mask, training, weights
 
 _PRESETS = flags.DEFINE_list("presets", ["i3d_something", "conv_lstm_something"], "What to time.")
@@ -50,8 +49,6 @@ _SIZE = flags.DEFINE_list("size", [], "Frames, height and width of other clips t
 _PROFILE = flags.DEFINE_bool("profile", False, "Also list the kernels that take longest, of the first precision.")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 
-_VALIDATION_CLIPS, _STEPS = 24_777, 300  # Something-something-V2's validation split; the paper's mask search.
-_EVALUATIONS, _COARSE_FORWARDS = 35, 40  # Until a mask has converged, and of its coarse oracle (docs/performance.md).
 _PRODUCT = 8192  # Rows and columns of the matrices that the card's rate is measured with.
 
 
@@ -90,15 +87,6 @@ def preset_config(name: str) -> configs.TrainConfig:
             config, model=dataclasses.replace(config.model, input_shape=(frames, height, width))
         )
     return config
-
-
-def flops(config: configs.ModelConfig) -> dict[str, int]:
-    """Returns the FLOPs of one clip by what is done, and of a forward pass after the first convolution."""
-    rows = architectures.layers(config)
-    total = sum(row.flops for row in rows)
-    kernel = next(iter(rows[0].weights.values()))
-    first = 2 * math.prod(rows[0].output_shape[:3]) * math.prod(kernel.shape)
-    return {"train": 3 * total - first, "evaluate": total, "mask": 2 * (total - first), "forward": total - first}
 
 
 def rate(work: Callable[[], object], amount: float) -> float:
@@ -157,14 +145,14 @@ def _work(
     labels: np.ndarray,
 ) -> tuple[Callable[[], object], float, int]:
     """Returns what to time, how much of it a call does, and the FLOPs of one of these."""
-    model, costs, batch = config.model, flops(config.model), len(frames)
+    model, cost, batch = config.model, costs.flops(config.model), len(frames)
     if what == "train":
         trainer = training.Trainer(dataclasses.replace(config, precision=precision), _DEVICE.value)
-        return lambda: trainer.train_step(frames, labels, 1e-4, 0), batch, costs["train"]
+        return lambda: trainer.train_step(frames, labels, 1e-4, 0), batch, cost["train"]
     arrays = weights.get_weights(weights.build_model(model))
     if what == "evaluate":
         predict = evaluation.predictor(model, arrays, precision, _DEVICE.value)
-        return lambda: predict(frames), batch, costs["evaluate"]
+        return lambda: predict(frames), batch, cost["evaluate"]
     built = weights.build_model(model, precision, device=device, arrays=arrays).eval().requires_grad_(False)
     clips = torch.from_numpy(frames).to(device)
     if what == "oracle":
@@ -173,12 +161,12 @@ def _work(
         scorer = search.on(clips[:1], labels[:1])
         counted = scoring.remembering(scorer)
         mask_search.best_intervals(counted, settings)
-        return lambda: mask_search.best_intervals(scorer, settings), 1, int(counted.forwards[0]) * costs["forward"]
+        return lambda: mask_search.best_intervals(scorer, settings), 1, int(counted.forwards[0]) * cost["forward"]
     score_fn = (explanation.Probabilities if what == "mask" else _Unrecorded)(built)
     search = temporal_mask.MaskSearch(score_fn, masks.MaskConfig(iterations=_ITERATIONS.value))
     scorer = search.on(clips, labels)
     logits = np.tile(np.linspace(-5, 5, scorer.time), (batch, 1))
-    return lambda: scorer.descend(np.arange(batch), logits), batch * _ITERATIONS.value, costs["mask"]
+    return lambda: scorer.descend(np.arange(batch), logits), batch * _ITERATIONS.value, cost["mask"]
 
 
 def _profile(work: Callable[[], object], title: str) -> None:
@@ -217,10 +205,10 @@ def hours(rows: list[Row]) -> Iterator[tuple[str, float, float]]:
         oracle = rates.get((preset, precision, "oracle"))
         if what != "mask" or oracle is None:
             continue
-        forwards = oracle.flops / flops(preset_config(preset).model)["forward"]
-        whole = _STEPS / mask.per_second + 1 / oracle.per_second
-        stopping = _EVALUATIONS / mask.per_second + _COARSE_FORWARDS / (oracle.per_second * forwards)
-        yield f"{preset}, {precision}", _VALIDATION_CLIPS * whole / 3600, _VALIDATION_CLIPS * stopping / 3600
+        forwards = oracle.flops / costs.flops(preset_config(preset).model)["forward"]
+        whole = costs.STEPS / mask.per_second + 1 / oracle.per_second
+        stopping = costs.EVALUATIONS / mask.per_second + costs.COARSE_FORWARDS / (oracle.per_second * forwards)
+        yield f"{preset}, {precision}", costs.VALIDATION_CLIPS * whole / 3600, costs.VALIDATION_CLIPS * stopping / 3600
 
 
 def main(argv: list[str]) -> None:
@@ -259,8 +247,8 @@ def main(argv: list[str]) -> None:
     computed = [dict(zip(("what", "hours", "hours_with_stopping"), line, strict=True)) for line in hours(rows)]
     for line in computed:
         sys.stdout.write(
-            f"computed: {_VALIDATION_CLIPS:,} clips, oracle and {_STEPS} steps each, {line['what']}: "
-            f"{line['hours']:.2f} hours; coarse oracle and {_EVALUATIONS} evaluations: "
+            f"computed: {costs.VALIDATION_CLIPS:,} clips, oracle and {costs.STEPS} steps each, {line['what']}: "
+            f"{line['hours']:.2f} hours; coarse oracle and {costs.EVALUATIONS} evaluations: "
             f"{line['hours_with_stopping']:.2f} hours\n"
         )
     for name in left:

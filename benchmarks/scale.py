@@ -1,11 +1,12 @@
 """What a second worker brings, on two cores: one process of two threads against two of one thread, side by side.
 
-    python benchmarks/scale.py  # Ten minutes or so.
+    python benchmarks/scale.py  # Eight minutes or so.
 
 Whole commands are timed, each with little and with much to do; what counts is the time that the rest takes, so that
 loading a framework, which costs the same for a night's work, is told apart. The two ways take turns; the median of the
-rounds is printed. explain and evaluate are of I3D of `i3d_synthetic` with initial weights on synthetic videos, prepare
-makes JPEG clips of 224 x 224 px from such videos. The two workers of evaluate are those of `torchrun` and of TF_CONFIG.
+rounds is printed. All but prepare are of I3D of `i3d_synthetic`, with initial weights, on synthetic videos; prepare
+makes JPEG clips of 224 x 224 px from such videos. The two workers of train and evaluate are those of `torchrun` and of
+TF_CONFIG, each with one thread.
 
 Last, what a Ray task costs beside its work, with units of --unit_seconds; where Ray is not installed it says so.
 """
@@ -37,15 +38,17 @@ from common.models import canonical_weights, configs, initial_weights
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from common.tables import Column, Table
 
-_ROUNDS = flags.DEFINE_integer("rounds", 2, "Times that each way is measured.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 1, "Times that each way is measured.", lower_bound=1)
 _ONLY = flags.DEFINE_list("only", [], "Rows to measure. Unset: all.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 50, "Of a mask's search, in explain.", lower_bound=1)
-_CLIPS = flags.DEFINE_integer("clips", 16, "That explain explains beyond the first two.", lower_bound=2)
-_PER_CLASS = flags.DEFINE_integer("per_class", 80, "Videos of each of twelve classes, for the others.", lower_bound=1)
+_CLIPS = flags.DEFINE_integer("clips", 8, "That explain explains beyond the first two.", lower_bound=2)
+_PER_CLASS = flags.DEFINE_integer("per_class", 80, "Videos of each of twelve classes, for prepare.", lower_bound=1)
+_EVALUATED = flags.DEFINE_integer("evaluated", 24, "Clips of each class to evaluate, with order card.", lower_bound=3)
+_TRAIN_STEPS = flags.DEFINE_integer("train_steps", 80, "Beyond the first two, of 16 clips each.", lower_bound=1)
 _UNIT_SECONDS = flags.DEFINE_float("unit_seconds", 10.0, "Of a unit under Ray.", lower_bound=0.1)
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_UNITS = 4  # Under Ray.
+_UNITS = 3  # Under Ray.
 _FEW = 2  # Clips of a class, or to explain, in the shorter call.
 
 
@@ -86,19 +89,32 @@ def _explain(framework: str) -> _Way:
 def _evaluate(framework: str) -> _Way:
     def way(folder: pathlib.Path, much: bool, workers: int) -> list[_Process]:
         script = str(_ROOT / f"{framework}_impl" / "evaluate.py")
-        split = f"--split={'validation' if much else 'train'}"
-        command = (script, f"--run={folder / 'run'}", split, f"--out={folder / 'evaluation.json'}", "--device=cpu")
-        threads = _threads(2 // workers)
-        if workers == 1:
-            return [_Process(command, threads)]
-        if framework == "torch":
-            run = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={_free_port()}", "--")
-            return [_Process((*run, *command), threads)]
-        cluster = {"worker": [f"localhost:{_free_port()}" for _ in range(2)]}
-        tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
-        return [_Process(command, {**threads, "TF_CONFIG": task}) for task in tasks]
+        split = f"--split={'train' if much else 'validation'}"
+        where = (f"--run={folder / 'run'}", split, f"--out={folder / 'evaluation.json'}")
+        command = (script, *where, "--order_card", "--device=cpu")
+        return _together(framework, command, workers)
 
     return way
+
+
+def _train(folder: pathlib.Path, much: bool, workers: int) -> list[_Process]:
+    steps = _FEW + (_TRAIN_STEPS.value if much else 0)
+    work = ("--preset=i3d_synthetic", "--batch_size=16", "--epochs=1000", f"--max_steps={steps}", "--device=cpu")
+    where = (f"--clips={folder / 'clips'}", f"--run={folder / 'trained'}")
+    return _together("torch", (str(_ROOT / "torch_impl" / "train.py"), *work, *where), workers)
+
+
+def _together(framework: str, command: tuple[str, ...], workers: int) -> list[_Process]:
+    """Returns the processes that are launched as one command: of PyTorch by torchrun, of TensorFlow by TF_CONFIG."""
+    threads = _threads(2 // workers)
+    if workers == 1:
+        return [_Process(command, threads)]
+    if framework == "torch":
+        run = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={_free_port()}", "--")
+        return [_Process((*run, *command), threads)]
+    cluster = {"worker": [f"localhost:{_free_port()}" for _ in range(2)]}
+    tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
+    return [_Process(command, {**threads, "TF_CONFIG": task}) for task in tasks]
 
 
 def _free_port() -> int:
@@ -111,6 +127,7 @@ _ROWS: dict[str, _Way] = {
     "prepare": _prepare,
     **{f"explain {framework}": _explain(framework) for framework in ("torch", "tf")},
     **{f"evaluate {framework}": _evaluate(framework) for framework in ("torch", "tf")},
+    "train torch": _train,
 }
 
 
@@ -133,7 +150,8 @@ def _seconds(folder: pathlib.Path, processes: list[_Process]) -> float:
     for process, end in zip(running, ends, strict=True):
         if process.returncode:
             raise errors.UserError(f"A command must end well. Received: {end[-500:]}")
-    shutil.rmtree(folder / "prepared", ignore_errors=True)
+    for name in ("prepared", "trained"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("explained.h5", "evaluation.json"):
         (folder / name).unlink(missing_ok=True)
     return seconds
@@ -154,13 +172,14 @@ def _measure(name: str, folder: pathlib.Path) -> tuple[str, float, float, float,
     return name, one, two, ratio, statistics.median(beginnings)
 
 
-def _make_inputs(folder: pathlib.Path) -> None:
-    """Makes videos and clips of the splits validation (many) and train (few), and a run that has learnt nothing."""
-    counts = f"--clips_per_class={_FEW},{_PER_CLASS.value},0"
+def _make_inputs(folder: pathlib.Path, with_videos: bool) -> None:
+    """Makes clips of the splits train (many) and validation (few), a run that has learnt nothing, and maybe videos."""
+    counts = f"--clips_per_class={_EVALUATED.value},{_FEW},0"
     command = (str(_ROOT / "data_prep" / "prepare.py"), "--dataset=synthetic", f"--out={folder / 'clips'}", counts)
     _seconds(folder, [_Process(command, {})])
-    videos = (*command[:2], f"--out={folder / 'unused'}", f"--source={folder / 'videos'}", "--splits=validation")
-    _seconds(folder, [_Process((*videos, f"--clips_per_class=0,{_PER_CLASS.value},0"), {})])
+    if with_videos:
+        videos = (*command[:2], f"--out={folder / 'unused'}", f"--source={folder / 'videos'}", "--splits=validation")
+        _seconds(folder, [_Process((*videos, f"--clips_per_class=0,{_PER_CLASS.value},0"), {})])
     train = configs.PRESETS["i3d_synthetic"]
     run = RunDirectory(folder / "run")
     info = clip_store.read_dataset_json(folder / "clips")
@@ -198,7 +217,7 @@ def main(_: list[str]) -> None:
         folder = pathlib.Path(name)
         names = [row for row in _ROWS if row in chosen]
         if names:
-            _make_inputs(folder)
+            _make_inputs(folder, "prepare" in names)
         rows = [_measure(row, folder) for row in names]
     columns = (
         Column(f"{launching.available()} cores, {_ROUNDS.value} round(s)"),

@@ -24,7 +24,8 @@ from absl import flags, logging
 from common import errors
 from common.clips import clip_store, suites
 from common.command_line import commands
-from common.explaining import explanation_loop, masks, observer, perturbations, when_benchmark, when_entries
+from common.explaining import masks, observer, perturbations, when_benchmark, when_entries
+from common.explaining.explainer import MakeExplainer
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
@@ -131,14 +132,14 @@ def _suite_name(folder: pathlib.Path) -> str | None:
     return name if kind == "planted" and name in suites.SUITES else None
 
 
-def _make_explainer() -> explanation_loop.MakeExplainer:
+def _make_explainer() -> MakeExplainer:
     if _FRAMEWORK.value == "torch":
         from torch_impl import explanation as torch_explanation
 
-        return functools.partial(torch_explanation.Explainer, device=_DEVICE.value)
+        return torch_explanation.build(_DEVICE.value).make_explainer
     from tf_impl import explanation as tf_explanation
 
-    return functools.partial(tf_explanation.Explainer, device=_DEVICE.value)
+    return tf_explanation.build(_DEVICE.value).make_explainer
 
 
 if __name__ == "__main__":

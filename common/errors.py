@@ -1,8 +1,10 @@
 """Errors in what a user gave, reported on one line."""
 
+import re
 from collections.abc import Iterable
 
 _BEGINNING, _END = 1000, 400  # Characters that are kept of a longer message, whose middle came from a file.
+_BOLD = re.compile(r"\x1b\[\d*m")  # How a terminal is told to print in bold, and no longer.
 
 
 class UserError(Exception):
@@ -14,8 +16,14 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what another library's error says, or its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Returns the first line of what another library's error says, or its type where it says nothing.
+
+    Keras begins with the layer in which it happened, and says what happened in its second sentence, in bold.
+    """
+    lines = [line.strip() for line in _BOLD.sub("", str(error)).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
+        return lines[1]
+    return lines[0] if lines else type(error).__name__
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -26,8 +27,11 @@ from common import errors, locks
 Text = Annotated[str, msgspec.Meta(pattern=r"^[^\ud800-\udfff]*$")]  # Unicode; a path, `str`, may be any bytes.
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]  # SHA-256, in hex.
 
-_MOST_BYTES = 32 << 20  # Of JSON; the largest that is written here, of 200,000 clips, has some 10 MiB.
+Place = pathlib.Path | str  # A folder; or the URL of one, as text.
+
+MOST_BYTES = 32 << 20  # Of JSON; the largest that is written here, of 200,000 clips, has some 10 MiB.
 _HASH_BLOCK = 1 << 20  # bytes
 _SHOWN = 200  # Letters of what is wrong, in a message.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
@@ -196,7 +200,7 @@ def read_json(path: pathlib.Path, what: str, *schema_versions: int) -> dict[str,
     Args:
       path: of the file.
       what: the file is, to begin a message with: "An evaluation".
-      *schema_versions: of which one must be in the field "schema_version"; none for a file without versions.
+      *schema_versions: allowed in the field "schema_version"; none for a file without versions.
 
     Raises:
       errors.UserError: for a file that cannot be read or is larger than 32 MiB, as `parse_json`, and for another
@@ -204,7 +208,7 @@ def read_json(path: pathlib.Path, what: str, *schema_versions: int) -> dict[str,
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise errors.UserError(f"{what} must be a readable JSON file. Received: {path}: {error}") from None
     values = parse_json(data, what, path)
@@ -241,8 +245,8 @@ def parse_json(text: bytes | str, what: str, origin: object, infinity: bool = Fa
         raise ValueError(f"{name} is no JSON")
 
     try:
-        if len(text) > _MOST_BYTES:
-            raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MiB")
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB")
         values = json.loads(
             text if isinstance(text, str) else text.decode("utf-8"),
             object_pairs_hook=_object,
@@ -335,19 +339,48 @@ def sha256(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def stored_path(path: pathlib.Path, folder: pathlib.Path) -> str:
+def place(text: str) -> Place:
+    """Returns what a flag names: a URL, which has "://" in it, or a folder.
+
+    Raises:
+      errors.UserError: for a URL with a password, which would be written into files, and one with a query, to which no
+        file name can be added.
+    """
+    if not is_url(text):
+        return pathlib.Path(text)
+    try:
+        parts = urllib.parse.urlsplit(text)
+        secret, more = parts.password is not None, parts.query or parts.fragment
+    except ValueError as error:
+        raise errors.UserError(f"A URL must be readable. Received: {text}: {error}") from None
+    if secret or more:
+        came = "a password" if secret else f"{more!r:.100} at its end"
+        raise errors.UserError(f"A URL must name a folder, without password, ? and #. Received: one with {came}")
+    return text.rstrip("/")
+
+
+def is_url(text: str) -> bool:
+    """Returns whether text is a URL; in a path that was normalised there are no two slashes in a row."""
+    return "://" in text
+
+
+def stored_path(path: Place, folder: pathlib.Path) -> str:
     """Returns how a file in `folder` names a path: relative to that folder where this is shorter, else absolute.
 
-    So it is found again from any working directory, and after both were moved together.
+    So it is found again from any working directory, and after both were moved together. A URL is named as it is.
     """
+    if isinstance(path, str):
+        return path
     absolute = path.resolve()
     return min(os.path.relpath(absolute, folder.resolve()), str(absolute), key=len)
 
 
-def found_path(stored: str, folder: pathlib.Path) -> pathlib.Path:
+def found_path(stored: str, folder: pathlib.Path) -> Place:
     """Returns the path that a file in `folder` names (see `stored_path`).
 
     Files of earlier versions name paths relative to the working directory; these count where the folder has no such.
     """
+    if is_url(stored):
+        return place(stored)
     beside = folder / stored  # An absolute path stays as it is.
     return beside if beside.exists() or not pathlib.Path(stored).exists() else pathlib.Path(stored)

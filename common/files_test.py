@@ -280,6 +280,21 @@ def test_a_path_far_away_is_absolute(tmp_path):
     assert files.found_path("/x", deep) == pathlib.Path("/x")
 
 
+def test_a_url_is_named_as_it_is(tmp_path):
+    assert files.place("s3://bucket/clips/") == "s3://bucket/clips" and files.place("a//b") == pathlib.Path("a/b")
+    assert files.stored_path("s3://bucket/clips", tmp_path) == "s3://bucket/clips"
+    assert files.found_path("s3://bucket/clips", tmp_path) == "s3://bucket/clips"
+    for url, came in (
+        ("https://me:pw@x/y", "a password"),
+        ("https://x/y?z=1", "'z=1' at"),
+        ("https://x/y#z", "'z' at"),
+    ):
+        with pytest.raises(errors.UserError, match=f"A URL must name a folder, .* Received: one with {came}"):
+            files.place(url)
+    with pytest.raises(errors.UserError, match="A URL must be readable. Received: https://"):
+        files.place("https://[x/y")
+
+
 def test_paths_of_earlier_versions_are_relative_to_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "clips").mkdir()
     monkeypatch.chdir(tmp_path)

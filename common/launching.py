@@ -13,6 +13,7 @@ import concurrent.futures.process
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -25,6 +26,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
+
+from absl import logging
 
 from common import errors
 
@@ -95,6 +98,14 @@ def available() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_ray() -> None:
+    """Refuses to use Ray where it is not installed; does not import it."""
+    if importlib.util.find_spec("ray") is None:
+        raise errors.UserError(
+            "ray must be installed for --ray (pip install ray, the extra [ray]). Received: no module of that name"
+        )
 
 
 def run(
@@ -225,6 +236,23 @@ def _run_pickled(pickled: bytes, job: Any) -> Any:
         return _unpickled(pickled)(job, _tick)
     except SystemExit as ended:  # By SIGTERM. The pool would take it for a result, and go on.
         os._exit(int(ended.code or 0))
+    except Exception as error:
+        carried = _portable(error)
+        if carried is error:
+            raise
+        raise carried from error
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an error that can go from process to process: itself, or where it cannot, one that says the same.
+
+    An error that cannot be unpickled would end the pool as if a process had died, and nobody would know of what.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 @functools.lru_cache(maxsize=1)
@@ -261,12 +289,9 @@ def _on_ray(
     make: Callable[[JobT, Tick], ResultT], jobs: Sequence[JobT], launch: Launch, advance: Callable[[float], object]
 ) -> Generator[ResultT, None, None]:
     """Runs each job as a Ray task; tasks whose node or process is lost are done again elsewhere, by Ray."""
-    try:
-        import ray
-    except ImportError:
-        raise errors.UserError(
-            "ray must be installed for --ray (pip install ray, the extra [ray]). Received: no module of that name"
-        ) from None
+    check_ray()
+    import ray
+
     try:
         if ":" in launch.ray:  # Ray itself would try for minutes.
             host, _, port = launch.ray.removeprefix("ray://").rpartition(":")
@@ -275,6 +300,7 @@ def _on_ray(
     except (ConnectionError, OSError, OverflowError, ValueError) as error:
         reason = errors.first_line(error)
         raise errors.UserError(f"ray must name a cluster that answers. Received: {launch.ray}: {reason}") from None
+    _tell_gpus(ray.cluster_resources().get("GPU", 0), launch.unit_gpus)
     # Ray sets OMP_NUM_THREADS itself. `max_calls=0`: a process goes on to the next job with what it has opened, as
     # otherwise it would not where it has a GPU.
     task = ray.remote(
@@ -305,6 +331,12 @@ def _on_ray(
         ray.shutdown()
 
 
+def _tell_gpus(there: float, for_a_task: float) -> None:
+    """Says that GPUs are not used: Ray hides them from tasks that ask for none, which then compute on a CPU."""
+    if there and not for_a_task:
+        logging.info("--unit_gpus=0: tasks of Ray do not see the cluster's %g GPUs.", there)
+
+
 def _run_for_ray(pickled: bytes, job: Any, folder: str) -> tuple[Any, Exception | None, float]:
     """Returns a job's result, or what it raised, and how much work it told of; works in the driver's folder."""
     amounts: list[float] = []
@@ -312,4 +344,4 @@ def _run_for_ray(pickled: bytes, job: Any, folder: str) -> tuple[Any, Exception 
         os.chdir(folder)
         return _unpickled(pickled)(job, amounts.append), None, sum(amounts)
     except Exception as error:
-        return None, error, sum(amounts)
+        return None, _portable(error), sum(amounts)

@@ -26,6 +26,24 @@ def test_what_a_job_raises_comes_through(workers):
         list(launching.run(_square, [0, 5, 0], Launch(workers), lambda amount: None))
 
 
+class TwoPartsError(Exception):
+    """One that pickle makes, but cannot make again: it keeps the message alone."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} in {where}")
+
+
+def _fail_in_two_parts(job, tick):
+    raise TwoPartsError("A fault", f"job {job}")
+
+
+def test_what_a_job_raises_comes_through_though_it_cannot_be_pickled():
+    with pytest.raises(RuntimeError, match=r"^TwoPartsError: A fault in job \d$"):
+        list(launching.run(_fail_in_two_parts, [1, 2], Launch(2), lambda amount: None))
+    _, raised, _ = launching._run_for_ray(launching.pickle.dumps(_fail_in_two_parts), 3, ".")
+    assert str(raised) == "TwoPartsError: A fault in job 3"
+
+
 def test_no_jobs_give_no_results():
     assert list(launching.run(_square, [], Launch(4), lambda amount: None)) == []
 
@@ -158,6 +176,15 @@ def test_where_ray_is_not_installed_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(errors.UserError, match=r"ray must be installed for --ray .* Received: no module of that name"):
         list(launching.run(_square, [1], Launch(ray="local"), lambda amount: None))
+
+
+def test_gpus_that_ray_hides_from_tasks_are_told(caplog):
+    caplog.set_level("INFO", "absl")
+    launching._tell_gpus(0, 0)
+    launching._tell_gpus(4, 0.5)
+    assert not caplog.messages
+    launching._tell_gpus(4, 0)
+    assert caplog.messages == ["--unit_gpus=0: tasks of Ray do not see the cluster's 4 GPUs."]
 
 
 @pytest.mark.slow

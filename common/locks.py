@@ -47,6 +47,8 @@ class _Owner:
       processes: which processes `pid` counts; containers of one host count their own.
       pid: of the process.
       since: local time.
+      started: when the process began, as the system counts: another one may have its number later. "" where the
+        system does not say.
     """
 
     user: str
@@ -54,6 +56,7 @@ class _Owner:
     processes: str
     pid: int
     since: str
+    started: str = ""
 
     def __str__(self) -> str:
         return f"process {self.pid} of {self.user} on {self.host}, since {self.since}"
@@ -68,7 +71,7 @@ class _Owner:
             return True
         except PermissionError:  # Another user's.
             pass
-        return False
+        return bool(self.started) and _started(self.pid) not in ("", self.started)
 
 
 class HeldError(errors.UserError):
@@ -109,11 +112,12 @@ def exclusive(folder: pathlib.Path, name: str = ".lock", wait: bool = False) -> 
         os.close(descriptor)
 
 
-def take(descriptor: int) -> bool | None:
+def take(descriptor: int, shared: bool = False) -> bool | None:
     """Locks an open file for this process until it is closed; never waits.
 
     Args:
-      descriptor: open for writing.
+      descriptor: open for writing; for a shared lock, for reading.
+      shared: whether others may hold it, too, if they share it.
 
     Returns:
       True: it is locked. False: another process, or another descriptor, holds it. None: there are no locks here.
@@ -121,7 +125,7 @@ def take(descriptor: int) -> bool | None:
     if fcntl is None:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # Either, where locks of files are made of locks of bytes.
         return False
     except OSError as error:
@@ -222,6 +226,7 @@ def _write_owner(descriptor: int) -> None:
         _processes(),
         os.getpid(),
         time.strftime("%Y-%m-%d %H:%M:%S"),
+        _started(os.getpid()),
     )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(dataclasses.asdict(owner)).encode(), 0)
@@ -233,7 +238,7 @@ def _read_owner(descriptor: int) -> _Owner | None:
         owner = _Owner(**json.loads(os.pread(descriptor, _RECORD_BYTES, 0)))
     except (ValueError, TypeError, RecursionError):
         return None
-    texts = (owner.user, owner.host, owner.processes, owner.since)
+    texts = (owner.user, owner.host, owner.processes, owner.since, owner.started)
     if not all(isinstance(text, str) for text in texts) or type(owner.pid) is not int or not 0 < owner.pid < 1 << 31:
         return None
     return owner
@@ -245,3 +250,12 @@ def _processes() -> str:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
+
+
+def _started(pid: int) -> str:
+    """Returns when a process began, in ticks since the machine did; "" where the system does not say."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]  # Field 22; the name before it, in parentheses, may hold anything.

@@ -159,6 +159,18 @@ def test_the_claim_of_a_process_that_has_ended_is_taken_over(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_process_that_has_the_number_of_one_that_ended_is_another(tmp_path, monkeypatch, caplog):
+    """As after a restart of the machine, or in a container, where the numbers are few."""
+    without_locks(monkeypatch, errno.ENOLCK)
+    (tmp_path / ".lock").write_text(claim(pid=os.getppid(), started="1"))
+    with locks.exclusive(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["started"] == locks._started(os.getpid()) != ""
+    assert f"taken over: it was of process {os.getppid()} of" in caplog.records[0].getMessage()
+    (tmp_path / ".lock").write_text(claim(pid=os.getppid(), started=locks._started(os.getppid())))
+    with pytest.raises(errors.UserError, match=f"process {os.getppid()} of ann"), locks.exclusive(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize(
     ("text", "holder"),
     [
@@ -166,6 +178,7 @@ def test_the_claim_of_a_process_that_has_ended_is_taken_over(tmp_path, monkeypat
         (claim(processes="of another container"), "of ann on"),
         (claim(pid=os.getpid()), "of ann on"),
         (claim(pid=1), "process 1 of ann"),
+        (claim(pid=os.getpid(), started=""), "of ann on"),
         *(
             (text, "an unknown process")
             for text in (
@@ -178,6 +191,7 @@ def test_the_claim_of_a_process_that_has_ended_is_taken_over(tmp_path, monkeypat
                 claim(pid=0),
                 claim(pid=1 << 40),
                 claim(user=1),
+                claim(started=1),
             )
         ),
     ],

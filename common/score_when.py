@@ -16,9 +16,16 @@ flags.adopt_module_key_flags(score_when_flags)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
-    """Scores what the flags say and prints the tables."""
-    found = when_scores.score_files(score_when_flags.settings())
-    sys.stdout.write("\n\n".join(f"{tables.write_text(table)}\n\n{table.caption}" for table in found) + "\n")
+    """Scores what the flags say, prints the tables and writes them; if one of the two fails, the other is done."""
+    settings = score_when_flags.settings()
+    found = when_scores.score_files(settings)
+    try:
+        blocks = [f"{tables.write_text(table)}\n\n{table.caption}" for table in found.tables]
+        sys.stdout.write("\n\n".join(blocks) + "\n")
+        sys.stdout.flush()
+    finally:
+        if settings.out:
+            when_scores.write(settings.out, found)
 
 
 def run() -> None:

@@ -25,6 +25,15 @@ def test_the_command(tmp_path):
     assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["selected.csv", "when.csv", "when.json"]
 
 
+def test_where_nothing_can_be_written_it_is_printed_all_the_same(tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"test": 2}, object_mask_shape=(1, 1))
+    np.savez(tmp_path / "mine.npz", video_id=["test1"], attribution=np.ones((1, 8)))
+    (tmp_path / "file").touch()
+    code, out, err = run(f"--attributions={tmp_path}/mine.npz", f"--suite={tmp_path}/clips", f"--out={tmp_path}/file")
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert out.splitlines()[1].startswith("mine                  1")
+
+
 def test_what_is_missing_is_one_line_and_code_2():
     code, out, err = run("--suite=clips")
     assert (code, out) == (2, "")

@@ -164,7 +164,8 @@ def csv_cell(value: Any) -> Any:
 def write_latex(table: Table) -> str:
     """Returns a table as LaTeX for the packages booktabs and graphicx.
 
-    An estimate's interval stands under it, in small letters. A table that is wider than the line is scaled down.
+    An estimate's interval stands under it, in small letters. A table that is wider than the line, or so high that its
+    page has no room for the caption, is scaled down.
     """
     titles = [
         _latex_title(column.title) if table.is_number(place) else escape_latex(column.title)
@@ -180,6 +181,7 @@ def write_latex(table: Table) -> str:
             r"\centering",
             rf"\caption{{{escape_latex(_sentence(table.title))} {escape_latex(table.caption)}}}",
             rf"\label{{tab:{table.name}}}",
+            r"\resizebox*{!}{\ifdim\totalheight>.85\textheight .85\textheight\else \totalheight\fi}{"
             r"\resizebox{\ifdim\width>\linewidth \linewidth\else \width\fi}{!}{%",
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
@@ -187,7 +189,7 @@ def write_latex(table: Table) -> str:
             r"\midrule",
             *lines,
             r"\bottomrule",
-            r"\end{tabular}}",
+            r"\end{tabular}}}",
             r"\end{table}",
             "",
         ]

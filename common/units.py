@@ -1,9 +1,9 @@
 """Units of long work: each is a pure function of what it names, and ends in one file that is whole or not there.
 
 So it does not matter who makes a unit, and when: this process, its workers, a task of an array job on another machine,
-or a Ray task (`launching`). Callers that work for the same files at the same time share the units among them: whoever
-makes one holds its claim, a lock file beside the unit's file, which the system gives back when the process ends,
-however it ends. A unit whose maker was killed is made again by the next caller that comes to it.
+or a Ray task (`launching`). Callers that work for the same files at the same time share the units among them: the one
+that makes a unit holds its claim, a lock file beside the unit's file, which the system gives back when the process
+ends, however it ends. A unit whose maker was killed is made again by the next caller that comes to it.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome(Generic[UnitT, ResultT]):
-    """What came of a unit.
+    """How a unit ended.
 
     Attributes:
       unit: what was to be made.
@@ -78,7 +78,7 @@ def make(
       whole: file that the units become; where it is there, another caller has put it together, and nothing is left to
         do.
       launch: where.
-      advance: called with the amount of work that came to be done, by whoever: in all, the size of what is missing now.
+      advance: called with the work that was done since, by any process: in all, the size of what is missing now.
 
     Returns:
       File -> result, of the units made by this call.

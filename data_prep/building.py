@@ -1,6 +1,7 @@
 """Makes a clip store from a data set: plans it, makes the shards, then writes `dataset.json`.
 
     OUT/SPLIT-00000-of-00004.h5  the shards (`common/clips/shards.py`)
+    OUT/SPLIT.index              labels and ids of a split's clips (`common/clips/split_index.py`)
     OUT/dataset.json             written last: a folder that has it is finished
     OUT/failures.csv             video_id, path, reason: clips that could not be made
     OUT/notes.csv                video_id, path, note: clips that were made, from videos with something wrong
@@ -206,7 +207,8 @@ def _build(config: PrepareConfig, plan: plans.Plan | None) -> int:
         failures += [remark for result in results for remark in result.failures]
         _write_remarks(config.out / "failures.csv", "reason", failures)
         _write_remarks(config.out / "notes.csv", "note", [remark for result in results for remark in result.notes])
-        clip_store.write_dataset_json(config.out, _info(config, settings, results))
+        info = clip_store.write_indexes(config.out, _info(config, settings, results))
+        clip_store.write_dataset_json(config.out, info)
     return _tell(config, plan, results, len(failures))
 
 
@@ -281,7 +283,8 @@ def _of_another_job(path: pathlib.Path) -> errors.UserError:
 
 def _differ(info: clip_store.DatasetInfo, other: clip_store.DatasetInfo) -> bool:
     """Returns whether two stores were made in different ways, whatever shards they have."""
-    return dataclasses.replace(info, shards=(), counts={}) != dataclasses.replace(other, shards=(), counts={})
+    bare, other_bare = (dataclasses.replace(one, shards=(), counts={}, indexes={}) for one in (info, other))
+    return bare != other_bare
 
 
 def _make(config: PrepareConfig, jobs: Sequence[shard_jobs.Job]) -> dict[pathlib.Path, shard_jobs.Result]:

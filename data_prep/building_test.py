@@ -134,6 +134,22 @@ def test_synthetic_videos_bring_their_ground_truth(tmp_path):
         building.prepare(dataclasses.replace(config, seed=1))
 
 
+@pytest.mark.parametrize("damage", [b"x", None])
+def test_an_index_that_is_damaged_or_of_no_store_yet_is_made_by_the_next_call(tmp_path, damage):
+    config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4, "a/2.avi": 4}, clips_per_shard=1)
+    assert building.prepare(config) == 0
+    made = videos_for_tests.contents(config.out)
+    info = clip_store.read_dataset_json(config.out)
+    if damage:
+        (config.out / "train.index").write_bytes(damage)
+    else:  # A store of an earlier version.
+        (config.out / "train.index").unlink()
+        clip_store.write_dataset_json(config.out, dataclasses.replace(info, indexes={}))
+    assert building.prepare(config) == 0 and videos_for_tests.contents(config.out) == made
+    index = info.indexes["train"]
+    assert (index.file, index.bytes) == ("train.index", len(made["train.index"]))
+
+
 @pytest.mark.parametrize("encoding_name", ["jpeg", "raw"])
 def test_the_number_of_workers_does_not_show(tmp_path, encoding_name):
     config = videos_for_tests.folder_config(
@@ -144,7 +160,7 @@ def test_the_number_of_workers_does_not_show(tmp_path, encoding_name):
     assert building.prepare(one) == building.prepare(two) == 1
     assert (
         videos_for_tests.contents(one.out) == videos_for_tests.contents(two.out)
-        and len(videos_for_tests.contents(one.out)) == 9
+        and len(videos_for_tests.contents(one.out)) == 10
     )
 
 
@@ -156,7 +172,7 @@ def test_leftovers_of_killed_runs_are_removed_and_other_files_are_not(tmp_path):
     assert building.prepare(config) == 0
     assert {"mine.tmp", "notes.txt"} < set(videos_for_tests.contents(config.out)) and len(
         videos_for_tests.contents(config.out)
-    ) == 6
+    ) == 7
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from absl import logging
+
 from common import errors, text
 from common.clips.clip_store import Division
 from data_prep import names, plans
@@ -62,6 +64,15 @@ def divide(plan: plans.Plan, division: Division) -> plans.Plan:
             f"Received: {text.counted(len(items), 'clip')} in {text.counted(len(groups), 'group')}, "
             f"none for {', '.join(empty)}"
         )
+    for label in sorted(whole):
+        without = [split for split, clips in divided.items() if all(item.label != label for item in clips)]
+        if without:
+            logging.warning(
+                "%s, %s, has none in %s.",
+                plan.class_names[label],
+                text.counted(whole[label], "clip"),
+                ", ".join(without),
+            )
     missing = {split: plan.missing.get(split, ()) for split in divided}
     return plans.Plan(plan.class_names, divided, missing, plan.skipped)
 

@@ -22,6 +22,11 @@ def test_every_class_gives_its_share_and_the_order_of_clips_stays():
     assert _counts(three) == {"train": [4, 2, 1, 1], "validation": [2, 1, 1, 0], "test": [4, 2, 1, 0]}
 
 
+def test_classes_without_a_clip_in_a_split_are_told(caplog):
+    division.divide(_plan({"a": 10, "b": 1}), Division(0.2))
+    assert "b, 1 clip, has none in validation." in caplog.text and "a, " not in caplog.text
+
+
 def test_the_seed_decides_alone():
     chosen = [
         [item.path for item in division.divide(_plan({"a": 8}), Division(0.25, seed=seed)).items["validation"]]

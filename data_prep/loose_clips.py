@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from common import errors, files
 from common.clips import clip_store, shards
@@ -38,7 +39,8 @@ class Source:
 def find(paths: Sequence[pathlib.Path]) -> list[Source]:
     """Returns the videos that files and folders name, each once.
 
-    Of a folder these are the videos in it, not those in folders below; one that holds pictures alone is a video itself.
+    Of a folder these are the videos in it, not those in folders below; one that holds frames instead is a video itself,
+    and one that holds folders of frames holds as many videos.
 
     Raises:
       errors.UserError: for a name of nothing, and a folder without videos.
@@ -47,14 +49,22 @@ def find(paths: Sequence[pathlib.Path]) -> list[Source]:
     for path in paths:
         if not path.exists():
             raise errors.UserError(f"--video must name files or folders. Received: {path}, which is not there")
-        entries = sorted(path.iterdir()) if path.is_dir() else []
-        inside = [entry for entry in entries if entry.is_file() and plans.is_video(entry)]
-        if path.is_dir() and not any(entry.suffix.lower() in images.SUFFIXES for entry in entries) and not inside:
+        inside = _videos_in(path) if path.is_dir() else []
+        if path.is_dir() and not inside and not images.holds_frames(path):
             raise errors.UserError(f"--video must name videos or folders of them. Received: {path} without any")
-        found |= dict.fromkeys(inside, False) or {path: True}
+        found |= {entry: found.get(entry, False) for entry in inside} or {path: True}
     counts = collections.Counter(path.stem for path in found)
     unique = names.clip_ids([path.stem if counts[path.stem] == 1 else str(path.absolute()) for path in found])
     return [Source(video_id, path, named) for video_id, (path, named) in zip(unique, found.items(), strict=True)]
+
+
+def _videos_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the videos in a folder: files, or folders of frames where it holds neither files nor frames itself."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    inside = [entry for entry in entries if entry.is_file() and plans.is_video(entry)]
+    if inside or images.holds_frames(folder):
+        return inside
+    return [entry for entry in entries if entry.is_dir() and images.holds_frames(entry)]
 
 
 def read(source: Source, form: ClipFormat) -> shards.Clip:
@@ -79,6 +89,8 @@ def read(source: Source, form: ClipFormat) -> shards.Clip:
         video = videos.read_frames(source.path, choose, transform)
     except (decoded.UnreadableVideoError, decoded.ReadingStoppedError) as error:
         raise errors.UserError(f"A video must be readable. Received: {source.path}: {error}") from None
+    if video.note:
+        logging.warning("%s: %s", source.path, video.note)
     if video.num_frames < 2:
         raise errors.UserError(f"A video must have at least 2 frames. Received: {source.path} with {video.num_frames}")
     chosen = choose(video.num_frames)

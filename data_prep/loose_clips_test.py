@@ -1,5 +1,6 @@
 """Videos in no store become the clips that `prepare` makes of them."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -66,14 +67,34 @@ def test_files_and_folders_are_found_each_once(tmp_path):
     assert [source.named for source in found] == [True, False, True]
 
 
-def test_a_folder_of_pictures_is_a_video(tmp_path):
-    import cv2
+def write_frames(folder, suffix, numbers=range(3)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        cv2.imwrite(str(folder / f"{number:05d}.{suffix}"), np.full((8, 12, 3), 50 * number, np.uint8))
 
-    for number in range(3):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 12, 3), 50 * number, np.uint8))
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
+def test_a_folder_of_frames_is_a_video(tmp_path, suffix):
+    write_frames(tmp_path, suffix)
     (source,) = loose_clips.find([tmp_path])
     assert source.path == tmp_path and source.named
     assert loose_clips.read(source, FORM).frames[:, 0, 0, 0].tolist() == [0, 50, 100]
+
+
+def test_folders_of_frames_are_the_videos_of_a_folder_that_holds_nothing_else(tmp_path):
+    for name in ("b", "a"):
+        write_frames(tmp_path / name, "jpg")
+    assert [(source.video_id, source.named) for source in loose_clips.find([tmp_path])] == [("a", False), ("b", False)]
+    videos_for_tests.film(tmp_path / "c.avi", 3)
+    assert [source.video_id for source in loose_clips.find([tmp_path / "c.avi", tmp_path])] == ["c"]
+    assert [source.named for source in loose_clips.find([tmp_path / "c.avi", tmp_path])] == [True]
+
+
+def test_what_is_odd_about_a_video_is_told(tmp_path, caplog):
+    write_frames(tmp_path / "clip", "jpg", (0, 1, 4))
+    source = loose_clips.Source("clip", tmp_path / "clip")
+    assert loose_clips.read(source, FORM).frames[:, 0, 0, 0].tolist() == [0, 50, 200]
+    assert "clip: " in caplog.text and "missing" in caplog.text
 
 
 @pytest.mark.parametrize(

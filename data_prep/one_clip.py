@@ -1,25 +1,24 @@
 """One clip from a file or from memory to its explanation, for both builds' `explain_clip`."""
 
 import dataclasses
+import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 
+from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import foreign
 from common.models.foreign import ForeignModel
 from common.reporting import clip_explanation
-from common.reporting.clip_explanation import Build, ClipExplanation
+from common.reporting.clip_explanation import ClipExplanation
 from data_prep import loose_clips
 
 Video = str | pathlib.Path | np.ndarray
-# Quasi-Newton steps until the mask has converged, and an oracle from coarse to fine: a fraction of the evaluations that
-# the paper's 300 steps of Adam take.
-FAST = MaskConfig(start="multi", stop="converged", oracle="coarse")
 GAMES = ("delete", "preserve")
 
 
@@ -31,6 +30,7 @@ def explain_clip(
     gradcam: GradCamConfig,
     precision: str,
     build: Build,
+    input_shape: tuple[int, int, int] | None = None,
 ) -> ClipExplanation:
     """Explains one clip (see a build's `explain_clip`).
 
@@ -41,14 +41,15 @@ def explain_clip(
       mask: how masks are learnt.
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
-      build: explainer and loader of a framework.
+      build: the framework's.
+      input_shape: T, H, W that the video becomes for a foreign model; None where it says it itself.
     """
     clip_explanation.check_games(games)
     loaded = model if isinstance(model, ForeignModel) else None
     settings = ExplainSettings(_source(model), split=loose_clips.SPLIT, mask=mask, gradcam=gradcam, precision=precision)
-    form, ready = clip_explanation.open_model(settings, lambda: build, loaded)
-    if isinstance(video, np.ndarray):
-        clip = loose_clips.of_array(video, form)
+    form, ready = clip_explanation.open_model(settings, lambda: build, loaded, input_shape)
+    if not isinstance(video, str | os.PathLike):
+        clip = loose_clips.of_array(np.asarray(video), form)
     else:
         path = pathlib.Path(video)
         clip = loose_clips.read(loose_clips.Source(loose_clips.find([path])[0].video_id, path), form)

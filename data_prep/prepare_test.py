@@ -31,7 +31,7 @@ def test_from_another_folder_and_as_a_module(tmp_path):
     assert checked.returncode == 1
     assert checked.stdout.splitlines() == [
         "train-00000-of-00001.h5: listed in dataset.json but not there",
-        "one: 1 problems",
+        "one: 1 problem",
     ]
 
 

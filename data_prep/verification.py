@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from common import errors, files
-from common.clips import clip_store, shards
+from common.clips import clip_store, shards, split_index
 from data_prep import names, plans
 
 # What h5py, OpenCV and NumPy raise for a damaged shard whose SHA-256 is right.
@@ -41,24 +41,26 @@ def _problems(directory: pathlib.Path, advance: Callable[[int], object]) -> Iter
         yield f"dataset.json: {_said(error)}"
         return
     yield from _other_files(directory, info)
-    counts: dict[str, collections.Counter[int]] = {split: collections.Counter() for split in info.splits()}
-    ids: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in info.splits()}
+    labels: dict[str, list[int]] = {split: [] for split in info.splits()}
+    ids: dict[str, list[str]] = {split: [] for split in info.splits()}
     unread = set()  # Splits with a shard that could not be read: their totals cannot be right.
     for shard in info.shards:
         try:
             reader = _open(directory / shard.file, shard, info.layout)
             yield from (f"{shard.file}: {problem}" for problem in _columns(reader, info))
             yield from (f"{shard.file}: {problem}" for problem in _frames(reader, info.layout, advance))
-            counts[shard.split].update(reader.columns["label"].tolist())
-            ids[shard.split].update(reader.columns["video_id"].tolist())
+            labels[shard.split] += reader.columns["label"].tolist()
+            ids[shard.split] += reader.columns["video_id"].tolist()
         except _DAMAGE as error:
             unread.add(shard.split)
             yield f"{shard.file}: {_said(error)}"
     for split in info.splits():
         if split not in unread:
-            yield from _totals(split, counts[split], info)
+            yield from _totals(split, collections.Counter(labels[split]), info)
+            if split in info.indexes:
+                yield from _index(directory, split, info, labels[split], ids[split])
         try:
-            plans.check_ids(split, ids[split].elements())
+            plans.check_ids(split, ids[split])
         except errors.UserError as error:
             yield str(error)
 
@@ -75,6 +77,30 @@ def _open(path: pathlib.Path, shard: clip_store.Shard, layout: shards.Layout) ->
     return reader
 
 
+def _index(
+    directory: pathlib.Path, split: str, info: clip_store.DatasetInfo, labels: list[int], ids: list[str]
+) -> Iterator[str]:
+    """Yields what is wrong with the index of a split whose shards could be read."""
+    listed, index = [shard for shard in info.shards if shard.split == split], info.indexes[split]
+    sizes = [(directory / shard.file).stat().st_size for shard in listed]
+    try:
+        if (directory / index.file).stat().st_size != index.bytes:
+            raise errors.UserError("its size is not the one in dataset.json")
+        found = split_index.read(
+            directory / index.file,
+            index.sha256,
+            clips=len(labels),
+            shards=len(sizes),
+            classes=len(info.class_names),
+        )
+    except _DAMAGE as error:
+        yield f"{index.file}: {_said(error)}"
+        return
+    is_same = found.labels.tolist() == labels and list(found.video_ids) == ids and found.shard_bytes.tolist() == sizes
+    if not is_same:
+        yield f"{index.file}: it has other labels, ids or sizes than the shards"
+
+
 def _said(error: BaseException) -> str:
     """Returns what an error says, on one line; of other errors than ours also what they are."""
     text = " ".join(str(error).split())
@@ -83,11 +109,12 @@ def _said(error: BaseException) -> str:
 
 def _other_files(directory: pathlib.Path, info: clip_store.DatasetInfo) -> Iterator[str]:
     listed = collections.Counter(shard.file for shard in info.shards)
+    listed.update(index.file for index in info.indexes.values())
     yield from (f"{name}: listed {count} times in dataset.json" for name, count in listed.items() if count > 1)
     for path in sorted(directory.iterdir()):
         if path.suffix == ".tmp":
             yield f"{path.name}: left over from an interrupted run"
-        elif path.suffix == ".h5" and path.name not in listed:
+        elif path.suffix in (".h5", ".index") and path.name not in listed:
             yield f"{path.name}: not listed in dataset.json"
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import files, hdf5
-from common.clips import clip_store, shards, tiny_store_for_tests
+from common.clips import clip_store, shards, split_index, tiny_store_for_tests
 from data_prep import verification
 
 LAYOUT = shards.Layout(frames=2, height=8, width=8, object_mask_shape=(2, 2))
@@ -71,6 +71,34 @@ def test_a_shard_that_was_signed_after_the_damage_is_one_line_and_the_next_one_i
     _sign(store)
     (problem,) = verification.problems(store)
     assert problem.startswith("train-00000-of-00002.h5: A shard must be a readable HDF5 file")
+
+
+def test_an_index_is_checked_against_the_shards(store):
+    info = clip_store.write_indexes(store, clip_store.read_dataset_json(store))
+    assert list(verification.problems(store)) == ["train.index: not listed in dataset.json"]
+    clip_store.write_dataset_json(store, info)
+    assert list(verification.problems(store)) == []
+    found = clip_store.ClipStore(store, "train")
+    for labels, ids, size in (
+        (found.labels[::-1], found.video_ids, 0),
+        (found.labels, list("abcd"), 0),
+        (found.labels, found.video_ids, 0),
+    ):
+        split_index.write(store / "train.index", labels, ids, [size + 1] * 2)
+        index = clip_store.Index(
+            "train.index", files.sha256(store / "train.index"), (store / "train.index").stat().st_size
+        )
+        clip_store.write_dataset_json(store, dataclasses.replace(info, indexes={"train": index}))
+        (problem,) = verification.problems(store)
+        assert problem == "train.index: it has other labels, ids or sizes than the shards"
+    (store / "train.index").write_bytes(b"x")
+    assert list(verification.problems(store)) == ["train.index: its size is not the one in dataset.json"]
+    (store / "train.index").write_bytes(b"x" * index.bytes)
+    (problem,) = verification.problems(store)
+    assert problem.startswith("train.index: The index of a split must have the SHA-256 in dataset.json")
+    (store / "train.index").unlink()
+    (problem,) = verification.problems(store)
+    assert problem.startswith("train.index: FileNotFoundError")
 
 
 def test_a_shard_without_its_sha256_is_not_opened(store, monkeypatch):

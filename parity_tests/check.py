@@ -22,16 +22,19 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 import numpy as np
 from absl import flags
 
-from common import errors, files, tables, text
-from common.command_line import commands
+from common import errors, files, remote, tables, text
+from common.command_line import clips_flags, commands
 from common.models import canonical_weights
+from common.remote import Cache
 from common.runs import run_directory
 from common.runs.run_directory import RunDirectory
 from common.tables import Column, Table
 from parity_tests import check_explanations, compare, tolerances
 
+flags.adopt_module_key_flags(clips_flags)  # So that --help lists them.
+
 _RUN = flags.DEFINE_string("run", None, "Run directory, of either framework.")
-_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one the run was trained on.")
+_CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one the run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to take clips from.")
 _LIMIT = flags.DEFINE_integer("limit", 2, "Number of clips, from the first on.", lower_bound=1)
 _PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "float64"], "Precision of the computation.")
@@ -49,17 +52,19 @@ class CheckSettings:
 
     Attributes:
       run: run directory, of either framework.
-      clips: folder of the clip store, or None for the one the run was trained on.
+      clips: folder or URL of the clip store, or None for the one the run was trained on.
       split: of the clips.
       limit: number of clips, from the first on.
       precision: "float32" or "float64".
+      cache: where clips at a URL are kept.
     """
 
     run: pathlib.Path
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     split: str = "validation"
     limit: int = 2
     precision: str = "float32"
+    cache: Cache = remote.DEFAULT
 
 
 def check(settings: CheckSettings) -> dict[str, Any]:
@@ -96,9 +101,9 @@ def check(settings: CheckSettings) -> dict[str, Any]:
     }
 
 
-def _batch(run: RunDirectory, settings: CheckSettings) -> tuple[np.ndarray, np.ndarray, pathlib.Path]:
+def _batch(run: RunDirectory, settings: CheckSettings) -> tuple[np.ndarray, np.ndarray, files.Place]:
     # Refuses here, in one line, what the workers would trip over.
-    _, _, store = run_directory.open_trained(run, settings.clips, settings.split)
+    _, _, store = run_directory.open_trained(run, settings.clips, settings.split, settings.cache)
     chosen = np.arange(min(settings.limit, len(store)))
     labels = store.labels[chosen].astype(np.int64)
     if not len(chosen) or labels.min() < 0:
@@ -207,9 +212,8 @@ def main(_: list[str]) -> int:
         return _check_explanations([pathlib.Path(name) for name in _EXPLANATIONS.value])
     if not _RUN.value:
         raise errors.UserError("--run must name a run directory. Received: none")
-    clips = pathlib.Path(_CLIPS.value) if _CLIPS.value else None
-    run = pathlib.Path(_RUN.value)
-    result = check(CheckSettings(run, clips, _SPLIT.value, _LIMIT.value, _PRECISION.value))
+    run, clips = pathlib.Path(_RUN.value), clips_flags.place(_CLIPS.value)
+    result = check(CheckSettings(run, clips, _SPLIT.value, _LIMIT.value, _PRECISION.value, clips_flags.cache()))
     path = run / "parity.json"
     return _tell(result, line(result, path) if _BRIEF.value else table(result), path)
 

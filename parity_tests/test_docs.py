@@ -122,3 +122,28 @@ def test_links_lead_somewhere(page):
         target = (page.parent / name).resolve() if name else page
         assert target.exists() and target.is_relative_to(_ROOT), link
         assert not anchor or anchor in anchors(target), link
+
+
+_EXAMPLES = _DOCS / "examples"
+_OWN_MODEL = (_DOCS / "your_own_model.md").read_text(encoding="utf-8")
+_QUOTED = re.compile(r"^\[(\w+\.py)\]\(examples/\1\):\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_on_ones_own_model_quotes_the_examples_word_for_word():
+    quoted = _QUOTED.findall(_OWN_MODEL)
+    assert len(quoted) == _OWN_MODEL.count("```python") > 0
+    for name, block in quoted:
+        assert f"\n{block}" in (_EXAMPLES / name).read_text(encoding="utf-8"), f"{name}:\n{block}"
+
+
+def test_the_page_on_ones_own_model_names_every_example():
+    examples = {path.name for path in _EXAMPLES.glob("*.py")}
+    assert len(examples) == 4
+    assert examples == set(re.findall(r"\(examples/(\w+\.py)\)", _OWN_MODEL))
+
+
+@pytest.mark.parametrize("name", ["3d_cnn", "frame_wise_cnn"])
+def test_the_examples_of_both_builds_explain_the_same_clips(name):
+    torch, tf = ((_EXAMPLES / f"{build}_{name}.py").read_text(encoding="utf-8") for build in ("torch", "tf"))
+    made = re.compile(r"^def make_clips.*?(?=^def )", re.MULTILINE | re.DOTALL)
+    assert made.findall(torch) == made.findall(tf) != []

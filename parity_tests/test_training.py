@@ -90,6 +90,7 @@ def test_twenty_steps_of_fine_tuning(optimizer, precision):
     assert_steps_agree(model, optimizer, precision, freeze="ConvLSTM_2", head_learning_rate=5e-3)
 
 
+@pytest.mark.slow
 def test_twenty_steps_of_fine_tuning_i3d():
     assert_steps_agree(_I3D, "adam", "float64", freeze="Mixed_5b", head_learning_rate=1e-2)
 

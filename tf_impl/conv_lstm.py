@@ -182,10 +182,12 @@ class ConvLSTM(keras.Model):
         return self._logits(x)
 
     def _names(self) -> list[str]:
+        """Returns the endpoints before the logits, in order."""
         numbers = range(1, self.config.num_layers + 1)
         return [f"{kind}_{number}" for number in numbers for kind in ("ConvLSTM", "BatchNorm", "MaxPool")]
 
     def _logits(self, x: tf.Tensor) -> tf.Tensor:
+        """Activations of the last pool, `[N, T, H, W, C]` -> logits `[N, K]`."""
         frames = x[:, -1:] if self.config.head == "last_frame" else x
         return self.Logits(tf.reshape(frames, (-1, self.Logits.kernel.shape[0])))
 

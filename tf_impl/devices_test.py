@@ -3,6 +3,7 @@ import re
 import pytest
 
 from common import errors, text
+from common.command_line import commands
 from common.models import convolution_check
 from tf_impl import devices, layers  # noqa: F401
 
@@ -45,6 +46,12 @@ def test_what_the_check_asks_of_a_gpu_a_cpu_answers_rightly(precision):
         return devices._convolve("/CPU:0", *arguments)
 
     convolution_check.check(convolve, precision, None, cases)
+
+
+def test_too_little_memory_is_known_as_that():
+    # TensorFlow waits for ten seconds before it says so itself.
+    assert commands.is_out_of_memory(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor"))
+    assert not commands.is_out_of_memory(tf.errors.InvalidArgumentError(None, None, "Shapes differ."))
 
 
 def test_the_device_is_named_once(caplog):

@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from common.explaining import model_checks
 from common.models import configs
 from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, foreign, processes, weights
+from tf_impl import devices, foreign, layers, processes, weights
 
 
 def evaluate(
@@ -63,7 +64,8 @@ def foreign_predictor(
 ) -> evaluation_loop.PredictBatch:
     """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
 
-    They stand for logits, whose softmax they are the logarithm of.
+    They stand for logits, whose softmax they are the logarithm of. A model whose probabilities for a clip change from
+    call to call, or with the clips beside it, is refused.
 
     Args:
       model: that the build has loaded.
@@ -72,12 +74,22 @@ def foreign_predictor(
     """
     place = devices.find_device(device, precision)
     dtype = tf.float64 if precision == "float64" else tf.float32
-    score = tf.function(model.score_fn, autograph=False)
+    traceable = tf.function(model.score_fn, autograph=False)
+
+    @functools.cache
+    def graph(*shape: int) -> Any:
+        return layers.traced(traceable, tf.TensorSpec((None, *shape), dtype))
+
+    def score(frames: np.ndarray) -> np.ndarray:
+        with tf.device(place):
+            probabilities = graph(*frames.shape[1:])(tf.cast(frames, dtype))
+        model_checks.check_tensor(probabilities, tf.Tensor, model_checks.PROBABILITIES)
+        return tf.cast(probabilities, tf.float64).numpy()
+
+    probabilities_of = model_checks.steady(score)
 
     def predict(frames: np.ndarray) -> np.ndarray:
-        with tf.device(place):
-            traced = score.get_concrete_function(tf.TensorSpec((None, *frames.shape[1:]), dtype))
-            return log_probabilities(traced(tf.cast(frames, dtype)).numpy(), len(frames))
+        return log_probabilities(probabilities_of(frames), len(frames))
 
     return predict
 

@@ -8,9 +8,10 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from absl import flags
 
-from common.command_line import commands, evidence_flags
+from common.command_line import commands, evidence_flags, launch_flags
 
-flags.adopt_module_key_flags(evidence_flags)  # So that --help lists them.
+for _module in (evidence_flags, launch_flags):
+    flags.adopt_module_key_flags(_module)  # So that --help lists them.
 
 
 def main(_: list[str]) -> None:
@@ -19,9 +20,8 @@ def main(_: list[str]) -> None:
     from common.command_line import evidence
     from tf_impl import explanation
 
-    evidence.gather(
-        evidence_flags.settings(), lambda settings: explanation.gather_evidence(settings, evidence_flags.DEVICE.value)
-    )
+    device, launch = evidence_flags.DEVICE.value, launch_flags.launch()
+    evidence.gather(evidence_flags.settings(), lambda settings: explanation.gather_evidence(settings, device, launch))
 
 
 def run() -> None:

@@ -12,15 +12,29 @@ import tensorflow as tf
 
 from common import errors
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence, explanation_loop
+from common.explaining import evidence, explanation_loop, model_checks
+from common.explaining.explainer import Build
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.launching import HERE, Launch
 from common.runs.subjects import Classifier, Trained
-from tf_impl import devices, foreign, gradcam, temporal_mask, training, weights
+from tf_impl import devices, foreign, gradcam, layers, temporal_mask, training, weights
 
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
+
+
+def build(device: str = "auto", deterministic: bool = False) -> Build:
+    """Returns what this build adds to loops that explain.
+
+    Args:
+      device: "auto", "cpu" or "gpu".
+      deterministic: see `devices.make_deterministic`.
+    """
+    return Build(
+        functools.partial(Explainer, device=device, deterministic=deterministic),
+        functools.partial(foreign.load, device=device),
+    )
 
 
 def explain(
@@ -37,20 +51,18 @@ def explain(
       launch: which parts to make, and in which processes.
       deterministic: see `devices.make_deterministic`.
     """
-    load = functools.partial(foreign.load, device=device)
-    make = functools.partial(Explainer, device=device, deterministic=deterministic)
-    return explanation_loop.explain(settings, make, load, launch)
+    return explanation_loop.explain(settings, *build(device, deterministic), launch)
 
 
-def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
+def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto", launch: Launch = HERE) -> dict[str, Any]:
     """Gathers evidence about explanations (see `evidence.gather`).
 
     Args:
       settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
+      launch: which parts to make, and in which processes.
     """
-    load = functools.partial(foreign.load, device=device)
-    return evidence.gather(settings, functools.partial(Explainer, device=device), load)
+    return evidence.gather(settings, *build(device), launch)
 
 
 class Probabilities:
@@ -77,7 +89,7 @@ class Probabilities:
 
 
 class Explainer:
-    """A classifier and what explains it (see `explanation_loop.Explainer`).
+    """A classifier and what explains it (see `explainer.Explainer`).
 
     Args:
       classifier: a trained model, or a foreign one that the build has loaded on the device in the precision.
@@ -125,21 +137,24 @@ class Explainer:
 
     def bytes_per_clip(self, frames: np.ndarray) -> int:
         """Returns how many bytes the gradient in the mask needs for the clip uint8 [1, T, H, W, 3], by trying."""
-        graph = self._scores.get_concrete_function(
-            tf.TensorSpec(frames.shape, self._float_clips(frames[:0]).dtype)
-        ).graph
+        # Anew: what was traced for any number of clips would serve one, and say no sizes.
+        scores = tf.function(self._score_fn, autograph=False)
+        graph = layers.traced(scores, tf.TensorSpec(frames.shape, self._float_clips(frames[:0]).dtype)).graph
         operations = graph.get_operations()
-        if any("PartitionedCall" in operation.type for operation in operations):
-            return self.free_memory()[0]  # What is within, as of a SavedModel, is not known: one at a time.
         outputs = [output for operation in operations for output in operation.outputs if output.dtype.is_floating]
-        return _BYTES_FOR_EACH_KEPT * sum(output.shape.num_elements() * output.dtype.size for output in outputs)
+        sizes = [output.shape.num_elements() for output in outputs]
+        if None in sizes or any("PartitionedCall" in operation.type for operation in operations):
+            # Of a model of any shape a size may be open, and what is within a call, as of a SavedModel, is not known.
+            return self.free_memory()[0]  # One at a time.
+        return _BYTES_FOR_EACH_KEPT * sum(size * output.dtype.size for size, output in zip(sizes, outputs, strict=True))
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
         with tf.device(self._device):
             clips = self._float_clips(frames)
-            scores = self._scores.get_concrete_function(tf.TensorSpec((None, *clips.shape[1:]), clips.dtype))
-            return tf.cast(scores(clips), tf.float64).numpy()
+            scores = layers.traced(self._scores, tf.TensorSpec((None, *clips.shape[1:]), clips.dtype))(clips)
+        model_checks.check_tensor(scores, tf.Tensor, model_checks.PROBABILITIES)
+        return tf.cast(scores, tf.float64).numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
         """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
@@ -153,7 +168,9 @@ class Explainer:
             return self._gradcam(self._float_clips(frames), targets)
 
     def _clips(self, frames: np.ndarray) -> tf.Tensor:
+        """Returns frames as the search takes them: uint8, or float64 where masks are."""
         return tf.cast(frames, self._dtype)
 
     def _float_clips(self, frames: np.ndarray) -> tf.Tensor:
+        """Returns frames, 0…255, in float32, or float64 where masks are."""
         return tf.cast(frames, tf.float64 if self._dtype == tf.float64 else tf.float32)

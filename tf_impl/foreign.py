@@ -7,7 +7,6 @@ file is run but operations of TensorFlow and layers of Keras.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +35,7 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     foreign.check_kind(spec, "tf", endpoint)
     with tf.device(devices.find_device(device, precision)):
         if spec.kind == "python":
-            return foreign.from_python(spec)
+            return foreign.with_names(foreign.from_python(spec), spec)
         if spec.weights:
             raise errors.UserError(
                 f"--weights must be left out for {spec.kind}:, which has its own. Received: {spec.weights}"
@@ -45,24 +44,21 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
             raise errors.UserError(
                 f"--precision must be float32 for {spec.kind}:, as it was saved. Received: {precision}"
             )
-        return (_keras if spec.kind == "keras" else _saved_model)(spec, endpoint)
+        return foreign.with_names((_keras if spec.kind == "keras" else _saved_model)(spec, endpoint), spec)
 
 
-class ScoreFn:
-    """The probabilities of a model, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255.
-
-    Args:
-      module: from clips in the order of axes of `inputs` to logits, or probabilities.
-      inputs: what it takes instead of pixels.
-      ends_in_softmax: whether it returns probabilities.
-    """
-
-    def __init__(self, module: Any, inputs: Inputs, ends_in_softmax: bool = False) -> None:
-        self.module, self.inputs, self.ends_in_softmax = module, inputs, ends_in_softmax
+class ScoreFn(foreign.Adapted):
+    """An adapted model's probabilities, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255."""
 
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
         """Clips -> probabilities `[N, K]`."""
-        output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
+        try:
+            output = self.module(tf.transpose(self.prepared(clips), self.inputs.permutation))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:  # What layers say of a shape that is not theirs.
+            raise errors.UserError(
+                f"A model must take clips of T x H x W = {foreign.shape_text(clips.shape[1:4])}. "
+                f"Received: {errors.first_line(error)}"
+            ) from error
         output = tf.cast(model_checks.find_logits(output, tf.Tensor), tf.float32)
         return output if self.ends_in_softmax else tf.nn.softmax(output)
 
@@ -85,9 +81,12 @@ def _keras(spec: Spec, endpoint: str) -> ForeignModel:
         raise errors.UserError(
             f"--model=keras: must be a model of Keras. Received: {path}: {errors.first_line(error)}"
         ) from None
+    if len(getattr(model, "inputs", None) or [()]) > 1:
+        names = ", ".join(given.name for given in model.inputs)
+        raise errors.UserError(f"A model must take clips and nothing else. Received: {path} with {names}")
     shape = getattr(model, "input_shape", None)
     shape = shape if isinstance(shape, tuple) else (None,) * 5  # A subclass may not say.
-    inputs = _inputs(spec, shape, says_range=any(map(_is_rescaling, _layers(model))))
+    inputs = _inputs(spec, shape, says_range=any(map(_takes_pixels, _layers(model))))
 
     def call(clips: tf.Tensor) -> tf.Tensor:
         return model(clips, training=False)
@@ -113,8 +112,14 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
             yield from _layers(layer)
 
 
-def _is_rescaling(layer: keras.Layer) -> bool:
-    return isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization)
+def _takes_pixels(layer: keras.Layer) -> bool:
+    """Returns whether a layer scales what can only be pixels in 0…255; one may as well scale what was scaled before."""
+    if isinstance(layer, keras.layers.Rescaling):
+        return bool(np.abs(np.asarray(layer.scale)).max() < 0.02)
+    if isinstance(layer, keras.layers.Normalization):
+        mean = getattr(layer, "mean", None)  # Of one that has seen no data, there is none.
+        return mean is not None and bool(np.abs(np.asarray(mean)).max() > 2)
+    return False
 
 
 def _last_of_clips(model: keras.Model) -> str:
@@ -127,19 +132,29 @@ def _last_of_clips(model: keras.Model) -> str:
 
 
 def _endpoint_fn(model: keras.Model, score_fn: ScoreFn, inputs: Inputs, endpoint: str) -> gradcam.EndpointFn:
-    run = gradcam.endpoint_fn(model, endpoint, inputs.axes, "NCTHW" if inputs.axes == "NCTHW" else gradcam.LAYER_AXES)
+    """Returns the function from pixels to logits and activations; where a model ends in softmax, to its logarithm."""
+    run = gradcam.endpoint_fn(model, endpoint, inputs.axes, _layer_axes(model, inputs))
 
-    def prepared(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def run_on_pixels(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         output, activations = run(score_fn.prepared(clips))
         return tf.math.log(tf.maximum(output, 1e-37)) if score_fn.ends_in_softmax else output, activations
 
-    return prepared
+    return run_on_pixels
+
+
+def _layer_axes(model: keras.Model, inputs: Inputs) -> str:
+    """Returns the order of axes of what layers return: a model may bring its clips into another one first."""
+    formats = [getattr(layer, "data_format", None) for layer in _layers(model)]
+    return inputs.axes if inputs.axes == "NCTHW" and "channels_last" not in formats else gradcam.LAYER_AXES
 
 
 def _saved_model(spec: Spec, endpoint: str) -> ForeignModel:
     """Of a folder that `tf.saved_model.save` or `model.export` wrote: its signature for serving."""
     if endpoint:
-        raise errors.UserError(f"--cam_endpoint must be left out for saved_model:, a graph. Received: {endpoint!r}")
+        raise errors.UserError(
+            "--cam_endpoint must be left out for saved_model:, a graph without layers, which has masks and all methods "
+            f"but Grad-CAM (a .keras file has maps, too). Received: {endpoint!r}"
+        )
     path = pathlib.Path(spec.rest)
     try:
         loaded = tf.saved_model.load(str(path))
@@ -189,17 +204,26 @@ def _clip_shape(shape: tuple[int | None, ...], inputs: Inputs) -> tuple[int | No
 
 
 def _ends_in_softmax(call: Callable[[tf.Tensor], tf.Tensor], inputs: Inputs, shape: tuple[int | None, ...]) -> bool:
-    """Returns whether a model returns probabilities, by showing it noise."""
-    time, height, width = (size or least for size, least in zip(_clip_shape(shape, inputs), (16, 64, 64), strict=True))
-    noise = np.random.default_rng(0).uniform(0, 255, (1, time, height, width, 3)).astype(np.float32)
-    try:
-        outputs = model_checks.find_logits(
-            call(tf.transpose(ScoreFn(call, inputs).prepared(noise), inputs.permutation)), tf.Tensor
-        )
-    except errors.UserError:
-        raise
-    except Exception as error:
-        raise errors.UserError(
-            f"A model must take clips of {time} x {height} x {width} px. Received: {errors.first_line(error)}"
-        ) from None
-    return foreign.are_probabilities(outputs.numpy())
+    """Returns whether a model returns probabilities, by showing it clips of noise."""
+    score_fn, own = ScoreFn(call, inputs), _clip_shape(shape, inputs)
+    tried = list(dict.fromkeys(tuple(size or other for size, other in zip(own, some, strict=True)) for some in _SHAPES))
+    for sizes in tried:
+        stream = np.random.default_rng(0)
+        noise = [stream.uniform(low, high, (1, *sizes, 3)).astype(np.float32) for low, high in _LEVELS]
+        try:
+            outputs = [call(tf.transpose(score_fn.prepared(clip), inputs.permutation)) for clip in noise]
+        except errors.UserError:
+            raise
+        except Exception as error:  # Of layers that want larger clips, or others.
+            reason = errors.first_line(error)
+        else:
+            return foreign.are_probabilities(
+                np.concatenate([model_checks.find_logits(output, tf.Tensor).numpy() for output in outputs])
+            )
+    raise errors.UserError(f"A model must take clips of {foreign.shape_text(tried[-1])} px. Received: {reason}")
+
+
+# T, H, W of the noise by which logits are told from probabilities, where a model takes any: some want large clips.
+_SHAPES = ((16, 64, 64), (32, 224, 224))
+# Its levels: of one clip alone, logits may lie in 0…1.
+_LEVELS = ((0, 255), (0, 64), (96, 160), (192, 255))

@@ -16,11 +16,20 @@ from common.models.foreign import ForeignModel
 
 
 def make():
-    return ForeignModel("own", "mine", score_fn, frames_per_step=2, versions={"own": "1.0"}, licence="CC0")
+    known = {"versions": {"own": "1.0"}, "licence": "CC0", "source": "made for a test"}
+    return ForeignModel("own", "mine", score_fn, frames_per_step=2, **known)
 
 
 def wrong():
     return logits
+
+
+def unsteady():
+    return lambda clips: tf.nn.softmax(score_fn(clips) + tf.random.uniform((tf.shape(clips)[0], 3)))
+
+
+def several():
+    return lambda clips: (score_fn(clips), clips)
 
 
 def score_fn(clips):

@@ -93,6 +93,67 @@ def test_shape_and_order_of_axes_are_the_models(tmp_path, shape, order, axes):
     assert loaded.clip_shape == ((4, 16, 16) if order else (None, None, None))
 
 
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (keras.layers.Rescaling(1 / 127.5, offset=-1), True),
+        (keras.layers.Rescaling(2, offset=-1), False),
+        (keras.layers.Normalization(mean=[110.0] * 3, variance=[3000.0] * 3), True),
+        (keras.layers.Normalization(mean=[0.45] * 3, variance=[0.05] * 3), False),
+    ],
+)
+def test_a_layer_says_the_range_only_where_no_other_range_makes_sense(tmp_path, layer, says):
+    keras.Sequential([keras.Input((4, 16, 16, 3)), layer, small(rescaling=False)]).save(tmp_path / "net.keras")
+    if says:
+        assert np.isfinite(scores(load(tmp_path / "net.keras"))).all()
+    else:
+        with pytest.raises(errors.UserError, match="--pixels must say which range"):
+            load(tmp_path / "net.keras")
+    assert np.isfinite(scores(load(tmp_path / "net.keras", pixels="0..255"))).all()
+
+
+def test_logits_of_one_clip_that_look_like_probabilities_are_still_logits(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((4, 16, 16, 3)), keras.layers.GlobalAveragePooling3D(), keras.layers.Dense(2, name="logits")]
+    )
+    # Grey gives (0.25, 0.75), and darker or brighter clips what no probabilities are.
+    model.set_weights([np.full((3, 2), 1.0, np.float32) / 3, np.array([0.25, 0.75], np.float32) - 127.5])
+    model.save(tmp_path / "net.keras")
+    loaded = load(tmp_path / "net.keras", pixels="0..255")
+    np.testing.assert_allclose(scores(loaded), softmax_of(model, CLIPS), atol=1e-5)
+
+
+def test_a_model_of_any_shape_may_want_large_clips(tmp_path):
+    keras.Sequential(
+        [
+            keras.Input((None, None, None, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.AveragePooling3D((1, 80, 80)),  # Nothing is left of 64 px.
+            keras.layers.Conv3D(4, 1),
+            keras.layers.GlobalAveragePooling3D(),
+            keras.layers.Dense(3),
+        ]
+    ).save(tmp_path / "net.keras")
+    loaded = load(tmp_path / "net.keras")
+    assert loaded.score_fn(tf.zeros((1, 4, 90, 90, 3))).shape == (1, 3)
+    with pytest.raises(errors.UserError, match="A model must take clips of T x H x W = 4 x 32 x 32. Received: [^E]"):
+        tf.function(loaded.score_fn, autograph=False).get_concrete_function(tf.TensorSpec((None, 4, 32, 32, 3)))
+
+
+def test_a_model_of_several_inputs_is_refused(tmp_path):
+    inputs = [keras.Input((4, 16, 16, 3), name="rgb"), keras.Input((4, 16, 16, 2), name="flow")]
+    keras.Model(inputs, small()(inputs[0])).save(tmp_path / "net.keras")
+    with pytest.raises(errors.UserError, match="clips and nothing else. Received: .* with rgb, flow"):
+        load(tmp_path / "net.keras")
+
+
+def test_grad_cam_has_the_axes_of_the_layers_where_a_model_permutes_its_clips(tmp_path):
+    small(shape=(3, 4, 16, 16), axes="channels_first").save(tmp_path / "net.keras")
+    loaded = load(tmp_path / "net.keras", endpoint="conv")
+    _, activations = loaded.endpoint_fn(tf.cast(CLIPS, tf.float32))
+    assert activations.shape == (2, 2, 8, 8, 4)
+
+
 @pytest.mark.parametrize("shape", [(4, 16, 16, 1), (16, 16, 3)])
 def test_what_takes_no_clips_is_refused(tmp_path, shape):
     keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(3)]).save(tmp_path / "a.keras")
@@ -133,6 +194,8 @@ def test_a_saved_model_is_asked_by_its_signature(tmp_path):
     assert tape.gradient(score, clips).numpy().any()  # Masks can be learnt.
     with pytest.raises(errors.UserError, match="--pixels must say"):
         load(tmp_path / "saved", "saved_model")
+    with pytest.raises(errors.UserError, match=r"which has masks and all methods but Grad-CAM .* Received: 'conv'"):
+        load(tmp_path / "saved", "saved_model", "0..255", "conv")
 
 
 def test_what_is_no_model_is_refused(tmp_path):

@@ -174,7 +174,7 @@ def attentions(
       clips_axes: see `endpoint_fn`.
 
     Raises:
-      UserError: for unknown layers, and such that return no attention.
+      UserError: for unknown layers, and layers that return no attention.
     """
     found: list[list[np.ndarray]] = [[] for _ in endpoints]
     to_model = layer_axes.permutation(layer_axes.BORDER_AXES, clips_axes or LAYER_AXES)
@@ -290,6 +290,7 @@ def _first_call(layer: keras.Layer, change: Callable[[Any], Any]) -> Iterator[No
 
 
 def _folded(output: tf.Tensor, fold: layer_axes.Fold) -> tf.Tensor:
+    """Returns a layer's output as activations `[N, T', H', W', C']`, without what it has before the grid."""
     kept = _parts_of(output, fold)[1] if fold.skipped else output
     return tf.transpose(kept if fold.shape is None else tf.reshape(kept, fold.shape), fold.order)
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import errors
+from common.explaining import model_checks
 from common.models import architectures
 from tf_impl import processes
 
@@ -347,6 +348,29 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
     layers = [layer for _, layer in walk(model) if isinstance(layer, Dropout)]
     for number, layer in enumerate(layers):
         layer.reseed(seed, number)
+
+
+def traced(scores: Any, clips: tf.TensorSpec) -> Any:
+    """Returns the graph of a function from clips to probabilities.
+
+    Args:
+      scores: a `tf.function`.
+      clips: what it is to be traced for, `[N, T, H, W, C]`.
+
+    Raises:
+      UserError: for a function that returns no tensor, as `model.predict`, or changes variables.
+    """
+    try:
+        graph = scores.get_concrete_function(clips)
+    except errors.UserError:
+        raise
+    except Exception:
+        # What cannot be traced may return no tensor at all: then that is what is wrong.
+        output = scores.python_function(tf.zeros((1, *clips.shape[1:]), clips.dtype))
+        model_checks.check_tensor(output, tf.Tensor, model_checks.PROBABILITIES)
+        raise
+    check_constant(graph.graph)
+    return graph
 
 
 def check_constant(graph: tf.Graph) -> None:

@@ -6,16 +6,18 @@ train under several workers (github.com/keras-team/keras/issues/20585).
 """
 
 import contextlib
-import json
 import os
+import socket
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
+import msgspec
 import numpy as np
 import tensorflow as tf
 
-from common import errors
-from common.runs.processes import ALONE, Processes, patience
+from common import errors, files
+from common.runs.processes import ALONE, Processes, patience, wait
 
 
 @contextlib.contextmanager
@@ -26,9 +28,11 @@ def joined(device: str = "auto") -> Iterator[Processes]:
       device: "auto", "cpu" or "gpu".
 
     Raises:
-      errors.UserError: where another process is lost on the way, or a machine has fewer GPUs than processes.
+      errors.UserError: where another process does not come or is lost on the way, the environment does not say which
+        processes these are, or a machine has fewer GPUs than processes.
     """
-    workers = len(json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", []))
+    addresses, index = _named()
+    workers = len(addresses)
     gpus = tf.config.list_logical_devices("GPU") if device != "cpu" and workers < 2 else []
     if workers < 2 and len(gpus) < 2:
         yield ALONE
@@ -40,6 +44,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")  # The strategy takes what it sees.
     tf.get_logger().setLevel("WARNING")  # It tells of every sum.
+    _meet(addresses, index)
     kind = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=kind.AUTO if tf.config.list_physical_devices("GPU") else kind.RING,
@@ -48,12 +53,92 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         with strategy.scope():
-            yield _Workers(strategy, options)
+            those = _Workers(strategy, options)
+            yield those
+            wait(those)  # None goes while another still needs it.
     except (tf.errors.OpError, RuntimeError) as error:
         raise errors.UserError(
-            f"All {workers} processes must stay to the end. Received: one that was lost "
-            f"({errors.first_line(error):.200})"
+            f"All {workers} processes must stay to the end. Received: one that was lost ({_reason(error):.200})"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Returns the line of an error that says what happened; of a graph's, it comes after where that was."""
+    where = ("Graph execution error", "Detected at node", "  File")
+    lines = (line for line in str(error).splitlines() if line.strip() and not line.startswith(where))
+    return next(lines, errors.first_line(error))
+
+
+class _Task(TypedDict):
+    type: Literal["worker"]
+    index: files.Count
+
+
+class _Cluster(TypedDict):
+    worker: Annotated[list[Annotated[str, msgspec.Meta(pattern=r"^.+:\d+$")]], msgspec.Meta(min_length=1)]
+
+
+class _Config(TypedDict):
+    """What is read of TF_CONFIG. All processes are workers: no chief, no parameter servers, no evaluator."""
+
+    cluster: _Cluster
+    task: _Task
+
+
+def _named() -> tuple[list[str], int]:
+    """Returns the addresses of the workers that TF_CONFIG names, and which of them this is; one where there is none."""
+    text = os.environ.get("TF_CONFIG", "").strip()
+    if text in ("", "{}"):
+        return ["localhost:0"], 0
+    values = files.parse_json(text, "TF_CONFIG", "the environment")
+    known = {name: values[name] for name in ("cluster", "task") if name in values}
+    config = files.convert(known, _Config, "TF_CONFIG", "the environment")
+    workers, index = config["cluster"]["worker"], config["task"]["index"]
+    ports = [_split(worker)[1] for worker in workers]
+    if len(set(workers)) < len(workers) or index >= len(workers) or not all(0 < port < 1 << 16 for port in ports):
+        raise errors.UserError(
+            "TF_CONFIG must name each worker once, at a port below 65536, and by its index the one that this is. "
+            f"Received: index {index} of {', '.join(workers)}"
+        )
+    return workers, index
+
+
+def _meet(workers: list[str], index: int) -> None:
+    """Waits until each worker answers at its address: for one that never comes, TensorFlow would wait an hour.
+
+    Meanwhile this one answers at its own; then it makes room for TensorFlow, which does so from there on.
+    """
+    until = time.monotonic() + patience()
+    both, (_, port) = socket.has_dualstack_ipv6(), _split(workers[index])
+    try:
+        server = socket.create_server(
+            ("", port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both, backlog=len(workers)
+        )
+    except OSError as error:
+        raise errors.UserError(
+            f"TF_CONFIG must give this worker a free port of this machine. Received: {workers[index]}: {error}"
+        ) from None
+    with server:
+        for worker in workers[:index] + workers[index + 1 :]:
+            while not _answers(worker):
+                if time.monotonic() > until:
+                    raise errors.UserError(
+                        f"All {len(workers)} workers must come within {patience()} s. Received: none at {worker}"
+                    )
+                time.sleep(0.1)
+
+
+def _answers(worker: str) -> bool:
+    try:
+        socket.create_connection(_split(worker), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+def _split(worker: str) -> tuple[str, int]:
+    host, _, port = worker.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 class _Workers:

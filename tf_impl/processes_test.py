@@ -13,10 +13,12 @@ import time
 import numpy as np
 import pytest
 
+from common import errors
 from common.clips import tiny_store_for_tests
 from common.models import canonical_weights
+from common.runs import processes_test
 from common.runs.run_directory import RunDirectory
-from parity_tests import compare
+from tf_impl import processes
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
@@ -87,15 +89,19 @@ def command(clips, run, *flags):
     return [str(_ROOT / "tf_impl" / "train.py"), *given, "--device=cpu", "--loader_threads=1", *flags]
 
 
-def started(arguments, count, **environment):
-    """Starts a script in so many workers."""
+def free_addresses(count):
     ports = []
     with contextlib.ExitStack() as probes:
         for _ in range(count):
             probe = probes.enter_context(contextlib.closing(socket.socket()))
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return [f"127.0.0.1:{port}" for port in ports]
+
+
+def started(arguments, count, **environment):
+    """Starts a script in so many workers."""
+    cluster = {"worker": free_addresses(count)}
     return [
         subprocess.Popen(
             [sys.executable, *arguments],
@@ -155,11 +161,94 @@ def test_two_workers_evaluate_as_one(runs, folder):
         script = [str(_ROOT / "tf_impl" / "evaluate.py"), f"--run={folder / '1'}", f"--out={out}"]
         done = finished(started([*script, "--device=cpu", "--batch_size=2"], count))
         assert [code for code, _, _ in done] == [0] * count, done
-        results.append(json.loads(out.read_text()))
-    one, two = (dict(compare.leaves(result)) for result in results)
-    assert one.keys() == two.keys()
-    for key, value in one.items():
-        assert two[key] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), key
+        results.append(out.read_bytes())
+    assert results[0] == results[1]
+
+
+_TWO = {"cluster": {"worker": ["127.0.0.1:1111", "127.0.0.1:2222"]}, "task": {"type": "worker", "index": 0}}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "TF_CONFIG must be a readable JSON"),
+        ("[]", "TF_CONFIG must be a JSON object. Received: a list"),
+        ({"cluster": _TWO["cluster"]}, "missing required field `task`"),
+        ({**_TWO, "task": {"type": "chief", "index": 0}}, "'chief' at `.*type` in the environment"),
+        ({**_TWO, "cluster": {**_TWO["cluster"], "chief": ["127.0.0.1:3333"]}}, "unknown field `.*chief`"),
+        ({**_TWO, "cluster": {"worker": ["a:1", "b"]}}, r"at `.*worker\[1\]`"),
+        ({**_TWO, "cluster": {"worker": ["a:1", "a:1"]}}, "must name each worker once.*Received: index 0 of a:1, a:1"),
+        ({**_TWO, "task": {"type": "worker", "index": 2}}, "by its index the one that this is. Received: index 2 of"),
+        (
+            {**_TWO, "cluster": {"worker": ["127.0.0.1:99999", "b:1"]}},
+            "at a port below 65536.*Received: index 0 of .*99999",
+        ),
+    ],
+)
+def test_a_malformed_tf_config_is_refused_in_one_line(monkeypatch, config, message):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(errors.UserError, match=message) as caught, processes.joined("cpu"):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", ["", "{}", json.dumps({**_TWO, "cluster": {"worker": ["127.0.0.1:1111"]}})])
+def test_a_single_worker_is_alone(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with processes.joined("cpu") as those:
+        assert (those.rank, those.count) == (0, 1)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_worker_that_never_comes_is_not_waited_for_longer_than_patience(monkeypatch, index):
+    workers = free_addresses(2)
+    config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    monkeypatch.setenv("PROCESSES_PATIENCE_SECONDS", "1")
+    message = f"All 2 workers must come within 1 s. Received: none at {workers[1 - index]}"
+    with pytest.raises(errors.UserError, match=message), processes.joined("cpu"):
+        pass
+
+
+def test_of_a_graphs_error_what_happened_is_told():
+    message = (
+        'Graph execution error:\n\nDetected at node X defined at (most recent call last):\n  File "a.py"\n\nAborted.'
+    )
+    assert processes._reason(RuntimeError(message)) == "Aborted."
+    assert processes._reason(RuntimeError("Aborted.\nMore.")) == "Aborted."
+    assert processes._reason(RuntimeError()) == "RuntimeError"
+
+
+def test_a_port_that_something_else_has_is_refused(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        cluster = {"worker": [address, "127.0.0.1:2222"]}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({**_TWO, "cluster": cluster}))
+        message = f"TF_CONFIG must give this worker a free port of this machine. Received: {address}: "
+        with pytest.raises(errors.UserError, match=message), processes.joined("cpu"):
+            pass
+
+
+@pytest.mark.slow
+def test_a_worker_lost_in_validation_ends_the_other_in_one_line(clips, tmp_path):
+    arguments = ["-c", processes_test.LOST_IN_VALIDATION, *command(clips, tmp_path / "run")]
+    (code, _, stderr), (killed, _, _) = finished(started(arguments, 2, PROCESSES_PATIENCE_SECONDS="20"))
+    assert (code, killed) == (2, -signal.SIGKILL), stderr[-3000:]
+    assert stderr.splitlines()[-1].startswith(
+        "error: All 2 processes must stay to the end. Received: one that was lost"
+    )
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_stops_both(clips, tmp_path):
+    first, second = started(command(clips, tmp_path / "run", "--epochs=10000"), 2)
+    run = RunDirectory(tmp_path / "run")
+    while len(run.read_log()) < 2 and first.poll() is None:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGTERM)
+    ends = [process.communicate(timeout=120)[1] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [130, 130], ends
+    assert "Stopped by a signal to another process at step" in ends[0] and "Stopped by SIGTERM" in ends[1]
 
 
 @pytest.mark.slow

@@ -23,11 +23,11 @@ def main(_: list[str]) -> None:
         return
     settings = train_flags.settings()
     own_data = train_flags.own_data()
-    if own_data and not (settings.clips / "dataset.json").exists():
+    if own_data and not pathlib.Path(settings.clips, "dataset.json").exists():
         from data_prep import building  # Loaded only where videos must be made.
 
         train_flags.train_config()  # Refuses wrong flags before that.
-        building.prepare(building.PrepareConfig(own_data, settings.clips))
+        building.prepare(building.PrepareConfig(own_data, pathlib.Path(settings.clips)))
     # Only now: --help, --describe and wrong flags need no framework.
     from tf_impl import devices, training
 

@@ -15,7 +15,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
       path: prefix of the files of a checkpoint.
 
     Returns:
-      Name -> array; what is no array stays what it is.
+      Name -> array; values that are no arrays as they are.
 
     Raises:
       errors.UserError: for a file that cannot be read, is cut short, or holds more than weights.

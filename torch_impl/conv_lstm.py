@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from common.models import architectures, configs
-from torch_impl import layers, recurrence
+from torch_impl import layers, pools, recurrence
 
 _STRIDES = (2, 2)
 _POOL = (2, 2)
@@ -79,7 +79,7 @@ class FramePool(nn.Module):
         frames = _frames(x)
         if torch.are_deterministic_algorithms_enabled():
             rows, columns = (size - size % 2 for size in frames.shape[2:])  # No window reaches beyond the last one.
-            frames = layers.max_pool(frames[:, :, None, :rows, :columns], (1, *_POOL), (1, *_POOL), [0, 0, 0])[:, :, 0]
+            frames = pools.max_pool(frames[:, :, None, :rows, :columns], (1, *_POOL), (1, *_POOL), [0, 0, 0])[:, :, 0]
         else:
             frames = functional.max_pool2d(frames, _POOL)
         return frames.unflatten(0, x.shape[:2])
@@ -172,10 +172,12 @@ class ConvLSTM(nn.Module):
         return self._logits(x)
 
     def _names(self) -> list[str]:
+        """Returns the endpoints before the logits, in order."""
         numbers = range(1, self.config.num_layers + 1)
         return [f"{kind}_{number}" for number in numbers for kind in ("ConvLSTM", "BatchNorm", "MaxPool")]
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Activations of the last pool, `[N, T, H, W, C]` -> logits `[N, K]`."""
         frames = x[:, -1:] if self.config.head == "last_frame" else x
         return self.Logits(frames.flatten(1))
 

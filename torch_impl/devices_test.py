@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from common import errors, text
+from common.command_line import commands
 from common.models import convolution_check
 from torch_impl import devices
 
@@ -41,6 +42,14 @@ def test_what_the_check_asks_of_a_gpu_a_cpu_answers_rightly(precision):
         return devices._convolve(torch.device("cpu"), *arguments)
 
     convolution_check.check(convolve, precision, None, _CASES)
+
+
+def test_too_little_memory_is_known_as_that():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 50)
+    assert commands.is_out_of_memory(refused.value)
+    assert commands.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert not commands.is_out_of_memory(RuntimeError("Shapes differ."))
 
 
 def test_a_process_becomes_deterministic(deterministic, monkeypatch):

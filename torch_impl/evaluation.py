@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from common.explaining import model_checks
 from common.models import configs
 from common.models.foreign import ForeignModel, log_probabilities
 from common.runs import evaluation_loop
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, foreign, layers, processes, transfers, weights
+from torch_impl import devices, foreign, freezing, processes, transfers, weights
 
 
 def evaluate(
@@ -62,7 +63,8 @@ def foreign_predictor(
 ) -> evaluation_loop.PredictBatch:
     """Returns a function from clips, uint8 [N, T, H, W, 3], to log-probabilities, float64 [N, K].
 
-    They stand for logits, whose softmax they are the logarithm of.
+    They stand for logits, whose softmax they are the logarithm of. A model whose probabilities for a clip change from
+    call to call, or with the clips beside it, is refused.
 
     Args:
       model: that the build has loaded.
@@ -72,9 +74,15 @@ def foreign_predictor(
     place = devices.find_device(device, precision)
     dtype = torch.float64 if precision == "float64" else torch.float32
 
-    def predict(frames: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), layers.frozen(model.score_fn):
+    def score(frames: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), freezing.frozen(model.score_fn):
             probabilities = model.score_fn(transfers.to_device(frames, place).to(dtype))
-        return log_probabilities(probabilities.double().cpu().numpy(), len(frames))
+        model_checks.check_tensor(probabilities, torch.Tensor, model_checks.PROBABILITIES)
+        return probabilities.double().cpu().numpy()
+
+    probabilities_of = model_checks.steady(score)
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        return log_probabilities(probabilities_of(frames), len(frames))
 
     return predict

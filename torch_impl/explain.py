@@ -3,7 +3,6 @@
 Or any video, without a clip store: `python torch_impl/explain.py --run=runs/i3d_planted --video=my.mp4`.
 """
 
-import functools
 import pathlib
 import sys
 
@@ -14,8 +13,7 @@ from absl import flags
 
 from common.command_line import commands, explain_flags, launch_flags
 from common.explaining import explanation_loop
-from common.explaining.explanation_loop import MakeExplainer
-from common.runs.subjects import LoadToExplain
+from common.explaining.explainer import Build
 
 for _module in (explain_flags, launch_flags):
     flags.adopt_module_key_flags(_module)  # So that --help lists them.
@@ -24,20 +22,20 @@ for _module in (explain_flags, launch_flags):
 def main(_: list[str]) -> int:
     """Explains what the flags say: clips of a store, whose statistics are printed, or videos."""
     settings = explain_flags.settings()
-    # Only now and below: --help, wrong flags and what is no video need no framework.
+    # Only now and below, so that --help, wrong flags and files that are no videos are answered without a framework.
     from common.command_line import explain, explain_video
     from data_prep import loose_clips
 
-    def build() -> tuple[MakeExplainer, LoadToExplain]:
-        from torch_impl import explanation, foreign
+    def build() -> Build:
+        from torch_impl import explanation
 
-        device, deterministic = explain_flags.DEVICE.value, explain_flags.DETERMINISTIC.value
-        explainer = functools.partial(explanation.Explainer, device=device, deterministic=deterministic)
-        return explainer, functools.partial(foreign.load, device=device)
+        return explanation.build(explain_flags.DEVICE.value, explain_flags.DETERMINISTIC.value)
 
     if explain_flags.VIDEO.value:
         videos = [pathlib.Path(video) for video in explain_flags.VIDEO.value]
-        return explain_video.explain(settings, videos, explain_flags.games(), loose_clips, build)
+        return explain_video.explain(
+            settings, videos, explain_flags.games(), loose_clips, build, explain_flags.input_shape()
+        )
     explain.explain(
         settings,
         lambda settings: explanation_loop.explain(settings, *build(), launch_flags.launch()),

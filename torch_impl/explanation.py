@@ -13,15 +13,29 @@ from torch import nn
 
 from common import errors
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence, explanation_loop
+from common.explaining import evidence, explanation_loop, model_checks
+from common.explaining.explainer import Build
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.launching import HERE, Launch
 from common.runs.subjects import Classifier, Trained
-from torch_impl import devices, foreign, gradcam, layers, temporal_mask, training, weights
+from torch_impl import devices, foreign, freezing, gradcam, temporal_mask, training, weights
 
 _BYTES_FOR_EACH_KEPT = 2  # What is kept for the backward pass has a gradient.
+
+
+def build(device: str = "auto", deterministic: bool = False) -> Build:
+    """Returns what this build adds to loops that explain.
+
+    Args:
+      device: "auto", "cpu" or "gpu".
+      deterministic: see `devices.make_deterministic`.
+    """
+    return Build(
+        functools.partial(Explainer, device=device, deterministic=deterministic),
+        functools.partial(foreign.load, device=device),
+    )
 
 
 def explain(
@@ -38,20 +52,18 @@ def explain(
       launch: which parts to make, and in which processes.
       deterministic: see `devices.make_deterministic`.
     """
-    load = functools.partial(foreign.load, device=device)
-    make = functools.partial(Explainer, device=device, deterministic=deterministic)
-    return explanation_loop.explain(settings, make, load, launch)
+    return explanation_loop.explain(settings, *build(device, deterministic), launch)
 
 
-def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto") -> dict[str, Any]:
+def gather_evidence(settings: evidence.EvidenceSettings, device: str = "auto", launch: Launch = HERE) -> dict[str, Any]:
     """Gathers evidence about explanations (see `evidence.gather`).
 
     Args:
       settings: what to gather evidence about.
       device: "auto", "cpu" or "gpu".
+      launch: which parts to make, and in which processes.
     """
-    load = functools.partial(foreign.load, device=device)
-    return evidence.gather(settings, functools.partial(Explainer, device=device), load)
+    return evidence.gather(settings, *build(device), launch)
 
 
 class Probabilities:
@@ -80,7 +92,7 @@ class Probabilities:
 
 
 class Explainer:
-    """A classifier and what explains it (see `explanation_loop.Explainer`).
+    """A classifier and what explains it (see `explainer.Explainer`).
 
     Args:
       classifier: a trained model, or a foreign one that the build has loaded on the device in the precision.
@@ -134,14 +146,16 @@ class Explainer:
                 kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with layers.frozen(self._score_fn), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            self._score_fn(self._float_clips(frames).requires_grad_())
+        with freezing.frozen(self._score_fn), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            self._score_fn(self._float_clips(frames).requires_grad_().clone())  # It may write into what it is given.
         return _BYTES_FOR_EACH_KEPT * sum(kept.values())
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K], of clips uint8 [n, T, H, W, 3]."""
-        with torch.inference_mode(), layers.frozen(self._score_fn):
-            return self._score_fn(self._float_clips(frames)).double().cpu().numpy()
+        with torch.inference_mode(), freezing.frozen(self._score_fn):
+            scores = self._score_fn(self._float_clips(frames))
+        model_checks.check_tensor(scores, torch.Tensor, model_checks.PROBABILITIES)
+        return scores.double().cpu().numpy()
 
     def scorer(self, frames: np.ndarray, targets: np.ndarray) -> temporal_mask.Scorer:
         """Returns a `scorer.Scorer` for clips and their target classes, int [n]."""
@@ -154,7 +168,9 @@ class Explainer:
         return self._gradcam(self._float_clips(frames), targets)
 
     def _clips(self, frames: np.ndarray) -> torch.Tensor:
+        """Returns frames as the search takes them: uint8, or float64 where masks are."""
         return torch.from_numpy(frames).to(self._device, self._dtype)
 
     def _float_clips(self, frames: np.ndarray) -> torch.Tensor:
+        """Returns frames, 0…255, in float32, or float64 where masks are."""
         return self._clips(frames).to(torch.promote_types(self._dtype, torch.float32))

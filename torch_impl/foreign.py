@@ -4,18 +4,22 @@ An adapter knows how a library is asked for a model, what the model takes instea
 What it takes comes from the library itself, not from a table here. No library is imported that is not asked for.
 """
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import inspect
 import pathlib
+import pickle
 import re
 import sys
+import zipfile
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -24,7 +28,7 @@ from common import errors, files
 from common.explaining import model_checks
 from common.models import foreign
 from common.models.foreign import ForeignModel, Inputs, Spec
-from torch_impl import devices, gradcam, layers
+from torch_impl import devices, gradcam, layers, weight_files
 
 
 def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str = "auto") -> ForeignModel:
@@ -44,21 +48,14 @@ def load(spec: Spec, endpoint: str = "", precision: str = "float32", device: str
     place = devices.find_device(device, precision)
     if spec.kind == "python":
         with place:  # What it makes lies there.
-            return foreign.from_python(spec)
-    return _ADAPTERS[spec.kind](spec, _Finish(spec, endpoint, layers.DTYPES[precision][-1], place))
+            model = foreign.from_python(spec)
+    else:
+        model = _ADAPTERS[spec.kind](spec, _Finish(spec, endpoint, layers.DTYPES[precision][-1], place))
+    return foreign.with_names(model, spec)
 
 
-class ScoreFn:
-    """The probabilities of a model, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255.
-
-    Args:
-      module: from clips in the order of axes of `inputs` to logits, or probabilities.
-      inputs: what it takes instead of pixels.
-      ends_in_softmax: whether it returns probabilities.
-    """
-
-    def __init__(self, module: nn.Module, inputs: Inputs, ends_in_softmax: bool = False) -> None:
-        self.module, self.inputs, self.ends_in_softmax = module, inputs, ends_in_softmax
+class ScoreFn(foreign.Adapted):
+    """An adapted model's probabilities, `[N, K]`, for clips of pixels, float `[N, T, H, W, 3]`, 0…255."""
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips -> probabilities `[N, K]`."""
@@ -96,9 +93,24 @@ class _Finish:
         inputs: Inputs,
         endpoint: str = "",
         axes: str = gradcam.LAYER_AXES,
+        grid: Callable[[str], tuple[int, int, int]] | None = None,
         ends_in_softmax: bool = False,
         **values: Any,
     ) -> ForeignModel:
+        """Returns the model.
+
+        Args:
+          module: of the library.
+          inputs: what it takes instead of pixels.
+          endpoint: layer for Grad-CAM unless the user names another; "" for none.
+          axes: of a layer's output.
+          grid: name of a layer -> T', H', W' of its tokens, where they do not follow from patches.
+          ends_in_softmax: whether it returns probabilities.
+          **values: other fields of a `ForeignModel`.
+        """
+        broken = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
+        if broken:
+            raise errors.UserError(f"Weights must be finite. Received: {self._spec.rest}, where {broken[0]} is not")
         digest = _digest(module)
         module = module.to(self._device, self._dtype).eval().requires_grad_(False)
         score_fn = ScoreFn(module, inputs, ends_in_softmax)
@@ -110,21 +122,22 @@ class _Finish:
             self._spec.name,
             kind,
             score_fn,
-            endpoint_fn=_endpoint_fn(score_fn, endpoint, axes) if endpoint else None,
+            endpoint_fn=_endpoint_fn(score_fn, endpoint, axes, grid and grid(endpoint)) if endpoint else None,
             versions=versions,
             digest=digest,
             **values,
         )
 
 
-def _endpoint_fn(score_fn: ScoreFn, endpoint: str, axes: str) -> gradcam.EndpointFn:
-    run = gradcam.endpoint_fn(score_fn.module, endpoint, score_fn.inputs.axes, axes)
+def _endpoint_fn(score_fn: ScoreFn, endpoint: str, axes: str, grid: tuple[int, int, int] | None) -> gradcam.EndpointFn:
+    """Returns the function from pixels to logits and activations; where a model ends in softmax, to its logarithm."""
+    run = gradcam.endpoint_fn(score_fn.module, endpoint, score_fn.inputs.axes, axes, grid)
 
-    def prepared(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def run_on_pixels(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output, activations = run(score_fn.prepared(clips))
         return output.clamp_min(1e-37).log() if score_fn.ends_in_softmax else output, activations
 
-    return prepared
+    return run_on_pixels
 
 
 def _torchvision(spec: Spec, finish: _Finish) -> ForeignModel:
@@ -144,13 +157,21 @@ def _torchvision(spec: Spec, finish: _Finish) -> ForeignModel:
     else:
         module, is_published = _downloaded(spec, lambda: getattr(video, spec.rest)(weights=published)), True
     preset = published.transforms()
-    position = getattr(module, "pos_encoding", None)  # MViT has learnt it for one size.
+    frames = re.search(r"clip_len=(\d+)", published.meta["_docs"])  # Nowhere else does the library say it.
+    layer, axes = _TORCHVISION_ENDPOINTS.get(type(module).__name__, ("", gradcam.LAYER_AXES))
+    of_kind: dict[str, Any] = {}
+    if hasattr(module, "pos_encoding"):  # MViT has learnt it for one size.
+        of_kind = {"clip_shape": _mvit_shape(module), "grid": functools.partial(_mvit_grid, module)}
+    elif frames:
+        of_kind = {"usual_shape": (int(frames[1]), *preset.crop_size)}
     return finish(
         module,
         foreign.normalized(preset.mean, preset.std, "NCTHW"),
-        *_TORCHVISION_ENDPOINTS.get(type(module).__name__, ()),
+        layer.format(last=len(getattr(module, "blocks", ())) - 1),
+        axes,
         class_names=tuple(published.meta["categories"]) if is_published else (),
-        clip_shape=_mvit_shape(module) if position is not None else (None, None, None),
+        source=published.url if is_published else "",
+        **of_kind,
     )
 
 
@@ -159,6 +180,23 @@ def _mvit_shape(module: Any) -> tuple[int, int, int]:
     grid = module.pos_encoding.temporal_size, *module.pos_encoding.spatial_size
     frames, height, width = (size * stride for size, stride in zip(grid, module.conv_proj.stride, strict=True))
     return frames, height, width
+
+
+def _mvit_grid(module: Any, endpoint: str) -> tuple[int, int, int]:
+    """Returns T', H', W' of the tokens that an MViT's layer returns.
+
+    Blocks pool their queries, and with them the tokens that they hand on. What a block does before that, its first norm
+    and the projection to queries, keys and values, still has the tokens that came in.
+    """
+    place = re.search(r"blocks\.(\d+)\.?(.*)", endpoint)
+    passed = int(place[1]) + (place[2] not in ("norm1", "attn.qkv")) if place else len(module.blocks)
+    sizes = [module.pos_encoding.temporal_size, *module.pos_encoding.spatial_size]
+    for block in module.blocks[:passed]:
+        if block.attn.pool_q is not None:
+            pool = block.attn.pool_q.pool
+            axes = zip(sizes, pool.kernel_size, pool.stride, pool.padding, strict=True)
+            sizes = [(size + 2 * pad - kernel) // stride + 1 for size, kernel, stride, pad in axes]
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
@@ -188,7 +226,10 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
     frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
     step = getattr(config, "tubelet_size", 1)  # ViViT's is of time, height and width.
     size = getattr(config, "image_size", None)  # Where it is not, positions are relative.
+    fixed = (frames, *_pair(size)) if size else (None, None, None)
+    usual = None if size else (frames, *_pair(config.crop_size))
     names = tuple(config.id2label[number] for number in range(config.num_labels))
+    local = pathlib.Path(spec.rest).is_dir()
     layer, axes = _TRANSFORMERS_ENDPOINTS.get(config.model_type, ("", ""))
     return finish(
         module,
@@ -196,7 +237,9 @@ def _transformers(spec: Spec, finish: _Finish) -> ForeignModel:
         layer.format(last=config.num_hidden_layers - 1, before=config.num_hidden_layers - 2),
         axes or "N(THW)C",
         class_names=() if names[0] == "LABEL_0" else names,
-        clip_shape=(frames, *_pair(size)) if size else (None, None, None),
+        clip_shape=fixed,
+        usual_shape=usual,
+        source="" if local else f"https://huggingface.co/{spec.rest}",
         frames_per_step=int(step if isinstance(step, int) else step[0]),
     )
 
@@ -239,26 +282,24 @@ def _read_weights(path: pathlib.Path) -> dict[str, torch.Tensor]:
     Raises:
       errors.UserError: for another file, and for tensors that are not finite.
     """
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # Whatever a damaged file sets off in a zip, a pickle or a header.
-        raise errors.UserError(
-            "--weights must be a file of tensors, .safetensors or PyTorch's. "
-            f"Received: {path}: {errors.first_line(error)}"
-        ) from None
+    if path.suffix == ".safetensors":
+        try:
+            state: Any = safetensors.torch.load_file(path)
+        except OSError:
+            raise
+        except Exception as error:  # Whatever a damaged file sets off in a header.
+            raise errors.UserError(
+                f"--weights must be a whole file of safetensors. Received: {path}: {errors.first_line(error)}"
+            ) from None
+    else:
+        state = weight_files.load(path, "--weights")
     for name in ("state_dict", "model_state", "model"):  # What training scripts put around it.
         state = state.get(name, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise errors.UserError(f"--weights must be tensors by name. Received: {type(state).__name__} in {path}")
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in state.items() if not (weight_files.is_whole(tensor) and tensor.isfinite().all())]
     if broken:
-        raise errors.UserError(f"--weights must be finite. Received: {path}, where {broken[0]} is not")
+        raise errors.UserError(f"--weights must be finite, and all there. Received: {path}, where {broken[0]} is not")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -317,12 +358,13 @@ def _declare_operators() -> None:
 
 
 def _downloaded(spec: Spec, read: Callable[[], Any]) -> Any:
-    """Returns what `read` does; says on one line why a folder or a download is none."""
+    """Returns what `read` does; refuses in one line a folder that is not there and a download that fails."""
     try:
         return read()
-    except (OSError, ValueError) as error:
+    except (*_NOT_THERE, *_DAMAGED) as error:
+        named = "" if spec.kind == "transformers" else ", or its weights named by --weights=FILE"
         raise errors.UserError(
-            f"--model={spec.kind}:{spec.rest} must be found, or downloaded. Received: {errors.first_line(error)}"
+            f"--model={spec.kind}:{spec.rest} must be found, or downloaded{named}. Received: {errors.first_line(error)}"
         ) from None
 
 
@@ -331,7 +373,10 @@ _TORCHVISION_ENDPOINTS = {
     "VideoResNet": ("layer4", "NCTHW"),
     "S3D": ("features", "NCTHW"),
     "SwinTransformer3d": ("norm", "NTHWC"),
+    "MViT": ("blocks.{last}.norm1", "N(THW)C"),  # After the last attention the class token alone has a gradient.
 }
+_NOT_THERE = (OSError, ValueError, ImportError)
+_DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, safetensors.SafetensorError)
 # Type of transformers' models -> the last layer whose tokens all have a gradient, and the order of its axes.
 _TRANSFORMERS_ENDPOINTS = {
     "videomae": ("videomae.encoder.layer.{last}", "N(THW)C"),

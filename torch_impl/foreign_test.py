@@ -15,7 +15,7 @@ from torch import nn
 from common import errors
 from common.explaining.gradcam_maps import GradCamConfig
 from common.models.foreign import Spec
-from torch_impl import foreign, gradcam, layers
+from torch_impl import foreign, freezing, gradcam
 
 CLIPS = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
 NAMES = {0: "open", 1: "close", 2: "stay"}
@@ -114,6 +114,7 @@ def test_published_weights_are_known_by_the_digest_in_their_name(video_model, to
     monkeypatch.setattr(published, "_value_", entry)
     model = foreign.load(Spec("torchvision", name, weights), device="cpu")
     assert len(model.class_names) == 400 and model.class_names[0] == "abseiling"
+    assert model.source == entry.url
 
 
 @pytest.mark.parametrize("video_model", ["mc3_18"], indirect=True)
@@ -136,6 +137,47 @@ def test_torchvisions_grad_cam_is_of_the_last_layer_unless_another_is_asked_for(
         foreign.load(spec, "layer9", device="cpu")
 
 
+def follows(model, frames=4):
+    """Returns by how many cells of T', H', W' a stimulus and the place where it changes a layer most differ.
+
+    It lies at the end of the clip, at the top, on the right, so that no two axes can be taken for each other.
+    """
+    clips = torch.full((2, frames, 32, 32, 3), 128.0)
+    grid = model.endpoint_fn(clips)[1].shape[1:4]
+    place = (grid[0] - 1, 0, grid[2] - 1)
+    time, row, column = (
+        slice(at * size // cells, (at + 1) * size // cells)
+        for at, cells, size in zip(place, grid, clips.shape[1:4], strict=True)
+    )
+    clips[1, time, row, column] = torch.tensor([255.0, 0.0, 64.0])
+    plain, stimulated = model.endpoint_fn(clips)[1].detach()
+    change = (stimulated - plain).norm(dim=-1).numpy()
+    return np.subtract(np.unravel_index(change.argmax(), change.shape), place)
+
+
+@pytest.mark.parametrize("video_model", ["swin3d_t", "mvit_v1_b"], indirect=True)
+def test_the_default_layer_has_a_stimulus_where_it_is_shown(video_model):
+    name, _, weights = video_model
+    off = follows(foreign.load(Spec("torchvision", name, weights), device="cpu"))
+    assert off[0] == 0 and np.abs(off).max() <= 1  # Patches of MViT overlap, windows of Swin are shifted.
+
+
+@pytest.mark.parametrize("video_model", ["mvit_v1_b"], indirect=True)
+def test_the_grid_of_mvits_tokens_is_that_of_the_layer(video_model):
+    name, _, weights = video_model
+    clips = torch.from_numpy(CLIPS).float()
+    for endpoint, side in (("", 8), ("blocks.0", 8), ("blocks.1.norm1", 8), ("blocks.1", 4), ("blocks.1.mlp", 4)):
+        model = foreign.load(Spec("torchvision", name, weights), endpoint, device="cpu")
+        assert model.endpoint_fn(clips)[1].shape == (2, 2, side, side, 16), endpoint
+
+
+def test_clips_of_the_shape_that_weights_are_meant_for(video_model):
+    name, _, weights = video_model
+    model = foreign.load(Spec("torchvision", name, weights), device="cpu")
+    expected = {"mc3_18": (16, 112, 112), "swin3d_t": (32, 224, 224), "mvit_v1_b": None}
+    assert model.usual_shape == expected[name]
+
+
 @pytest.mark.parametrize("video_model", ["mc3_18"], indirect=True)
 def test_weights_that_do_not_fit_are_refused(video_model, tmp_path):
     name, module, _ = video_model
@@ -146,6 +188,8 @@ def test_weights_that_do_not_fit_are_refused(video_model, tmp_path):
         (state | {"extra": torch.zeros(1)}, "extra is unexpected"),
         (state | {first: torch.zeros(2)}, rf"{first} is \(2,\), not \(64, 3"),
         (state | {first: state[first] * torch.nan}, "must be finite.*where stem"),
+        (state | {first: state[first].to_sparse()}, "must be finite, and all there.*where stem"),
+        (state | {first: torch.zeros(1).expand(state[first].shape)}, "must be finite, and all there.*where stem"),
         ([1, 2], "tensors by name. Received: list"),
         ({"epoch": 3}, "tensors by name. Received: dict"),
     ]
@@ -166,7 +210,9 @@ def test_without_a_network_the_weights_must_be_given(torchvision, monkeypatch):
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
-    with pytest.raises(errors.UserError, match="torchvision:s3d must be found, or downloaded. Received: .*resolution"):
+    with pytest.raises(
+        errors.UserError, match="s3d must be found, or downloaded, or its weights named by --weights=FILE. .*resolution"
+    ):
         foreign.load(Spec("torchvision", "s3d"))
 
 
@@ -221,9 +267,16 @@ def test_transformers_is_asked_as_it_asks_itself(saved_transformer):
     assert model.class_names == tuple(NAMES.values()) and model.name == name
     assert model.frames_per_step == (1 if name == "timesformer" else 2)
     assert model.clip_shape == ((None, None, None) if name == "vjepa2" else (4, 32, 32))
+    assert model.usual_shape == ((4, 32, 32) if name == "vjepa2" else None) and model.source == ""
     maps = gradcam.gradcam(model.endpoint_fn, torch.from_numpy(CLIPS).float(), expected.argmax(dim=1), GradCamConfig())
     assert maps.shape == (2, 4 // model.frames_per_step, 4, 4) and np.isfinite(maps).all() and maps.max() > 0
     assert not any(parameter.requires_grad for parameter in model.score_fn.module.parameters())
+
+
+@pytest.mark.parametrize("saved_transformer", ["videomae", "vjepa2"], indirect=True)
+def test_tokens_have_a_stimulus_where_it_is_shown(saved_transformer):
+    off = follows(foreign.load(Spec("transformers", str(saved_transformer[3])), device="cpu"))
+    assert not off.any()
 
 
 @pytest.mark.parametrize("saved_transformer", ["videomae"], indirect=True)
@@ -238,6 +291,20 @@ def test_a_checkpoint_without_a_head_is_refused(saved_transformer):
 
 
 @pytest.mark.parametrize("saved_transformer", ["videomae"], indirect=True)
+def test_damaged_weights_and_such_that_are_not_finite_are_refused(saved_transformer):
+    folder = saved_transformer[3]
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    state = safetensors.torch.load(whole)
+    name = next(iter(state))
+    safetensors.torch.save_file(state | {name: torch.full_like(state[name], torch.nan)}, path, {"format": "pt"})
+    with pytest.raises(errors.UserError, match=f"Weights must be finite. Received: .*{name} is not"):
+        foreign.load(Spec("transformers", str(folder)), device="cpu")
+    path.write_bytes(whole[:100])
+    with pytest.raises(errors.UserError, match="must be found, or downloaded. Received: .*header"):
+        foreign.load(Spec("transformers", str(folder)), device="cpu")
+
+
 def test_what_is_not_in_the_folder_or_on_a_hub_without_a_network_is_refused(saved_transformer, tmp_path, monkeypatch):
     folder = saved_transformer[3]
     (folder / "preprocessor_config.json").unlink(missing_ok=True)
@@ -300,7 +367,7 @@ def test_a_users_own_function_is_asked_as_it_is(tmp_path, monkeypatch):
     torch.save(module.state_dict(), "w.pt")
     model = foreign.load(Spec("python", "own_model:make", tmp_path / "w.pt"), device="cpu")
     expected = module.eval()(torch.from_numpy(CLIPS).float()).softmax(dim=1).detach()
-    with layers.frozen(model.score_fn):
+    with freezing.frozen(model.score_fn):
         np.testing.assert_allclose(scores(model), expected, atol=1e-6)
     other = foreign.load(Spec("python", "own_model:make"), device="cpu")
     assert other.digest != model.digest and other.name == "own_model.make"
@@ -321,13 +388,13 @@ def test_a_library_that_is_not_there_is_one_line_with_what_to_install(monkeypatc
 def test_damaged_weights_are_refused(tmp_path, content):
     for name in ("a.pt", "a.safetensors"):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(errors.UserError, match="must be a file of tensors"):
+        with pytest.raises(errors.UserError, match="--weights must be a whole file of"):
             foreign._read_weights(tmp_path / name)
 
 
 def test_a_pickle_of_anything_else_is_not_run(tmp_path):
     torch.save(functools.partial(print, "run"), tmp_path / "a.pt")
-    with pytest.raises(errors.UserError, match="must be a file of tensors"):
+    with pytest.raises(errors.UserError, match="it names .*partial, which is no tensor"):
         foreign._read_weights(tmp_path / "a.pt")
 
 

@@ -5,8 +5,6 @@ normalisation are `common/explaining/gradcam_maps.py`. Works on any callable fro
 """
 
 import contextlib
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch import nn
 from common import errors
 from common.explaining import attention_rollout, gradcam_maps, layer_axes, model_checks
 from common.explaining.gradcam_maps import GradCamConfig
-from torch_impl import layers, weights
+from torch_impl import freezing, weights
 
 # Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C'], from which the logits
 # were computed.
@@ -65,8 +63,8 @@ class GradCam:
             not used or not finite; for probabilities where logits are wanted.
         """
         clips = torch.as_tensor(clips)
-        # Weights are left as they are: a function of a user's own may have its gradient from nothing else.
-        inference = layers.frozen(self._endpoint_fn, weights=False)
+        # Weights keep `requires_grad`: through them alone a function of a user's may be differentiable.
+        inference = freezing.frozen(self._endpoint_fn, weights=False)
         with torch.inference_mode(False), torch.enable_grad(), inference:
             logits, activations = model_checks.check_endpoint(self._endpoint_fn(clips), torch.Tensor)
             gradcam_maps.check_shapes(tuple(clips.shape), tuple(activations.shape), tuple(logits.shape))
@@ -76,6 +74,7 @@ class GradCam:
         return gradcam_maps.combine(_array(activations), _array(gradients), self._config.weights)
 
     def _gradients(self, logits: torch.Tensor, activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the gradient of each clip's score for its target, int `[N]`, in its activations."""
         scores = _full(logits)
         if self._config.score == "probability":
             scores = torch.softmax(scores, dim=1)
@@ -140,7 +139,7 @@ def endpoint_fn(
             activations.append(_folded(found, fold).detach().requires_grad_())
             return model_checks.with_activations(output, _unfolded(activations[0], found.detach(), fold))
 
-        with layers.frozen(model), _not_compiled(), layer.register_forward_hook(cut):
+        with freezing.frozen(model), layer.register_forward_hook(cut):
             if ours:
                 logits, endpoints = model(clips, return_endpoints=True)
                 return logits, endpoints[ours]
@@ -167,7 +166,7 @@ def attentions(
       clips_axes: see `endpoint_fn`.
 
     Raises:
-      UserError: for unknown layers, and such that return no attention.
+      UserError: for unknown layers, and layers that return no attention.
     """
     model = _unwrapped(model)
     found: list[list[np.ndarray]] = [[] for _ in endpoints]
@@ -181,7 +180,7 @@ def attentions(
 
         return record
 
-    with contextlib.ExitStack() as stack, torch.no_grad(), layers.frozen(model), _not_compiled():
+    with contextlib.ExitStack() as stack, torch.no_grad(), freezing.frozen(model):
         for endpoint, outputs in zip(endpoints, found, strict=True):
             layer = layer_axes.find_layer(endpoint, named, ".")
             stack.enter_context(layer.register_forward_hook(recorded(outputs)))
@@ -213,18 +212,6 @@ def _named_layers(model: nn.Module) -> Iterator[tuple[list[str], nn.Module]]:
             yield [".".join(own), name], module
 
 
-@contextlib.contextmanager
-def _not_compiled() -> Iterator[None]:
-    """Runs compiled parts of a model as they were written: compiled code does not see a layer's hooks."""
-    if "torch._dynamo" not in sys.modules:  # Whatever compiles imports it, which takes seconds.
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        # `layers.frozen` has a hook on all modules, which may see a wrapper and what is in it.
-        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
-        yield
-
-
 def _channels(layer: nn.Module) -> int | None:
     """Returns which axis of its output a layer says that the channels are; None for layers that do not say."""
     if isinstance(layer, _CHANNELS_FIRST):
@@ -240,6 +227,7 @@ def _patches(model: nn.Module) -> list[tuple[int, ...]]:
 
 
 def _folded(output: torch.Tensor, fold: layer_axes.Fold) -> torch.Tensor:
+    """Returns a layer's output as activations `[N, T', H', W', C']`, without what it has before the grid."""
     kept = output.narrow(fold.axis, fold.skipped, output.shape[fold.axis] - fold.skipped)
     return (kept if fold.shape is None else kept.reshape(fold.shape)).permute(fold.order)
 

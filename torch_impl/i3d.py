@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from common.models import architectures, configs, padding
-from torch_impl import layers
+from torch_impl import layers, pools
 
 
 class InceptionBlock(nn.Module):
@@ -61,7 +61,7 @@ class Head(nn.Module):
         dtype = self.Conv3d_0c_1x1.kernel.dtype
         if self.pool is None:
             return self.Conv3d_0c_1x1(self.dropout(x.mean((2, 3, 4), dtype=dtype)))
-        pooled = layers.average_pool(x.to(dtype), self.pool)
+        pooled = pools.average_pool(x.to(dtype), self.pool)
         return self.Conv3d_0c_1x1(self.dropout(pooled).mean((2, 3, 4)))
 
 

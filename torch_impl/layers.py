@@ -6,11 +6,7 @@ the two frameworks set differently is stated here: SAME padding (`common/models/
 batch norm's epsilon, momentum and unbiased running variance (`common/models/architectures.py`).
 """
 
-import contextlib
-import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ from torch.nn import functional
 
 from common import errors
 from common.models import architectures, padding
+from torch_impl import pools
 
 # Precision -> (dtype of weights, statistics and logits, dtype of convolutions and activations).
 DTYPES = {
@@ -158,6 +155,7 @@ def _conv3d_by_frames(
 
 
 def _paddings(x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Returns SAME's padding before and after each of the axes (T,) H, W of x `[N, C, (T,) H, W]`."""
     sizes = zip(x.shape[2:], kernel_size, strides, strict=True)
     return [padding.same_padding(size, kernel, stride) for size, kernel, stride in sizes]
 
@@ -232,9 +230,9 @@ class BatchNorm(nn.Module):
 class _GlobalBatchNorm(torch.autograd.Function):
     """Batch norm by the statistics of the batch in all processes, and its gradient.
 
-    With x^ = (x - mean) / sqrt(variance + eps) and sums over all values of a channel in all processes, of which there
-    are n: dx = gamma / sqrt(variance + eps) (dy - sum(dy) / n - x^ sum(dy x^) / n). The gradients of gamma and beta,
-    sum(dy x^) and sum(dy), are this process's part: whoever adds up gradients adds them up.
+    With x^ = (x - mean) / sqrt(variance + eps) and sums over the n values of a channel in all processes:
+    dx = gamma / sqrt(variance + eps) (dy - sum(dy) / n - x^ sum(dy x^) / n). The gradients of gamma and beta,
+    sum(dy x^) and sum(dy), are over this process's values alone, as every weight's: `Trainer` adds up those of all.
     """
 
     @staticmethod
@@ -273,6 +271,7 @@ class _GlobalBatchNorm(torch.autograd.Function):
 
 
 def _per_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Shapes values `[C]` so that they meet the channels of x `[N, C, ...]`."""
     return values.view(-1, *[1] * (x.ndim - 2))
 
 
@@ -348,73 +347,7 @@ class MaxPool(nn.Module):
         ):
             x = functional.pad(x, [size for pad in reversed(pads) for size in pad], value=-torch.inf)
             pads = [(0, 0)] * len(pads)
-        return max_pool(x, self.kernel_size, self.strides, [before for before, _ in pads])
-
-
-def max_pool(x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int, ...], pads: list[int]) -> torch.Tensor:
-    """Returns the largest values of windows of x `[N, C, T, H, W]`; the last windows may reach beyond the padding.
-
-    A GPU adds the gradients of overlapping windows in no certain order; where operations must be deterministic, they
-    are added window place by window place.
-    """
-    if torch.are_deterministic_algorithms_enabled():
-        return _OrderedMaxPool.apply(x, kernel_size, strides, pads)
-    return functional.max_pool3d(x, kernel_size, strides, pads, ceil_mode=True)
-
-
-class _OrderedMaxPool(torch.autograd.Function):
-    """`max_pool3d`, whose gradient is a sum in one order."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, kernel_size: tuple[int, ...], strides: tuple[int, ...], pads: list[int]
-    ) -> torch.Tensor:
-        """As `max_pool`."""
-        y, places = functional.max_pool3d(x, kernel_size, strides, pads, ceil_mode=True, return_indices=True)
-        ctx.save_for_backward(places)
-        ctx.size, ctx.windows = x.shape[2:], (kernel_size, strides, pads)
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        """Gives each window's gradient to the place of its largest value."""
-        (places,), (kernel_size, strides, pads) = ctx.saved_tensors, ctx.windows
-        _, height, width = ctx.size
-        # Where in its window each largest value is, along each axis: its place in x, and where the window begins there.
-        axes = (places // (height * width), places // width % height, places % width)
-        inside = [
-            place + pad - stride * torch.arange(count, device=place.device).view([-1] + [1] * (2 - axis))
-            for axis, (place, count, stride, pad) in enumerate(
-                zip(axes, gradient.shape[2:], strides, pads, strict=True)
-            )
-        ]
-        reach = [
-            max((count - 1) * stride + kernel, size + pad)
-            for count, stride, kernel, size, pad in zip(
-                gradient.shape[2:], strides, kernel_size, ctx.size, pads, strict=True
-            )
-        ]
-        total = gradient.new_zeros(*gradient.shape[:2], *reach)
-        for window_place in itertools.product(*map(range, kernel_size)):
-            chosen = [where == offset for where, offset in zip(inside, window_place, strict=True)]
-            steps = (
-                slice(offset, offset + stride * (count - 1) + 1, stride)
-                for offset, stride, count in zip(window_place, strides, gradient.shape[2:], strict=True)
-            )
-            window: Any = (..., *steps)
-            total[window] += torch.where(chosen[0] & chosen[1] & chosen[2], gradient, 0)
-        within: Any = (..., *(slice(pad, pad + size) for pad, size in zip(pads, ctx.size, strict=True)))
-        return total[within], None, None, None
-
-
-def average_pool(x: torch.Tensor, kernel_size: tuple[int, int, int]) -> torch.Tensor:
-    """Returns the means of all windows of x `[N, C, T, H, W]` that lie inside, at stride 1 (see `max_pool`)."""
-    if torch.are_deterministic_algorithms_enabled():
-        for axis, size in enumerate(kernel_size, start=2):
-            x = x.unfold(axis, size, 1).mean(-1)
-        return x
-    return functional.avg_pool3d(x, kernel_size, stride=1, padding=0)
+        return pools.max_pool(x, self.kernel_size, self.strides, [before for before, _ in pads])
 
 
 class Dropout(nn.Module):
@@ -454,68 +387,3 @@ def seed_dropout(model: nn.Module, seed: int) -> None:
     layers = [module for module in model.modules() if isinstance(module, Dropout)]
     for number, layer in enumerate(layers):
         layer.reseed(seed, number)
-
-
-_in_progress: list[set[nn.Module]] = []  # What each `frozen` has frozen, the one that began last at the end.
-
-
-@contextlib.contextmanager
-def frozen(function: Callable[..., object], weights: bool = True) -> Iterator[None]:
-    """Puts every module that a function calls into inference mode and its weights out of autograd's sight.
-
-    Each is left as it was. What the function holds (itself, the object of a bound method, attributes, arguments of a
-    partial, variables of a closure, globals that it names) is frozen at once; any other module when it is first called,
-    before it computes.
-
-    Args:
-      function: any callable.
-      weights: False leaves the weights in autograd's sight.
-    """
-    seen: set[nn.Module] = set()
-    with contextlib.ExitStack() as stack:
-
-        def freeze(module: nn.Module, _: object = None) -> None:
-            # Within another `frozen` that began later, the module is that one's: its state now is not its own.
-            if module not in seen and _in_progress[-1] is seen:
-                seen.update(module.modules())
-                stack.enter_context(_frozen_module(module, weights))
-
-        _in_progress.append(seen)
-        stack.callback(_in_progress.pop)
-        for held in _held(function):
-            if isinstance(held, nn.Module):
-                freeze(held)
-        with nn.modules.module.register_module_forward_pre_hook(freeze):
-            yield
-
-
-def _held(function: Any) -> Iterator[Any]:
-    """Yields a function and what it holds, one level deep but for partials."""
-    if isinstance(function, functools.partial):
-        yield from (*function.args, *function.keywords.values())
-        yield from _held(function.func)
-        return
-    yield function
-    yield getattr(function, "__self__", None)
-    yield from vars(function).values() if hasattr(function, "__dict__") else ()
-    for cell in getattr(function, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # A variable that has no value yet.
-            yield cell.cell_contents
-    names = getattr(getattr(function, "__code__", None), "co_names", ())
-    yield from (function.__globals__[name] for name in names if name in function.__globals__)
-
-
-@contextlib.contextmanager
-def _frozen_module(model: nn.Module, weights: bool) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    trainable = [parameter for parameter in model.parameters() if weights and parameter.requires_grad]
-    try:
-        model.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter in trainable:
-            parameter.requires_grad_(True)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from common import errors
 from common.models import architectures
@@ -199,77 +198,6 @@ def test_dropout_leaves_the_global_generator_alone():
     state = torch.get_rng_state()
     layers.Dropout(0.5)(torch.ones(10))
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_frozen_within_frozen_leaves_a_module_as_it_was():
-    model = nn.Dropout(0.5).train()
-    found_when_called = {"model": model}
-    with layers.frozen(lambda x: found_when_called["model"](x)):
-        with layers.frozen(model):
-            model(torch.ones(3))
-        assert model.training
-        assert model(torch.ones(3)).tolist() == [1, 1, 1]
-        assert not model.training
-    assert model.training
-
-
-_DROPOUT = nn.Dropout(0.5)
-
-
-def test_frozen_finds_a_global_whose_method_is_called():
-    with layers.frozen(lambda x: _DROPOUT.forward(x)):
-        assert not _DROPOUT.training
-    assert _DROPOUT.training
-
-
-def test_weights_may_stay_in_autograds_sight():
-    model = nn.Linear(2, 1)
-    with layers.frozen(model, weights=False):
-        assert not model.training and model.weight.requires_grad
-    with layers.frozen(model):
-        assert not model.training and not model.weight.requires_grad
-    assert model.training and model.weight.requires_grad
-
-
-@pytest.fixture
-def deterministic():
-    """Turns the switch back, which is the process's."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.parametrize(
-    ("size", "kernel", "strides"),
-    [
-        ((5, 6, 7), (3, 3, 3), (1, 1, 1)),
-        ((4, 7, 8), (1, 3, 3), (1, 2, 2)),
-        ((5, 8, 7), (3, 3, 3), (2, 2, 2)),
-        ((5, 7, 6), (2, 2, 2), (2, 2, 2)),
-        ((2, 2, 2), (3, 3, 3), (2, 2, 2)),
-    ],
-)
-def test_pools_in_one_order_compute_the_same(size, kernel, strides, deterministic):
-    # Of few values, so that windows have several largest ones.
-    x = torch.randint(0, 3, (2, 3, *size), generator=torch.Generator().manual_seed(0)).double().requires_grad_()
-    pool = layers.MaxPool(kernel, strides)
-    found = []
-    for ordered in (True, False):
-        torch.use_deterministic_algorithms(ordered)
-        y = pool(x)
-        weights = torch.arange(y.numel(), dtype=y.dtype).view_as(y)
-        found.append((y, *torch.autograd.grad((y * weights).sum(), x)))
-    torch.testing.assert_close(*found, rtol=0, atol=0)
-
-
-def test_average_pools_in_one_order_compute_the_same(deterministic):
-    x = torch.rand(2, 3, 4, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    found = []
-    for ordered in (True, False):
-        torch.use_deterministic_algorithms(ordered)
-        y = layers.average_pool(x, (2, 7, 7))
-        found.append((y, *torch.autograd.grad((y**2).sum(), x)))
-    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("prepared_clips", [1, 3])

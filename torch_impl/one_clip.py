@@ -1,27 +1,28 @@
 """One clip from a file or from memory to its explanation, in PyTorch."""
 
-import functools
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from common.explaining import masks
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models.foreign import ForeignModel
 from common.reporting.clip_explanation import ClipExplanation
 from data_prep import one_clip
-from torch_impl import explanation, foreign
+from torch_impl import explanation
 
 
 def explain_clip(
     video: str | pathlib.Path | np.ndarray,
     model: str | pathlib.Path | ForeignModel,
     games: Sequence[str] = one_clip.GAMES,
-    mask: MaskConfig = one_clip.FAST,
+    mask: MaskConfig = masks.FAST,
     gradcam: GradCamConfig = GradCamConfig(),  # noqa: B008
     precision: str = "float32",
     device: str = "auto",
+    input_shape: tuple[int, int, int] | None = None,
 ) -> ClipExplanation:
     """Explains the guess of a model for one clip; no clip store is needed.
 
@@ -36,12 +37,12 @@ def explain_clip(
       gradcam: how Grad-CAM is computed.
       precision: of the model's computation.
       device: "auto", "cpu" or "gpu".
+      input_shape: T, H, W that the video becomes for a foreign model that takes any; None where it says it itself.
 
     Returns:
       Probabilities, masks, map and scores, which a notebook shows as pictures (see `ClipExplanation`).
 
     Raises:
-      UserError: for what is no video, and a folder that is no run.
+      UserError: for a file that is not a video, and a folder that is not a run.
     """
-    build = functools.partial(explanation.Explainer, device=device), functools.partial(foreign.load, device=device)
-    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, build)
+    return one_clip.explain_clip(video, model, games, mask, gradcam, precision, explanation.build(device), input_shape)

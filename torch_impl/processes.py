@@ -24,9 +24,10 @@ def joined(device: str = "auto") -> Iterator[Processes]:
       device: "auto", "cpu" or "gpu".
 
     Raises:
-      errors.UserError: where another process is lost on the way, or a machine has fewer GPUs than processes.
+      errors.UserError: where another process does not come or is lost on the way, the environment does not say which
+        processes these are, or a machine has fewer GPUs than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
     backend = "gloo"
@@ -41,7 +42,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         torch.cuda.set_device(place)
     try:
         timeout = datetime.timedelta(seconds=patience())
-        store, rank, count = next(distributed.rendezvous("env://", timeout=timeout))
+        store, rank, count = _rendezvous(timeout)
         store = distributed.PrefixStore(_met(store, rank, count), store)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
         group = _Group()
@@ -58,6 +59,17 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         if distributed.is_initialized():
             gc.collect()  # What holds the group's works, as a wrapped model does, goes before the group.
             distributed.destroy_process_group()
+
+
+def _rendezvous(timeout: datetime.timedelta) -> tuple[distributed.Store, int, int]:
+    """Returns what the environment says: a store, this process's number, and how many there are."""
+    try:
+        return next(distributed.rendezvous("env://", timeout=timeout))
+    except ValueError as error:
+        raise errors.UserError(
+            "Processes must be started by torchrun, or with what it sets: WORLD_SIZE, RANK, MASTER_ADDR and "
+            f"MASTER_PORT. Received: {errors.first_line(error)}"
+        ) from None
 
 
 def _met(store: distributed.Store, rank: int, count: int) -> str:

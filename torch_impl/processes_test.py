@@ -1,7 +1,6 @@
 """Several processes take the steps of one: through `train.py` and `evaluate.py`, on the loopback."""
 
 import contextlib
-import json
 import os
 import pathlib
 import signal
@@ -15,10 +14,11 @@ import numpy as np
 import pytest
 from torch import distributed
 
+from common import errors
 from common.clips import tiny_store_for_tests
 from common.models import canonical_weights
+from common.runs import processes_test
 from common.runs.run_directory import RunDirectory
-from parity_tests import compare
 from torch_impl import processes
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -38,13 +38,13 @@ def command(model, clips, run, *flags):
     return [str(_ROOT / "torch_impl" / "train.py"), *given, "--device=cpu", "--loader_threads=1", *flags]
 
 
-def run_together(arguments, count):
-    """Runs a script in so many processes, as a launcher does; returns the exit code and stderr of each."""
+def started_together(arguments, count):
+    """Starts a script in so many processes, as a launcher does."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    started = [
+    return [
         subprocess.Popen(
             [sys.executable, *arguments],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
@@ -54,6 +54,11 @@ def run_together(arguments, count):
         )
         for rank in range(count)
     ]
+
+
+def run_together(arguments, count):
+    """Runs a script in so many processes; returns the exit code, stdout and stderr of each."""
+    started = started_together(arguments, count)
     outputs = [process.communicate(timeout=300) for process in started]
     return [(process.returncode, *output) for process, output in zip(started, outputs, strict=True)]
 
@@ -75,7 +80,8 @@ def assert_close(received, expected, limit):
 def assert_runs_agree(runs, limit):
     (one, log), (two, shared_log) = runs
     assert_close(two, one, limit)
-    assert [line["processes"] for line in log + shared_log] == [1] * len(log) + [2] * len(log)
+    assert [line["processes"] for line in log] == [1] * len(log)
+    assert len({line["processes"] for line in shared_log} - {1}) == 1
     for line, shared in zip(log, shared_log, strict=True):
         assert (shared["step"], shared["train_accuracy"]) == (line["step"], line["train_accuracy"])
         for name in ("train_loss", "validation_loss", "validation_top_1"):
@@ -114,6 +120,17 @@ def test_two_processes_of_other_models_and_precisions(clips, tmp_path, model, fl
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_clips", [13, 2])  # In batches of 4: shares of 2, 1 and 1; one process never has a clip.
+def test_three_processes_take_the_steps_of_one_whatever_their_shares(tmp_path, num_clips):
+    clips = tmp_path / "clips"
+    tiny_store_for_tests.write_tiny_store(clips, clips={"train": num_clips, "validation": 3})
+    flags = ("--precision=float64", "--epochs=2", "--dropout=0.3")
+    one, three = (trained("conv_lstm", clips, tmp_path / str(count), count, *flags) for count in (1, 3))
+    assert_runs_agree([one, three], 1e-10)
+    assert three[1][0]["processes"] == 3
+
+
+@pytest.mark.slow
 def test_two_processes_resume_what_one_began(clips, tmp_path, runs):
     trained("conv_lstm", clips, tmp_path / "mixed", 1, *_FLAGS, "--max_steps=5")
     mixed, _ = trained("conv_lstm", clips, tmp_path / "mixed", 2, *_FLAGS, "--resume")
@@ -128,11 +145,53 @@ def test_two_processes_evaluate_as_one(runs, folder):
         done = run_together([*script, "--device=cpu", "--batch_size=2"], count)
         assert [code for code, _, _ in done] == [0] * count, done
         assert ["1 (reversed)" in stdout for _, stdout, _ in done] == [True, False][:count]
-        results.append(json.loads(out.read_text()))
-    one, two = (dict(compare.leaves(result)) for result in results)
-    assert one.keys() == two.keys()
-    for key, value in one.items():
-        assert two[key] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), key
+        results.append(out.read_bytes())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "received"),
+    [
+        ({"RANK": "0"}, r"one that was lost \(Timed out after \d seconds waiting for clients"),
+        ({"RANK": "1"}, r"one that was lost \(.*while trying to connect"),
+        ({}, "environment variable RANK expected, but not set"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "invalid literal for int.* 'two'"),
+    ],
+)
+def test_processes_that_never_come_or_are_not_named_end_in_one_line(monkeypatch, environment, received):
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.delenv("RANK", raising=False)
+    given = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in {**given, "PROCESSES_PATIENCE_SECONDS": "1", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(errors.UserError, match=received), processes.joined("cpu"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_process_lost_in_validation_ends_the_other_in_one_line(clips, tmp_path):
+    arguments = ["-c", processes_test.LOST_IN_VALIDATION, *command("conv_lstm", clips, tmp_path / "run")]
+    (code, _, stderr), (killed, _, _) = run_together(arguments, 2)
+    assert (code, killed) == (2, -signal.SIGKILL), stderr
+    assert stderr.splitlines()[-1].startswith(
+        "error: All 2 processes must stay to the end. Received: one that was lost"
+    )
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both(clips, tmp_path):
+    first, second = started_together(command("conv_lstm", clips, tmp_path / "run", "--epochs=10000"), 2)
+    run = RunDirectory(tmp_path / "run")
+    while len(run.read_log()) < 2 and first.poll() is None:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGTERM)
+    ends = [process.communicate(timeout=120)[1] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [130, 130], ends
+    assert "Stopped by a signal to another process at step" in ends[0] and "Stopped by SIGTERM" in ends[1]
+    _, header = canonical_weights.load_arrays(run.checkpoint)
+    assert header["progress"]["step"] >= 8
 
 
 def test_processes_meet_in_a_store_in_which_lost_ones_have_left_their_name():

@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64, Integer, Shaped
 from common.explaining import descent, mask_search, masks, model_checks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
-from torch_impl import graphs, layers
+from torch_impl import freezing, graphs
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[torch.Tensor], torch.Tensor]
@@ -95,7 +95,7 @@ def learn_masks(
 
     Args:
       score_fn: clips, float `[N, T, H, W, C]` -> class probabilities `[N, K]`, differentiable. The modules that
-        it calls are in inference mode meanwhile (see `layers.frozen`), and as they were afterwards.
+        it calls are in inference mode meanwhile (see `freezing.frozen`), and as they were afterwards.
       clips: `[N, T, H, W, C]`, any dtype; the search computes in float64 if they are float64, else in float32.
       targets: int `[N]`, class whose score is to fall, or to stay in the game "preserve".
       config: how masks are learnt.
@@ -175,7 +175,7 @@ class _Computation:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Freezes the modules that the score calls, and has gradients on where the caller has them off."""
-        with torch.inference_mode(False), torch.enable_grad(), layers.frozen(self.score_fn):
+        with torch.inference_mode(False), torch.enable_grad(), freezing.frozen(self.score_fn):
             yield
 
     def prepare(self, clips: torch.Tensor) -> torch.Tensor:

@@ -111,7 +111,8 @@ def mirrored_classes(class_names: tuple[str, ...], table: str) -> tuple[int, ...
     Args:
       class_names: in label order.
       table: "none" (each class is its own mirror image), "something_something_v2" (the table that comes with the
-        project), or a text file with the names of two classes that swap on each line, separated by a tab.
+        project; of some of its classes, the pairs that are among them), or a text file with the names of two classes
+        that swap on each line, separated by a tab.
 
     Raises:
       errors.UserError: for a table that cannot be read, a name that is no class, and a class that stands twice.
@@ -123,13 +124,16 @@ def mirrored_classes(class_names: tuple[str, ...], table: str) -> tuple[int, ...
     if table == "something_something_v2":
         path = classes.SOMETHING_SOMETHING_V2_MIRRORED
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise errors.UserError(
             "--flip must be none, something_something_v2, or a text file of pairs of classes. "
             f"Received: {table}: {error}"
         ) from None
     place = {name: number for number, name in enumerate(class_names)}
+    if table == "something_something_v2":
+        among = [line for line in lines if any(name in place for name in line.split("\t"))]
+        lines = among or lines  # Of a data set without any of them, no table is the right one.
     for line in lines:
         pair = line.split("\t")
         if len(pair) != 2 or not all(name in place for name in pair):

@@ -147,6 +147,13 @@ def test_tables_that_cannot_be_are_refused(tmp_path, table, message):
         augmentation.mirrored_classes(("a", "b", "c"), str(tmp_path / "t"))
 
 
+def test_the_shipped_table_serves_some_of_its_classes_but_no_half_of_a_pair():
+    names = ("Pushing something from right to left", "Holding something", "Pushing something from left to right")
+    assert augmentation.mirrored_classes(names, "something_something_v2") == (2, 1, 0)
+    with pytest.raises(errors.UserError, match="must be the names of two classes of the clips"):
+        augmentation.mirrored_classes(names[:2], "something_something_v2")
+
+
 def test_the_shipped_table_is_refused_for_other_classes():
     with pytest.raises(errors.UserError, match="Received: 'Pulling something from left to right.t"):
         augmentation.mirrored_classes(class_lists.KTH, "something_something_v2")

@@ -35,27 +35,20 @@ def batch_indices(
     batch_size: int,
     *,
     shuffle_seed: tuple[int, int] | None = None,
-    rank: int = 0,
-    num_ranks: int = 1,
 ) -> list[np.ndarray]:
     """Returns which clips make up each batch of one epoch: every clip once, the last batch perhaps smaller.
 
     Args:
       num_clips: number of clips to go through.
-      batch_size: clips a batch, over all ranks.
+      batch_size: clips a batch.
       shuffle_seed: (seed, epoch) of a shuffled order, or None for the order of the store.
-      rank: number of this process among `num_ranks` that share every batch.
-      num_ranks: number of processes.
     """
-    if batch_size < 1 or not 0 <= rank < num_ranks:
-        raise errors.UserError(
-            "batch_size must be at least 1 and rank in 0…num_ranks-1. "
-            f"Received: batch_size={batch_size}, rank={rank}, num_ranks={num_ranks}"
-        )
+    if batch_size < 1:
+        raise errors.UserError(f"batch_size must be at least 1. Received: {batch_size}")
     order = np.arange(num_clips)
     if shuffle_seed is not None:
         order = np.random.default_rng(shuffle_seed).permutation(num_clips)
-    return [order[start : start + batch_size][rank::num_ranks] for start in range(0, num_clips, batch_size)]
+    return [order[start : start + batch_size] for start in range(0, num_clips, batch_size)]
 
 
 def batches(

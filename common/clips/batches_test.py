@@ -36,13 +36,6 @@ def test_the_order_of_seed_0_never_changes():
     assert np.concatenate(batches.batch_indices(8, 3, shuffle_seed=(0, 0))).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
 
 
-def test_ranks_share_every_batch():
-    whole = batches.batch_indices(10, 4, shuffle_seed=(0, 1))
-    parts = [batches.batch_indices(10, 4, shuffle_seed=(0, 1), rank=rank, num_ranks=2) for rank in range(2)]
-    for batch, first, second in zip(whole, *parts, strict=True):
-        assert sorted([*first, *second]) == sorted(batch)
-
-
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_batches_are_those_of_the_order_whatever_the_threads(store, num_threads):
     order = batches.batch_indices(len(store), 4, shuffle_seed=(3, 0))
@@ -98,7 +91,5 @@ def test_a_store_works_in_another_process(store, method):
 def test_impossible_sizes_are_refused(store):
     with pytest.raises(errors.UserError, match="batch_size must be at least 1"):
         batches.batch_indices(3, 0)
-    with pytest.raises(errors.UserError, match="rank in 0…num_ranks-1"):
-        batches.batch_indices(3, 1, rank=2, num_ranks=2)
     with pytest.raises(errors.UserError, match="num_threads and read_ahead"):
         next(batches.batches(store, [], num_threads=0))

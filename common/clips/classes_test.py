@@ -1,3 +1,6 @@
+import pytest
+
+from common import errors
 from common.clips import classes
 from common.models import configs
 
@@ -19,3 +22,16 @@ def test_names_have_neither_brackets_nor_stray_blanks():
 
 def test_kth_has_the_six_classes_of_appendix_c_in_order():
     assert classes.KTH == ("Boxing", "Handclapping", "Handwaving", "Jogging", "Running", "Walking")
+
+
+@pytest.mark.parametrize("text", ["open\nput down\n", "\ufeffopen\r\nput down \r\n\r\n", "open\nput down"])
+def test_names_of_ones_own_are_the_same_from_any_editor(tmp_path, text):
+    (tmp_path / "names.txt").write_bytes(text.encode())
+    assert classes.read_names(tmp_path / "names.txt") == ("open", "put down")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "open\n\nclose", "open\nopen "])
+def test_lists_with_gaps_and_repetitions_are_refused(tmp_path, text):
+    (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(errors.UserError, match="one class a line, all different. Received: "):
+        classes.read_names(tmp_path / "names.txt")

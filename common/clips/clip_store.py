@@ -4,23 +4,26 @@
 finished. Everything it says is checked against the shards when a split is opened.
 """
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
 from absl import logging
 from jaxtyping import Integer, Shaped, UInt8
 
-from common import errors, files, hdf5, text
-from common.clips import shards
+from common import errors, files, hdf5, remote, text
+from common.clips import shards, split_index
 from common.clips.shards import SCHEMA_VERSION, Layout, ShardReader
+from common.clips.split_index import SplitIndex
+from common.remote import Cache
 
 SPLITS = ("train", "validation", "test")
 
@@ -32,12 +35,28 @@ class Shard:
     file: files.Text
     split: str
     clips: files.Count
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: files.Digest
 
     def __post_init__(self) -> None:
         errors.check_choice("split", self.split, SPLITS)
-        if pathlib.PurePath(self.file).name != self.file or "\0" in self.file or len(self.file.encode()) > 255:
-            raise errors.UserError(f"A shard must be a file name without a folder. Received: {self.file!r:.300}")
+        _check_file_name("A shard", self.file)
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """The file of a split's index (`split_index`) in `dataset.json`: its name, SHA-256 (hex) and size."""
+
+    file: files.Text
+    sha256: files.Digest
+    bytes: files.Positive
+
+    def __post_init__(self) -> None:
+        _check_file_name("An index", self.file)
+
+
+def _check_file_name(what: str, name: str) -> None:
+    if pathlib.PurePath(name).name != name or "\0" in name or len(name.encode()) > 255:
+        raise errors.UserError(f"{what} must be a file name without a folder. Received: {name!r:.300}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +111,7 @@ class DatasetInfo:
       shards: all shards.
       schema_version: of `dataset.json` and its shards.
       division: how the clips were divided into splits; None where their source did that, and then left out of the file.
+      indexes: split -> its index; left out of the file where there is none, as in stores of earlier versions.
     """
 
     dataset: files.Text
@@ -105,6 +125,7 @@ class DatasetInfo:
     shards: tuple[Shard, ...]
     schema_version: int = SCHEMA_VERSION
     division: Division | None = None
+    indexes: dict[files.Text, Index] = dataclasses.field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -122,11 +143,30 @@ def shard_name(split: str, index: int, count: int) -> str:
     return f"{split}-{index:05d}-of-{count:05d}.h5"
 
 
+def write_indexes(directory: pathlib.Path, info: DatasetInfo) -> DatasetInfo:
+    """Writes the index of every split, from its shards; returns the info with them, for `write_dataset_json`."""
+    indexes = {}
+    for split in info.splits():
+        listed = [shard for shard in info.shards if shard.split == split]
+        paths = [directory / shard.file for shard in listed]
+        columns = [
+            shards.read_columns(path, info.layout, shard.clips, ("label", "video_id"))
+            for path, shard in zip(paths, listed, strict=True)
+        ]
+        labels, ids = (np.concatenate([column[name] for column in columns]) for name in ("label", "video_id"))
+        path = directory / split_index.file_name(split)
+        split_index.write(path, labels, ids.tolist(), [shard.stat().st_size for shard in paths])
+        indexes[split] = Index(path.name, files.sha256(path), path.stat().st_size)
+    return dataclasses.replace(info, indexes=indexes)
+
+
 def write_dataset_json(directory: pathlib.Path, info: DatasetInfo) -> None:
     """Writes `dataset.json` whole or not at all. It is written last: a folder that has it is finished."""
     values = {"schema_version": info.schema_version, **dataclasses.asdict(info)}
     if info.division is None:
         del values["division"]
+    if not info.indexes:
+        del values["indexes"]
     if info.schema_version > 1:
         values["content_sha256"] = content_sha256(values)
     files.write_json(directory / "dataset.json", values, ensure_ascii=False)
@@ -138,15 +178,25 @@ def content_sha256(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_dataset_json(directory: pathlib.Path) -> DatasetInfo:
+def read_dataset_json(directory: files.Place) -> DatasetInfo:
     """Returns what `dataset.json` says.
+
+    Args:
+      directory: of the store, or its URL.
 
     Raises:
       errors.UserError: for another schema version, fields that are not those of `DatasetInfo`, and, but in files of
         schema version 1, which lack it, a wrong `content_sha256`.
     """
-    path, what = directory / "dataset.json", "A clip store's dataset.json"
-    values = files.read_json(path, what, *shards.READABLE_VERSIONS)
+    what = "A clip store's dataset.json"
+    path: files.Place
+    if isinstance(directory, str):
+        path = f"{directory}/dataset.json"
+        values = files.parse_json(remote.read(path, files.MOST_BYTES + 1), what, path)
+        files.check_schema_version(values, what, path, *shards.READABLE_VERSIONS)
+    else:
+        path = directory / "dataset.json"
+        values = files.read_json(path, what, *shards.READABLE_VERSIONS)
     if values["schema_version"] > 1 and values.pop("content_sha256", None) != content_sha256(values):
         raise errors.UserError(
             f"{what} must have the content_sha256 of what it says. Received: another in {path}, which was changed"
@@ -158,45 +208,118 @@ class ClipStore:
     """One split of a clip store: labels and ids in memory, clips on demand, from any number of threads.
 
     Attributes:
+      directory: of the store, or its URL.
       info: what `dataset.json` says.
+      split: "train", "validation" or "test".
       labels: int32 [N], -1 where unknown.
       video_ids: N strings.
     """
 
-    def __init__(self, directory: pathlib.Path | str, split: str) -> None:
-        """Opens and checks every shard of a split.
+    def __init__(self, directory: files.Place, split: str, cache: Cache = remote.DEFAULT) -> None:
+        """Opens a split. Its shards are opened and checked when they are first read, where it has an index, else now.
 
         Args:
-          directory: of the store.
+          directory: of the store, or a URL (see `files.place`).
           split: "train", "validation" or "test".
+          cache: where shards that lie at a URL are kept.
 
         Raises:
-          errors.UserError: for a missing split, or any shard that contradicts `dataset.json`.
+          errors.UserError: for a missing split or shard, and any shard or index that contradicts `dataset.json`; the
+            methods that read shards raise it, too.
         """
-        self.directory = pathlib.Path(directory)
+        self.directory = files.place(directory) if isinstance(directory, str) else directory
         self.info = read_dataset_json(self.directory)
-        listed = [shard for shard in self.info.shards if shard.split == split]
-        if not listed:
+        self._listed = [shard for shard in self.info.shards if shard.split == split]
+        if not self._listed:
             hint = " (prepare.py --validation_share=0.2 makes one)" if split == "validation" else ""
             raise errors.UserError(
                 f"Split must be one of {', '.join(self.info.splits())}. Received: {split!r} for {self.directory}{hint}"
             )
         self.split = split
-        paths = [self.directory / shard.file for shard in listed]
-        if self.info.schema_version == 1:
-            hdf5.try_text([path for path in paths if shards.version(path) == 1])
-        self._shards = [
-            ShardReader(path, self.info.layout, shard.clips) for path, shard in zip(paths, listed, strict=True)
-        ]
-        sizes = {"K": len(self.info.class_names)}
-        for path, reader in zip(paths, self._shards, strict=True):
-            hdf5.check_bounds(reader.columns, shards.table(self.info.layout), sizes, path)
-        self._starts = np.cumsum([0] + [len(reader) for reader in self._shards])
-        self.labels = self.column("label")
-        self.video_ids: tuple[str, ...] = tuple(self.column("video_id"))
+        self._remote = remote.Folder(self.directory, cache) if isinstance(self.directory, str) else None
+        if self._remote:
+            where = cache.path, cache.gigabytes
+            logging.log_first_n(logging.INFO, "Clips at a URL are kept in %s, %g GB at most.", 1, *where)
+        self._starts = np.cumsum([0] + [shard.clips for shard in self._listed])
+        self._num_classes = len(self.info.class_names)
+        self._sizes: list[int | None] = [None] * len(self._listed)  # In bytes.
+        self._readers: list[ShardReader | None] = [None] * len(self._listed)
+        self._columns: dict[str, np.ndarray] = {}  # Those that were asked for.
+        index = self._read_index() if split in self.info.indexes else self._read_shards()
+        self._sizes = index.shard_bytes.tolist()
+        if self._remote:
+            cache.check_holds(max(index.shard_bytes.tolist()), f"the largest shard of {self.directory}")
+        self._ids = index.video_ids
+        self.labels = self._columns["label"] = index.labels
+        self.video_ids: tuple[str, ...] = tuple(index.video_ids)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def _read_index(self) -> SplitIndex:
+        """Returns what the index says; refuses a folder that lacks a shard."""
+        if isinstance(self.directory, pathlib.Path):
+            there = set(os.listdir(self.directory))
+            gone = [shard.file for shard in self._listed if shard.file not in there]
+            if gone:
+                raise errors.UserError(
+                    "A clip store must hold the shards of its dataset.json. "
+                    f"Received: {self.directory} without {gone[0]}"
+                )
+        index = self.info.indexes[self.split]
+        with self._held(index.file, index.sha256, index.bytes) as path:
+            return split_index.read(
+                path, index.sha256, clips=len(self), shards=len(self._listed), classes=self._num_classes
+            )
+
+    def _read_shards(self) -> SplitIndex:
+        """Returns what an index would say: stores of earlier versions have none."""
+        if isinstance(self.directory, pathlib.Path) and self.info.schema_version == 1:
+            paths = [self.directory / shard.file for shard in self._listed]
+            hdf5.try_text([path for path in paths if shards.version(path) == 1])
+        labels, ids, sizes = [], [], []
+        for number in range(len(self._listed)):
+            with self._held_shard(number) as path:
+                reader = self._checked(number, path)
+                sizes.append(path.stat().st_size)
+            labels.append(reader.columns["label"])
+            ids.append(reader.columns["video_id"])
+            reader.forget_columns(ids[-1])
+            self._readers[number] = reader
+        return SplitIndex(np.concatenate(labels), np.concatenate(ids), np.array(sizes))
+
+    def _held(self, file: str, sha256: str, size: int | None) -> contextlib.AbstractContextManager[pathlib.Path]:
+        """Returns a context in which a file of the store is at the path that it gives."""
+        if self._remote:
+            return self._remote.held(file, sha256, size)
+        return contextlib.nullcontext(pathlib.Path(self.directory, file))
+
+    def _held_shard(self, number: int) -> contextlib.AbstractContextManager[pathlib.Path]:
+        shard = self._listed[number]
+        return self._held(shard.file, shard.sha256, self._sizes[number])
+
+    def _checked(self, number: int, path: pathlib.Path) -> ShardReader:
+        """Returns the reader of a shard whose columns are as `dataset.json` says."""
+        layout = self.info.layout
+        reader = ShardReader(path, layout, self._listed[number].clips)
+        hdf5.check_bounds(reader.columns, shards.table(layout), {"K": self._num_classes}, path)
+        return reader
+
+    def _reader(self, number: int, path: pathlib.Path) -> ShardReader:
+        """Returns the reader of a shard, which is checked, also against the index, when it is first asked for."""
+        reader = self._readers[number]
+        if reader is None:
+            reader = self._checked(number, path)
+            rows = slice(self._starts[number], self._starts[number + 1])
+            for name, known in (("label", self._columns["label"]), ("video_id", self._ids)):
+                if not np.array_equal(reader.columns[name], known[rows]):
+                    raise errors.UserError(
+                        f"The index of a split must have the shards' {name}. Received: another than {path} has "
+                        "(prepare.py makes it anew)"
+                    )
+            reader.forget_columns(self._ids[rows])
+            self._readers[number] = reader
+        return reader
 
     def known_to(self, class_names: tuple[str, ...]) -> "ClipStore":
         """Returns the same clips as a model of certain classes sees them.
@@ -215,17 +338,29 @@ class ClipStore:
         seen = copy.copy(self)
         seen.info = dataclasses.replace(self.info, class_names=class_names)
         seen.labels = labels[self.labels]  # -1 reads the last one.
-        known = text.counted(int((seen.labels >= 0).sum()), "clip")
-        logging.info("%s has other classes than the model: %s of %d have one of its.", self.directory, known, len(self))
+        if self.info.class_names:
+            known = text.counted(int((seen.labels >= 0).sum()), "clip")
+            logging.info(
+                "%s has other classes than the model: %s of %d have one of its.", self.directory, known, len(self)
+            )
         return seen
 
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of all shards, where they are read through a cache; 0 for a folder."""
+        return sum(size or 0 for size in self._sizes) if self._remote else 0
+
     def column(self, name: str) -> Shaped[np.ndarray, "N ..."]:
-        """Returns a column over all clips (see `Clip` for names, shapes and units)."""
-        if name not in self._shards[0].columns:
-            raise errors.UserError(
-                f"The column must be one of {', '.join(self._shards[0].columns)}. Received: {name!r}"
-            )
-        return np.concatenate([reader.columns[name] for reader in self._shards])
+        """Returns a column over all clips (see `Clip` for names, shapes and units), reading all shards if need be."""
+        errors.check_choice("The column", name, shards.table(self.info.layout))
+        if name not in self._columns:
+            parts = []
+            for number, shard in enumerate(self._listed):
+                with self._held_shard(number) as path:
+                    self._reader(number, path)
+                    parts.append(shards.read_columns(path, self.info.layout, shard.clips, (name,))[name])
+            self._columns[name] = np.concatenate(parts)
+        return self._columns[name]
 
     def places(self, video_ids: Iterable[str]) -> list[int]:
         """Returns where clips of these ids stand; refuses an id that no clip has."""
@@ -239,8 +374,9 @@ class ClipStore:
 
     def read_into(self, index: int, out: UInt8[np.ndarray, "T H W 3"]) -> None:
         """Reads clip `index` into `out`. Safe to call from several threads at once."""
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        self._shards[shard].read(int(index - self._starts[shard]), out)
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        with self._held_shard(number) as path:
+            self._reader(number, path).read(int(index - self._starts[number]), out)
 
     def read(self, indices: Sequence[int] | Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, "n T H W 3"]:
         """Returns the clips at `indices`."""

@@ -1,18 +1,29 @@
 import dataclasses
+import functools
 import json
+import os
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 
-from common import errors
-from common.clips import clip_store, tiny_store_for_tests
+from common import errors, files
+from common.clips import clip_store, shards, split_index, tiny_store_for_tests
+
+CLIPS = {"train": 7, "validation": 2}
 
 
 @pytest.fixture
 def store_path(tmp_path):
-    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"train": 7, "validation": 2}, clips_per_shard=3)
+    tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips=CLIPS, clips_per_shard=3)
     return tmp_path / "clips"
+
+
+@pytest.fixture
+def indexed(tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "indexed", clips=CLIPS, clips_per_shard=3, indexed=True)
+    return tmp_path / "indexed"
 
 
 def change_json(path, change, sign=True):
@@ -152,3 +163,93 @@ def test_an_unknown_split_a_missing_store_and_broken_json_are_refused(store_path
     (store_path / "dataset.json").write_text("{")
     with pytest.raises(errors.UserError, match="must be a readable JSON file"):
         clip_store.ClipStore(store_path, "train")
+
+
+def test_with_an_index_the_same_is_read_and_no_shard_before_it_is_needed(store_path, indexed, monkeypatch):
+    opened = []
+    read = shards.ShardReader
+    monkeypatch.setattr(clip_store, "ShardReader", lambda path, *args: opened.append(path.name) or read(path, *args))
+    without, store = clip_store.ClipStore(store_path, "train"), clip_store.ClipStore(indexed, "train")
+    assert opened == [f"train-0000{n}-of-00003.h5" for n in range(3)]  # Of the one without.
+    assert store.video_ids == without.video_ids and store.labels.tolist() == without.labels.tolist()
+    assert store.labels.dtype == np.int32 and store.info.digest == without.info.digest
+    opened.clear()
+    np.testing.assert_array_equal(store.read([3, 5, 3]), without.read([3, 5, 3]))
+    assert opened == ["train-00001-of-00003.h5"]  # Once.
+    np.testing.assert_array_equal(store.column("source_time"), without.column("source_time"))
+    assert opened == [f"train-0000{n}-of-00003.h5" for n in (1, 0, 2)]
+    assert store.column("source_time") is store.column("source_time")
+    with pytest.raises(errors.UserError, match="The column must be one of label, .* Received: 'salient'"):
+        store.column("salient")
+
+
+def test_a_store_keeps_no_file_open(store_path, indexed):
+    before = os.listdir("/proc/self/fd")
+    for path in (store_path, indexed):
+        store = clip_store.ClipStore(path, "train")
+        store.read(range(7))
+        assert store.column("source_frame").shape == (7, 8)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_model_of_other_classes_reads_shards_that_were_not_read_before(indexed):
+    seen = clip_store.ClipStore(indexed, "train").known_to(("class 1",))
+    assert seen.labels.tolist() == [-1, 0, -1, -1, 0, -1, -1]
+    np.testing.assert_array_equal(seen.read([6]), clip_store.ClipStore(indexed, "train").read([6]))
+    assert seen.column("label").tolist() == [0, 1, 2, 0, 1, 2, 0]  # The store's own.
+
+
+def test_a_shard_is_checked_when_it_is_first_read(indexed):
+    clip_store.ClipStore(indexed, "train").read([0])
+    (indexed / "train-00001-of-00003.h5").write_bytes(b"x" * 100)
+    store = clip_store.ClipStore(indexed, "train")
+    store.read([0])
+    with pytest.raises(errors.UserError, match="A shard must be a readable HDF5 file. Received: .*train-00001"):
+        store.read([3])
+
+
+def test_a_shard_of_other_clips_than_the_index_has_is_refused(indexed):
+    first, second = (indexed / f"train-0000{n}-of-00003.h5" for n in (0, 1))
+    first.write_bytes(second.read_bytes())
+    store = clip_store.ClipStore(indexed, "train")
+    with pytest.raises(errors.UserError, match="must have the shards' video_id. Received: another than .*train-00000"):
+        store.read([0])
+    np.testing.assert_array_equal(store.read([3]), clip_store.ClipStore(indexed, "train").read([3]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: (path / "train-00002-of-00003.h5").unlink(), "must hold the shards .* without train-00002-of"),
+        (lambda path: (path / "train.index").unlink(), "The index of a split must be a readable file. Received: "),
+        (lambda path: (path / "train.index").write_bytes(b"x"), "must have the SHA-256 in dataset.json. Received: "),
+        (
+            lambda path: change_json(path, lambda v: v["indexes"]["train"].update(file="../x")),
+            "An index must be a file name without a folder. Received: '../x'",
+        ),
+        (lambda path: change_json(path, lambda v: v["shards"][0].update(clips=2)), r"'label' must be int32 \[N=6\]"),
+        (
+            lambda path: change_json(path, lambda v: v.update(class_names=["a"])),
+            "label must be -1…0. Received: 1 in row 1 of .*train.index",
+        ),
+    ],
+)
+def test_an_index_that_contradicts_the_store_is_refused(indexed, change, message):
+    change(indexed)
+    with pytest.raises(errors.UserError, match=message):
+        clip_store.ClipStore(indexed, "train")
+
+
+def test_an_index_of_another_version_or_of_no_hdf5_is_refused(tmp_path):
+    path = tmp_path / "x.index"
+    split_index.write(path, np.array([0, -1]), ["a", "é"], [10])
+    read = functools.partial(split_index.read, path, clips=2, shards=1, classes=1)
+    found = read(files.sha256(path))
+    assert found.labels.tolist() == [0, -1] and list(found.video_ids) == ["a", "é"] and found.shard_bytes == [10]
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = 2
+    with pytest.raises(errors.UserError, match="The index of a split must have schema version 1. Received: 2 in"):
+        read(files.sha256(path))
+    path.write_bytes(b"none")
+    with pytest.raises(errors.UserError, match="The index of a split must be a readable HDF5 file. Received: "):
+        read(files.sha256(path))

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -247,6 +247,20 @@ def version(path: pathlib.Path) -> int:
         return hdf5.integer_attribute(file, "schema_version") or 0
 
 
+def read_columns(path: pathlib.Path, layout: Layout, clips: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns some of a shard's columns, by name; their values are not checked (see `hdf5.check_bounds`).
+
+    Args:
+      path: of the file.
+      layout: of the store.
+      clips: N.
+      names: keys of `table`.
+    """
+    known = table(layout)
+    with _opened(path) as file:
+        return hdf5.read(file, {name: known[name] for name in names}, {"N": clips})
+
+
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[h5py.File]:
     with hdf5.opened(path, "A shard") as file:
@@ -286,6 +300,10 @@ class ShardReader:
 
     def __len__(self) -> int:
         return len(self._ranges)
+
+    def forget_columns(self, video_ids: np.ndarray) -> None:
+        """Lets go of all columns; the ids, which messages name, are taken from an equal array that is there anyway."""
+        self.columns = {"video_id": video_ids}
 
     def read(self, row: int, out: np.ndarray) -> None:
         """Reads one clip.

@@ -22,6 +22,7 @@ def write_tiny_store(
     seed: int = 0,
     object_mask_shape: tuple[int, int] | None = None,
     sufficient_sets: int = 0,
+    indexed: bool = False,
 ) -> clip_store.DatasetInfo:
     """Writes a whole store; clip i of a split has class i modulo `num_classes`.
 
@@ -35,6 +36,7 @@ def write_tiny_store(
       seed: of noise and places.
       object_mask_shape: (h, w) of ground truth, or None for none.
       sufficient_sets: S of ground truth, or 0 for none.
+      indexed: whether it has an index, as prepare's have.
     """
     directory.mkdir(parents=True, exist_ok=True)
     layout = shards.Layout(
@@ -54,6 +56,8 @@ def write_tiny_store(
     info = clip_store.DatasetInfo(
         "tiny", names, layout, "stretch", "linspace", counts, tool, {"name": "none", "version": "0"}, tuple(records)
     )
+    if indexed:
+        info = clip_store.write_indexes(directory, info)
     clip_store.write_dataset_json(directory, info)
     return info
 

@@ -1,4 +1,4 @@
-"""How a command begins and ends: flags are parsed, and what a user or a disk did wrong is one line and exit code 2."""
+"""How a command begins and ends: flags are parsed, and what a user, a disk or memory lacks is one line, exit code 2."""
 
 import copy
 import io
@@ -16,10 +16,10 @@ from common import errors
 
 
 def run(main: Callable[[list[str]], int | None], positional: str | None = None) -> None:
-    """Runs an entry script: `main` returns an exit code; bad input and failing disks end in one line and code 2.
+    """Runs an entry script; bad input, failing disks and too little memory end in one line and code 2.
 
     Args:
-      main: takes what absl leaves of argv after the flags (the program's name first).
+      main: takes what absl leaves of argv after the flags (the program's name first), and returns an exit code.
       positional: name of the one argument that is not a flag; None where there is none.
     """
 
@@ -58,6 +58,21 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
         _end(f"error: Files must be readable and writable. Received: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        _end(
+            "error: What is computed at a time must fit into memory (fewer clips, --batch or --batch_size, or fewer "
+            f"--workers). Received: {errors.first_line(error):.300}",
+            2,
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether an error says that memory does not suffice: Python's and NumPy's, PyTorch's or TensorFlow's."""
+    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError"):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # PyTorch's on a CPU.
 
 
 class _TerminalFormatter(standard_logging.Formatter):

@@ -28,6 +28,10 @@ def main(argv):
     if NUMBER.value in (28, 30):
         print("computed")
         raise OSError(NUMBER.value, os.strerror(NUMBER.value), "a\\nb")
+    if NUMBER.value == 12:
+        raise MemoryError
+    if NUMBER.value == 13:
+        raise RuntimeError("no memory of it")
     if NUMBER.value == 10:
         print("x" * 100_000)
     return 3 if NUMBER.value == 9 else None
@@ -69,6 +73,13 @@ def test_unknown_and_impossible_flags_and_stray_words_are_one_line_and_code_2():
 def test_letters_that_a_terminal_lacks_are_printed_as_escapes():
     assert run("--number=6", encoding="ascii") == (0, "\\xe9\\udcff\\U0001f3ac\n", "")
     assert run("--number=6", encoding="utf-8") == (0, "\u00e9\\udcff\U0001f3ac\n", "")
+
+
+def test_too_little_memory_is_one_line_and_code_2_and_other_errors_are_not():
+    rule = "What is computed at a time must fit into memory (fewer clips, --batch or --batch_size, or fewer --workers)"
+    assert run("--number=12") == (2, "", f"error: {rule}. Received: MemoryError\n")
+    code, _, err = run("--number=13")
+    assert code == 1 and "Traceback" in err
 
 
 def test_an_interrupt_is_code_130_without_a_traceback():

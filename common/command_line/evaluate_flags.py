@@ -4,11 +4,12 @@ import pathlib
 
 from absl import flags
 
-from common.command_line import model_flags
+from common.command_line import clips_flags, model_flags
 from common.models import configs
 from common.runs.evaluation_loop import EvaluateSettings
 
-flags.adopt_module_key_flags(model_flags)  # So that --help lists them.
+for _module in (clips_flags, model_flags):
+    flags.adopt_module_key_flags(_module)  # So that --help lists them.
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 DETERMINISTIC = flags.DEFINE_bool(
@@ -17,7 +18,7 @@ DETERMINISTIC = flags.DEFINE_bool(
 PRECISION = flags.DEFINE_enum("precision", "float32", list(configs.PRECISIONS), "Precision of the computation.")
 _RUN = flags.DEFINE_list("run", [], "Run directories of either framework, separated by commas.")
 _MODEL = flags.DEFINE_list("model", [], f"{model_flags.MODEL_HELP} Several: separated by commas.")
-_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one a run was trained on.")
+_CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one a run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to evaluate.")
 _BATCH = flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1)
 _OUT = flags.DEFINE_list(
@@ -39,7 +40,8 @@ def settings() -> EvaluateSettings:
     """Returns what to evaluate."""
     return EvaluateSettings(
         models=model_flags.sources(_RUN.value, _MODEL.value),
-        clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
+        clips=clips_flags.place(_CLIPS.value),
+        cache=clips_flags.cache(),
         split=_SPLIT.value,
         batch_size=_BATCH.value,
         num_threads=_THREADS.value,

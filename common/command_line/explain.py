@@ -54,5 +54,7 @@ def explain(
     if report:
         evaluation = settings.path.with_name("evaluation.json")
         evaluations = (evaluation,) if evaluation.exists() else ()
-        page = building.build(ReportSettings(report, (settings.path,), evaluations, clips=store.directory))
+        page = building.build(
+            ReportSettings(report, (settings.path,), evaluations, clips=store.directory, cache=settings.cache)
+        )
         sys.stdout.write(f"\n{page}\n")

@@ -5,15 +5,17 @@ import pathlib
 from absl import flags
 
 from common import errors
-from common.command_line import launch_flags, model_flags
+from common.command_line import clips_flags, launch_flags, model_flags
 from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
 from common.explaining.methods import MethodConfig
 from common.models import configs
+from common.runs import clip_format
 
 _MASK, _CAM = masks.MaskConfig(), gradcam_maps.GradCamConfig()
 
-flags.adopt_module_key_flags(model_flags)  # So that --help lists them.
+for _module in (clips_flags, model_flags):
+    flags.adopt_module_key_flags(_module)  # So that --help lists them.
 
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute; auto: a GPU if there is one.")
 DETERMINISTIC = flags.DEFINE_bool(
@@ -26,7 +28,12 @@ VIDEO = flags.DEFINE_multi_string(
     [],
     "Explain this video, or those in this folder, in place of clips of a store; may be given several times.",
 )
-_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one a run was trained on.")
+_INPUT_SHAPE = flags.DEFINE_list(
+    "input_shape",
+    None,
+    "With --video: frames, height and width (px) that videos become for a foreign model. Unset: what the model says.",
+)
+_CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one a run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
 _PER_CLASS = flags.DEFINE_integer(
@@ -49,13 +56,17 @@ _FORM = flags.DEFINE_enum(
 )
 _AREA = flags.DEFINE_integer("area", _MASK.area, "Frames of a hard mask; 0: as many as Eq. 1 decides.", lower_bound=0)
 _ORACLE = flags.DEFINE_enum(
-    "oracle", _MASK.oracle, list(masks.ORACLES), "Best single interval: of all (full), or from coarse to fine (coarse)."
+    "oracle",
+    _MASK.oracle,
+    list(masks.ORACLES),
+    "Best single interval: of all (full), or from coarse to fine (coarse; unset, with --video).",
 )
 _STOP = flags.DEFINE_enum(
     "stop",
     _MASK.stop,
     list(masks.STOPS),
-    "When a soft mask is learnt: after all steps of Adam (iterations), or when it has converged by quasi-Newton steps.",
+    "When a soft mask is learnt: after all steps of Adam (iterations), or when it has converged by quasi-Newton steps "
+    "(unset, with --video).",
 )
 _KIND = flags.DEFINE_enum("kind", _MASK.kind, list(perturbations.KINDS), "Perturbation that the mask is learnt with.")
 _ITERATIONS = flags.DEFINE_integer(
@@ -72,7 +83,8 @@ _START = flags.DEFINE_enum(
     "start",
     _MASK.start,
     list(masks.STARTS),
-    "Where the search starts: the paper's centred window, the best single interval (oracle), or both (multi).",
+    "Where the search starts: the paper's centred window, the best single interval (oracle), or both (multi; unset, "
+    "with --video).",
 )
 _COMPAT = flags.DEFINE_enum(
     "compat", _MASK.compat, list(masks.COMPATS), "released: total variation and first window as the released code's."
@@ -127,13 +139,24 @@ _ONLY_STORES = (
     BRIEF,
     _REPORT,
     _OVERWRITE,
+    *clips_flags.ALL,
     *launch_flags.ALL,
 )
+
+
+def _quick(flag: flags.FlagHolder) -> str:
+    """Returns a flag's value; of a video, where it is not given, what is quick, as in `explain_clip`."""
+    return str(getattr(masks.FAST, flag.name) if VIDEO.value and not flag.present else flag.value)
 
 
 def games() -> tuple[str, ...]:
     """Returns which masks of a video are learnt: of both games, or of the one that --game names."""
     return (_GAME.value,) if _GAME.present else ("delete", "preserve")
+
+
+def input_shape() -> tuple[int, int, int] | None:
+    """Returns T, H, W that videos are to become, if the user says it."""
+    return clip_format.parse_shape(_INPUT_SHAPE.value) if _INPUT_SHAPE.value else None
 
 
 def report() -> pathlib.Path | None:
@@ -146,9 +169,14 @@ def settings() -> ExplainSettings:
     wrong = [flag.name for flag in _ONLY_STORES if VIDEO.value and flag.present]
     if wrong:
         raise errors.UserError(f"--{wrong[0]} must be left out with --video, which needs no clip store. Received: both")
+    if _INPUT_SHAPE.present and not VIDEO.value:
+        raise errors.UserError(
+            "--input_shape must be given with --video: clips of a store have theirs. Received: alone"
+        )
     return ExplainSettings(
         model=model_flags.source(_RUN.value, _MODEL.value),
-        clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
+        clips=clips_flags.place(_CLIPS.value),
+        cache=clips_flags.cache(),
         split=_SPLIT.value,
         limit=_LIMIT.value,
         limit_per_class=_PER_CLASS.value,
@@ -162,13 +190,13 @@ def settings() -> ExplainSettings:
             beta=_BETA.value,
             iterations=_ITERATIONS.value,
             learning_rate=_LEARNING_RATE.value,
-            start=_START.value,
+            start=_quick(_START),
             compat=_COMPAT.value,
             game=_GAME.value,
             form=_FORM.value,
             area=_AREA.value,
-            oracle=_ORACLE.value,
-            stop=_STOP.value,
+            oracle=_quick(_ORACLE),
+            stop=_quick(_STOP),
             ends=_ENDS.value,
         ),
         gradcam=gradcam_maps.GradCamConfig(

@@ -13,6 +13,7 @@ from absl import logging
 from common import errors, files, progress, text
 from common.clips.clip_store import ClipStore
 from common.explaining import explanations
+from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
 from common.reporting import building, clip_explanation
@@ -43,7 +44,8 @@ def explain(
     videos: Sequence[pathlib.Path],
     games: Sequence[str],
     reading: Reading,
-    build: Callable[[], clip_explanation.Build],
+    build: Callable[[], Build],
+    shape: tuple[int, int, int] | None = None,
 ) -> int:
     """Explains videos, prints what was found, and makes OUT/NAME of each: a page, a GIF and the numbers.
 
@@ -53,6 +55,7 @@ def explain(
       games: see `clip_explanation.explain`.
       reading: see `Reading`.
       build: makes a build, which loads its framework: last, so that bad input is answered at once.
+      shape: T, H, W that videos become for a foreign model; None where it says it itself.
 
     Returns:
       The exit code: 1 where videos of a folder could not be read.
@@ -64,7 +67,7 @@ def explain(
     sources = reading.find(videos)
     for source in sources:
         _check_place(out / source.video_id)
-    form, build = clip_explanation.open_model(settings, build)
+    form, build = clip_explanation.open_model(settings, build, shape=shape)
     clips, failed = _read(sources, form, reading)
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)

@@ -12,15 +12,17 @@ import signal
 import pytest
 
 from common.clips import tiny_store_for_tests
-from common.command_line import evaluate, evidence, explain, faults_for_tests
+from common.command_line import evaluate, evidence, explain, explain_video, faults_for_tests
 from common.explaining import evidence_test, explanation_loop
 from common.explaining.evidence import EvidenceSettings
+from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.models import canonical_weights, configs, initial_weights
 from common.reporting import building, report_for_tests
 from common.runs import training_loop, training_loop_test
 from common.runs.evaluation_loop import EvaluateSettings
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
+from data_prep import loose_clips, videos_for_tests
 
 NAMES = ("x", "y", "z")
 MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=2, filters=2)
@@ -43,6 +45,14 @@ def explain_command(folder):
         return explanation_loop.explain(settings, lambda trained, *_: evidence_test.Fake(trained.weights))
 
     explain.explain(ExplainSettings(folder / "run", batch_size=3, out=folder / "new" / "masks.h5"), explain_run)
+
+
+def video_command(folder):
+    def build():
+        return Build(lambda trained, *_: evidence_test.Fake(trained.weights))
+
+    settings = ExplainSettings(folder / "run", out=folder / "explained")
+    explain_video.explain(settings, [folder / "videos"], ("delete",), loose_clips, build)
 
 
 def evidence_command(folder):
@@ -102,6 +112,18 @@ def test_train(template, tmp_path, fault):
 def test_explain(template, tmp_path, fault):
     outcomes = try_all(explain_command, with_run(template, tmp_path), tmp_path, fault, (1, 4))
     assert len(outcomes) >= 5
+
+
+@pytest.mark.parametrize("fault", ("kill", errno.ENOSPC))
+def test_explain_video(template, tmp_path, fault):
+    """The folder of a video is there whole or not at all, also where it replaces an earlier one."""
+    copy = with_run(template, tmp_path)
+    videos_for_tests.film(copy / "videos" / "a.avi", 9)
+    if fault == "kill":
+        video_command(copy)
+        (copy / "explained" / "a" / "tables" / "table_9.csv").touch()  # The earlier one had a table more.
+    outcomes = try_all(video_command, copy, tmp_path, fault, (5, 11))
+    assert len(outcomes) >= 3
 
 
 @pytest.mark.parametrize("fault", ("kill", errno.ENOSPC))

@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from common import errors
-from common.clips import clip_store, tiny_store_for_tests
+from common import errors, files
+from common.clips import clip_store, shards, tiny_store_for_tests
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.evidence import EvidenceSettings
 from common.explaining.explanation_loop import ExplainSettings
@@ -46,7 +46,9 @@ class ForeignContract:
       explanation: the build's module.
       framework: "torch" or "tf".
       source: of a module whose `make` returns a `ForeignModel` of `scores`, of steps of two frames, its `name` "own",
-        its `kind` "mine", under the `licence` "CC0"; and whose `wrong` returns a `score_fn` that ends in no softmax.
+        its `kind` "mine", under the `licence` "CC0", its `source` "made for a test"; and whose `wrong` returns a
+        `score_fn` that ends in no softmax, `unsteady` one whose probabilities are drawn, `several` one that returns two
+        tensors.
     """
 
     evaluation: ModuleType
@@ -114,6 +116,30 @@ class ForeignContract:
         assert np.isnan(statistics["blobs_per_frame"]).all() and np.isnan(statistics["pointing_game"]).all()
         assert np.isfinite(statistics["temporal_iou"]).all()
 
+    @pytest.mark.parametrize("known", [2, 0])
+    def test_clips_of_other_classes_or_of_none_have_no_labels_and_classes_are_numbers(self, folder, tmp_path, known):
+        info = tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"test": 2}, num_classes=2)
+        if not known:  # As `prepare` makes of videos that lie in no folders.
+            layout, clips = info.layout, clip_store.ClipStore(tmp_path / "clips", "test").read([0, 1])
+            path = tmp_path / "clips" / clip_store.shard_name("test", 0, 1)
+            numbers = np.arange(8, dtype=np.int32)
+            loose = [shards.Clip(clip, -1, f"v{i}", numbers, numbers / 25, 8, 25.0) for i, clip in enumerate(clips)]
+            tiny_store_for_tests.write_shard(path, loose, layout)
+            shard = clip_store.Shard(path.name, "test", 2, files.sha256(path))
+            info = dataclasses.replace(info, class_names=(), counts={"test": {}}, shards=(shard,))
+            clip_store.write_dataset_json(tmp_path / "clips", info)
+        settings = dataclasses.replace(
+            self.settings(out=tmp_path / "e.h5", split="test"), clips=tmp_path / "clips", limit=1
+        )
+        found, store = self.explanation.explain(settings, device="cpu")
+        assert found.header["class_names"] == ["0", "1", "2"] == list(store.info.class_names)
+        assert found["label"].tolist() == [-1] and np.isnan(found["CS"]).all()
+        if not known:
+            page = building.build(ReportSettings(tmp_path / "report", (tmp_path / "e.h5",), figures=0))
+            html = page.read_text(encoding="utf-8")
+            assert "Weights of own: made for a test; licence: CC0" in html
+            assert "Original</button>" in html and "Grad-CAM</button>" not in html  # It has no maps.
+
     def test_a_second_call_goes_on_with_the_same_weights_alone(self, explained, monkeypatch):
         again, _ = self.explanation.explain(self.settings(methods=("occlusion",)), device="cpu")
         assert again.header == explained[0].header
@@ -145,6 +171,9 @@ class ForeignContract:
         explainer = self.explanation.Explainer(loaded, MaskConfig(), GradCamConfig(), device="cpu")
         frames = clip_store.ClipStore("clips", "validation").read([0])
         assert 4 * frames.size <= explainer.bytes_per_clip(frames) <= 100 * 4 * frames.size
+        measured = explainer.bytes_per_clip(frames)
+        explainer.probabilities(np.concatenate([frames, frames]))  # Of any number.
+        assert explainer.bytes_per_clip(frames) == measured
 
     def test_what_is_asked_of_it_in_vain_is_refused(self, folder, tmp_path):
         out = tmp_path / "e.h5"
@@ -157,9 +186,29 @@ class ForeignContract:
             list(self.evaluation.evaluate(EvaluateSettings((wrong.model,), pathlib.Path("clips")), device="cpu"))
         tiny_store_for_tests.write_tiny_store(tmp_path / "two", clips={"validation": 2}, num_classes=2)
         two = EvaluateSettings((self.spec(),), tmp_path / "two")
-        with pytest.raises(errors.UserError, match="A model must have the 2 classes of the clips. Received: 3 scores"):
+        with pytest.raises(errors.UserError, match="a score for each of the 2 classes.* Received: 3 scores"):
             list(self.evaluation.evaluate(two, device="cpu"))
         assert not out.exists()
+
+    @pytest.mark.parametrize(
+        ("function", "message"),
+        [
+            ("unsteady", "must depend on that clip alone, in every call the same"),
+            (
+                "several",
+                r"A model must return probabilities \[N, K\] as one tensor.* Received: tuple of tensor, tensor",
+            ),
+            ("score_fn", "must be a function that takes nothing .* Received: missing a required argument: 'clips'"),
+        ],
+    )
+    def test_what_no_number_of_a_file_can_rest_on_is_refused(self, folder, tmp_path, function, message):
+        evaluated = EvaluateSettings((self.spec(function),), pathlib.Path("clips"))
+        with pytest.raises(errors.UserError, match=message):
+            list(self.evaluation.evaluate(evaluated, device="cpu"))
+        settings = dataclasses.replace(self.settings(out=tmp_path / "e.h5"), model=self.spec(function))
+        with pytest.raises(errors.UserError, match=message):
+            self.explanation.explain(settings, device="cpu")
+        assert not (tmp_path / "e.h5").exists()
 
     def test_the_command_evaluates_it(self, folder):
         command = [sys.executable, ROOT / f"{self.framework}_impl" / "evaluate.py", "--device=cpu"]

@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from common import errors
+from common.runs import clip_format
 from common.runs.importing import ImportSettings
 
 _WEIGHTS = flags.DEFINE_string(
@@ -38,16 +39,10 @@ def settings() -> ImportSettings:
         raise errors.UserError(
             f"--weights and --run must be given. Received: --weights={_WEIGHTS.value or ''}, --run={_RUN.value or ''}"
         )
-    shape = _SHAPE.value
-    if len(shape) != 3 or not all(size.strip().isdecimal() for size in shape):
-        raise errors.UserError(
-            f"--input_shape must be three whole numbers: frames, height, width. Received: {','.join(shape)}"
-        )
-    frames, height, width = (int(size) for size in shape)
     return ImportSettings(
         weights=pathlib.Path(_WEIGHTS.value),
         run=pathlib.Path(_RUN.value),
-        input_shape=(frames, height, width),
+        input_shape=clip_format.parse_shape(_SHAPE.value),
         temporal_strides=_STRIDES.value,
         head=_HEAD.value,
         class_names=pathlib.Path(_NAMES.value) if _NAMES.value else None,

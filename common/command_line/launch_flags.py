@@ -2,10 +2,14 @@
 
 from absl import flags
 
+from common import launching
 from common.launching import Launch
 
 _WORKERS = flags.DEFINE_integer(
-    "workers", None, "Processes. Unset: one for each processor (prepare.py), or one (explain.py).", lower_bound=1
+    "workers",
+    None,
+    "Processes. Unset: one for each processor (prepare.py), or one (explain.py, evidence.py).",
+    lower_bound=1,
 )
 _NUM_TASKS = flags.DEFINE_integer(
     "num_tasks", 0, "Calls of this command that share its work, such as the tasks of an array job.", lower_bound=0
@@ -25,6 +29,8 @@ def launch(workers: int = 1) -> Launch:
     Args:
       workers: processes where the flag is unset and Ray is not asked for.
     """
+    if _RAY.value:
+        launching.check_ray()  # Now: before models are loaded, and anything is written.
     default = 1 if _RAY.value else workers
     return Launch(
         default if _WORKERS.value is None else _WORKERS.value,

@@ -13,19 +13,32 @@ _WEIGHTS = flags.DEFINE_string(
 _PIXELS = flags.DEFINE_enum(
     "pixels", None, list(foreign.PIXELS), "Range of pixels that a model takes, where no layer of it says."
 )
+_CLASS_NAMES = flags.DEFINE_string(
+    "class_names",
+    None,
+    "Text file of a foreign model's classes, one a line, in the order of its outputs. Unset: what it says itself, or "
+    "those of the clips.",
+)
 MODEL_HELP = "KIND:NAME of a foreign model (docs/foreign_models.md), or run:DIR."
 
 
 def sources(runs: list[str], models: list[str]) -> tuple[foreign.Source, ...]:
-    """Returns what `--run` and `--model` name; refuses nothing at all, and weights that may be of several."""
+    """Returns what `--run` and `--model` name; refuses nothing at all, and what may be of several."""
     if not runs and not models:
         raise errors.UserError("--run or --model must name at least one model. Received: neither")
-    if (_WEIGHTS.value or _PIXELS.value) and (runs or len(models) > 1):
+    told = {
+        "weights": pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None,
+        "pixels": _PIXELS.value or "",
+        "class_names": pathlib.Path(_CLASS_NAMES.value) if _CLASS_NAMES.value else None,
+    }
+    given = [f"--{name}" for name, value in told.items() if value]
+    if given and runs:
         raise errors.UserError(
-            f"--weights and --pixels must be given with one --model. Received: {len(runs) + len(models)} models"
+            f"{given[0]} must be left out for a run, which has its own. Received: {', '.join(given)}"
         )
-    weights = pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None
-    return *map(pathlib.Path, runs), *(foreign.parse(text, weights, _PIXELS.value or "") for text in models)
+    if given and len(models) > 1:
+        raise errors.UserError(f"{', '.join(given)} must be given with one --model. Received: {len(models)} models")
+    return *map(pathlib.Path, runs), *(foreign.parse(text, **told) for text in models)
 
 
 def source(run: str | None, model: str | None) -> foreign.Source:

@@ -4,7 +4,10 @@ import pathlib
 
 from absl import flags
 
+from common.command_line import clips_flags
 from common.reporting.building import ReportSettings
+
+flags.adopt_module_key_flags(clips_flags)  # So that --help lists them.
 
 _EXPLANATIONS = flags.DEFINE_list("explanations", [], "Files that explain.py wrote, separated by commas.")
 _EVALUATIONS = flags.DEFINE_list("evaluations", [], "Files that evaluate.py wrote, separated by commas.")
@@ -12,7 +15,7 @@ _EVIDENCE = flags.DEFINE_list("evidence", [], "Files that evidence.py wrote, sep
 _RUNS = flags.DEFINE_list(
     "runs", [], "Run directories to show the training of, separated by commas, besides those that hold the files."
 )
-_CLIPS = flags.DEFINE_string("clips", None, "Folder of the clip store. Unset: the one that was explained.")
+_CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one that was explained.")
 _OUT = flags.DEFINE_string("out", "report", "Folder to make, or an earlier report to replace.")
 _GALLERY = flags.DEFINE_integer(
     "gallery_clips", 240, "Clips to show at most, spread over the classes; the statistics are of all.", lower_bound=1
@@ -37,7 +40,8 @@ def settings() -> ReportSettings:
         evaluations=tuple(pathlib.Path(name) for name in _EVALUATIONS.value),
         evidence=tuple(pathlib.Path(name) for name in _EVIDENCE.value),
         runs=tuple(pathlib.Path(name) for name in _RUNS.value),
-        clips=pathlib.Path(_CLIPS.value) if _CLIPS.value else None,
+        clips=clips_flags.place(_CLIPS.value),
+        cache=clips_flags.cache(),
         gallery_clips=_GALLERY.value,
         figures=_FIGURES.value,
         url=_URL.value,

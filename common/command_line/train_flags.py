@@ -6,11 +6,14 @@ from typing import Any
 
 from absl import flags
 
-from common import errors
+from common import errors, files
 from common.clips import augmentation, clip_store, suites
 from common.clips.clip_store import DatasetInfo
+from common.command_line import clips_flags
 from common.models import configs
 from common.runs.training_loop import TrainSettings
+
+flags.adopt_module_key_flags(clips_flags)  # So that --help lists them.
 
 PRESET = flags.DEFINE_enum("preset", "i3d_planted", sorted(configs.PRESETS), "Model, data and training to start from.")
 DESCRIBE = flags.DEFINE_bool(
@@ -25,7 +28,7 @@ DETERMINISTIC = flags.DEFINE_bool(
 _CLIPS = flags.DEFINE_string(
     "clips",
     None,
-    "Folder of the clip store. Unset, with the presets of planted and synthetic events: their own in data/, made if it "
+    f"{clips_flags.HELP} Unset, with the presets of planted and synthetic events: their own in data/, made if it "
     "is not there.",
 )
 _RUN = flags.DEFINE_string("run", None, "Run directory to write. Unset: runs/PRESET.")
@@ -106,9 +109,9 @@ def own_data() -> str | None:
     return name if name in _OWN_CLIPS and not _CLIPS.value else None
 
 
-def _clips() -> pathlib.Path:
+def _clips() -> files.Place:
     if _CLIPS.value:
-        return pathlib.Path(_CLIPS.value)
+        return files.place(_CLIPS.value)
     own = own_data()
     if own is None:
         raise errors.UserError(
@@ -127,12 +130,13 @@ def settings() -> TrainSettings:
         num_threads=_THREADS.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         max_steps=_MAX_STEPS.value,
+        cache=clips_flags.cache(),
     )
 
 
 def described_clips() -> DatasetInfo | None:
     """Returns what the clips' `dataset.json` says, where --clips names some; None for those of the preset."""
-    return clip_store.read_dataset_json(pathlib.Path(_CLIPS.value)) if _CLIPS.value else None
+    return clip_store.read_dataset_json(files.place(_CLIPS.value)) if _CLIPS.value else None
 
 
 def train_config(info: DatasetInfo | None = None) -> configs.TrainConfig:

@@ -1,7 +1,6 @@
 """What explains a video or an array in either build, on the command line and as a function."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import subprocess
@@ -15,11 +14,11 @@ import pytest
 from common import errors
 from common.clips import tiny_store_for_tests
 from common.command_line import explain_video
+from common.explaining import masks
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
 from common.models.foreign import ForeignModel
-from common.runs import subjects
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 from data_prep import loose_clips, videos_for_tests
 
@@ -64,7 +63,7 @@ class VideoContract:
             [folder / name for name in names],
             games,
             loose_clips,
-            lambda: (functools.partial(self.explanation.Explainer, device="cpu"), subjects.load_none),
+            lambda: self.explanation.build("cpu"),
         )
 
     def test_a_video_gives_guesses_masks_a_gif_and_a_page_and_the_next_call_others(self, folder, tmp_path, capsys):
@@ -120,7 +119,7 @@ class VideoContract:
     def test_a_file_and_its_frames_have_the_same_explanation_of_converged_masks(self, folder):
         explained = [
             self.one_clip.explain_clip(video, str(folder / "run"), games=("delete",), device="cpu")
-            for video in (str(folder / "a.avi"), self.frames(folder / "a.avi"))
+            for video in (str(folder / "a.avi"), [*self.frames(folder / "a.avi")])  # An array, or what makes one.
         ]
         assert explained[0].name == "a" and explained[1].name == "clip"
         assert explained[0].header["framework"] == self.framework
@@ -140,10 +139,19 @@ class VideoContract:
             ("light", pytest.approx(level, abs=1e-5)),
         ]
         assert not explained.heat.any() and not explained.gradcam.any()  # It has no endpoint.
-        with pytest.raises(
-            errors.UserError, match=r"must say the T, H, W and the classes.* mine with .* and 0 classes"
-        ):
-            self.one_clip.explain_clip(folder / "a.avi", dataclasses.replace(model, class_names=()), device="cpu")
+
+    def test_a_model_without_names_and_shape_has_numbers_for_classes_and_the_users_shape(self, folder):
+        model = ForeignModel("mine", "python:mine", self.brightness, digest="0" * 64)
+        explained = self.one_clip.explain_clip(
+            folder / "a.avi", model, ("delete",), SHORT, device="cpu", input_shape=(5, 8, 6)
+        )
+        assert explained.frames.shape == (5, 8, 6, 3)
+        assert [name for name, _ in explained.top] == ["1", "0"] and explained.class_names == ("0", "1")
+        assert "“1”" in explained.text()
+        with pytest.raises(errors.UserError, match="--input_shape must say T,H,W"):
+            self.one_clip.explain_clip(folder / "a.avi", model, ("delete",), SHORT, device="cpu")
+        with pytest.raises(errors.UserError, match="input_shape must be left out for a run"):
+            self.one_clip.explain_clip(folder / "a.avi", folder / "run", device="cpu", input_shape=(5, 8, 6))
 
     def frames(self, path):
         read = videos_for_tests.read(path, range(20))
@@ -161,6 +169,14 @@ class VideoContract:
         done = subprocess.run([sys.executable, script, *flags], **environment)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "out" / "a" / "index.html").is_file() and "needs" in done.stdout
+        values = json.loads((tmp_path / "out" / "a" / "explanation.json").read_text(encoding="utf-8"))
+        assert values["header"]["mask"] == dataclasses.asdict(dataclasses.replace(masks.FAST, iterations=2))
+        store = ["--run=run", "--input_shape=8,32,32"]
+        wrong = subprocess.run([sys.executable, script, *store], **environment)
+        assert (wrong.returncode, wrong.stderr.partition(".")[0]) == (
+            2,
+            "error: --input_shape must be given with --video: clips of a store have theirs",
+        )
         wrong = subprocess.run([sys.executable, script, *flags, "--split=test"], **environment)
         assert wrong.returncode == 2
         assert wrong.stderr.endswith(

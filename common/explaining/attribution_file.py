@@ -14,6 +14,7 @@
 
 import dataclasses
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,17 +71,21 @@ def write(path: pathlib.Path, attributions: Attributions) -> None:
 
 def read(path: pathlib.Path) -> Attributions:
     """Returns attributions; refuses missing and unknown arrays, shapes that clash, ids named twice, and NaN."""
+    arrays: dict[str, np.ndarray] = {}
+    name = ""
     try:
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            with archive:
-                arrays = {name: archive[name] for name in archive.files}
+            if not zipfile.is_zipfile(file):  # Else NumPy takes it for a pickle, and says how to load that.
+                raise ValueError("a file of another kind")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                for name in archive.files:
+                    arrays[name] = archive[name]
     except Exception as error:  # A damaged archive makes NumPy and zipfile raise nearly any of them.
-        raise errors.UserError(
-            f"Attributions must be an .npz file of arrays. Received: {path}: {error!s:.200}"
-        ) from None
+        reason = f"{error!s:.200}"
+        if "allow_pickle" in reason:
+            reason = f"{name} holds Python objects; numpy.array(values, str) makes text of them, float numbers"
+        raise errors.UserError(f"Attributions must be an .npz file of arrays. Received: {path}: {reason}") from None
     _check(arrays, path)
     areas = {name: arrays[name].astype(np.float64) for name in arrays if name.removesuffix("_random") in AREAS}
     return Attributions(

@@ -44,7 +44,11 @@ _GOOD = {"video_id": ["a", "b"], "attribution": [[1.0, 2], [3, 4]]}
         ({**_GOOD, "selected": [[0, 1], [1, 0]]}, "selected must be true and false"),
         ({**_GOOD, "deletion": [0.5, 0.5]}, "all four together. Received: deletion"),
         ({"video_id": np.empty(0, "U1"), "attribution": np.empty((0, 2))}, "at least one clip"),
-        ({**_GOOD, "attribution": np.array([[1, "x"], [2, 3]], object)}, "must be an .npz file of arrays"),
+        ({**_GOOD, "attribution": np.array([[1, "x"], [2, 3]], object)}, "npz: attribution holds Python objects"),
+        (
+            {**_GOOD, "video_id": np.array(["a", "b"], object)},
+            r"video_id holds .*; numpy.array\(values, str\) makes text",
+        ),
     ],
 )
 def test_other_arrays_are_refused(tmp_path, arrays, message):
@@ -58,8 +62,9 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "empty.npz").write_bytes(b"")
     for name in ("array.npy", "text.npz", "empty.npz", "nothing.npz"):
-        with pytest.raises(errors.UserError, match="must be an .npz file of arrays"):
+        with pytest.raises(errors.UserError, match="must be an .npz file of arrays") as refused:
             attribution_file.read(tmp_path / name)
+        assert "pickle" not in str(refused.value)  # NumPy would say how to load one unsafely.
 
 
 def test_a_damaged_archive_is_refused(tmp_path):

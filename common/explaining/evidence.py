@@ -10,36 +10,32 @@
 All of it starts from an explanations file, and works with any framework's explainer.
 """
 
-import collections
+import contextlib
 import dataclasses
+import functools
+import hashlib
+import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from common import errors, progress, tables
-from common.explaining import (
-    explanation_loop,
-    explanations,
-    frame_curves,
-    mask_search,
-    masks,
-    methods_baselines,
-    steps,
-)
+from common import errors, files, launching, locks, progress, remote, tables, units
+from common.clips.clip_store import ClipStore
+from common.explaining import evidence_file, evidence_parts, explanations, spread
+from common.explaining import scorer as scoring
 from common.explaining.evidence_file import KINDS, ORDERS
+from common.explaining.explainer import Explainer, MakeExplainer
 from common.explaining.explanations import Explanations
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
-from common.models import architectures, foreign, initial_weights
+from common.launching import HERE, Launch, Tick
+from common.models import foreign
+from common.remote import Cache
 from common.runs import subjects
-from common.runs.subjects import Classifier, LoadToExplain, Trained
+from common.runs.subjects import Classifier, LoadToExplain, Subject, Trained
 from common.tables import Column, Table
-
-_LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
-_RANDOM_ORDERS = 2
-_RESTARTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +45,8 @@ class EvidenceSettings:
     Attributes:
       model: run directory, or a foreign model.
       explanations: file of that model, or None for explanations.h5 in `foreign.folder`.
-      clips: folder of the clip store, or None for the one that was explained.
+      clips: folder or URL of the clip store, or None for the one that was explained.
+      cache: where clips at a URL are kept.
       limit: number of clips for the curves and for Grad-CAM, spread over the classes; 0 for all.
       mask_limit: number of those for which masks are learnt again, 0 for none; each costs seven searches.
       seed: of random orders, weights and starts.
@@ -58,11 +55,12 @@ class EvidenceSettings:
 
     model: foreign.Source
     explanations: pathlib.Path | None = None
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     limit: int = 12
     mask_limit: int = 4
     seed: int = 0
     out: pathlib.Path | None = None
+    cache: Cache = remote.DEFAULT
 
     @property
     def explained(self) -> pathlib.Path:
@@ -83,55 +81,263 @@ class EvidenceSettings:
 
 def gather(
     settings: EvidenceSettings,
-    make_explainer: explanation_loop.MakeExplainer,
+    make_explainer: MakeExplainer,
     load: LoadToExplain = subjects.load_none,
+    launch: Launch = HERE,
 ) -> dict[str, Any]:
-    """Computes the evidence; writes nothing.
+    """Computes the evidence; writes nothing, unless this is a task of an array job, whose parts are files.
+
+    Args:
+      settings: what to gather evidence about.
+      make_explainer: builds the framework's explainer; picklable, as `load` is, for any but one process.
+      load: loads a foreign model.
+      launch: which parts to make, and in which processes.
+
+    Returns:
+      What `evidence_file.write` takes.
+
+    Raises:
+      errors.UserError: for explanations of another model; in an array job, for an `out` of other settings.
+      units.UnfinishedError: where this is a task of an array job, and others still have parts to make.
+    """
+    maker = _PartMaker(settings, make_explainer, load)
+    maker.subject.tell(len(maker.some), maker.store)
+    if launch.num_tasks:
+        return _gather_as_task(maker, settings.path, launch)
+    with progress.bar(total=len(maker.parts), desc=_DESCRIPTION, unit="part") as bar:
+        return maker.whole(dict(launching.run(maker, maker.parts, launch, bar.update)))
+
+
+_DESCRIPTION = "gathering evidence"
+
+
+def _gather_as_task(maker: "_PartMaker", out: pathlib.Path, launch: Launch) -> dict[str, Any]:
+    """Makes the parts of a task as files; the last task to finish writes the whole and removes them."""
+    folder, lock = maker.folder, f".{out.name}.lock"
+    files.refuse_link(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locks.exclusive(out.parent, lock, wait=True):
+        if out.exists():
+            _finished(out, maker.made_from)
+        else:
+            folder.mkdir(exist_ok=True)
+    share = units.share(maker.parts, launch)
+    with progress.bar(**units.amounts(share), desc=_DESCRIPTION, unit="part") as bar:
+        try:
+            units.make(share, maker.write, out, launch, bar.update)
+        except errors.UserError:
+            with contextlib.suppress(OSError):  # Of a folder that holds something.
+                folder.rmdir()
+            raise
+    with locks.exclusive(out.parent, lock, wait=True):
+        if out.exists():  # Put together by another task, or by one that was killed before it had cleared away.
+            whole = _finished(out, maker.made_from)
+        else:
+            units.check_all_there(maker.parts, out)
+            found = {part.name: evidence_file.read_part(part.file, part.what) for part in maker.parts}
+            whole = evidence_file.write(out, maker.whole(found))
+        if folder.exists():
+            files.remove_leftovers(folder)
+            units.remove_claims(maker.parts)
+            for part in maker.parts:
+                part.file.unlink(missing_ok=True)
+            if not any(folder.iterdir()):  # Else tasks of other settings have their parts there.
+                folder.rmdir()
+    return whole
+
+
+def _finished(out: pathlib.Path, made_from: str) -> dict[str, Any]:
+    """Returns the file that is there already, if it is what was asked for."""
+    found = evidence_file.read(out)
+    if found.get("made_from") != made_from:
+        raise errors.UserError(
+            "With --num_tasks, --out must be a new file, or one of the same explanations, settings and versions. "
+            f"Received: {out}, which is of others"
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One unit.
+
+    Attributes:
+      what: it is: "curves", "randomization" or "restarts".
+      which: of these: a kind of perturbation, a number of layers, the number of a restart.
+      folder: of its file, if it becomes one.
+      made_from: of the whole (see `_PartMaker`): parts of other settings have other names.
+      size: amount of work, for the bar.
+    """
+
+    what: str
+    which: str | int
+    folder: pathlib.Path
+    made_from: str
+    size: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}-{self.which}"
+
+    @property
+    def file(self) -> pathlib.Path:
+        return self.folder / f"{self.name}-{self.made_from[:16]}.json"
+
+
+class _PartMaker:
+    """Makes parts; opens explanations, model and clips once in a process, when they are first asked for.
 
     Args:
       settings: what to gather evidence about.
       make_explainer: builds the framework's explainer.
       load: loads a foreign model.
-
-    Returns:
-      What `evidence_file.write` takes: run, model, framework, clips (ids), curves (see `_curves`), randomization and
-      restarts.
-
-    Raises:
-      errors.UserError: for explanations of another model.
     """
-    path = settings.explained
-    explained = explanations.read(path)
-    header = explained.header
-    clips = settings.clips or explanations.clips_folder(path, explained)
-    mask_config, cam_config = MaskConfig(**header["mask"]), GradCamConfig(**(header["gradcam"] or {}))
-    subject, store = subjects.open_subject(
-        settings.model, clips, header["split"], lambda spec: load(spec, cam_config.endpoint, header["precision"])
-    )
-    explanation_loop.check_weights(subject, header)
-    some = explained.take(spread_over_classes(explained["label"], settings.limit))
-    subject.tell(len(some), store)
-    frames = store.read(store.places(some["video_id"]))
 
-    def make(classifier: Classifier) -> explanation_loop.Explainer:
-        return make_explainer(classifier, mask_config, cam_config, header["precision"], lambda clips: None)
+    def __init__(self, settings: EvidenceSettings, make_explainer: MakeExplainer, load: LoadToExplain) -> None:
+        self._settings, self._make_explainer, self._load = settings, make_explainer, load
+        self.folder = settings.path.with_name(f"{settings.path.name}.parts")
 
-    explainer = make(subject.classifier)
-    few = spread_over_classes(some["label"], settings.mask_limit)[: settings.mask_limit]
-    return {
-        "run": header["run"],
-        "model": subject.model,
-        "framework": explainer.framework,
-        "explanations": path.name,
-        "video_ids": list(some["video_id"]),
-        "curves": _curves(explainer.scorer(frames, some["target"]), some["mask"], settings.seed),
-        "randomization": (
-            _randomization(make, subject.classifier, frames, some, few, mask_config, settings.seed)
-            if isinstance(subject.classifier, Trained)
-            else []
-        ),
-        "restarts": _restarts(explainer, frames, some, few, mask_config, settings.seed),
-    }
+    def __reduce__(self) -> Any:  # Another process opens for itself what this one has open.
+        return _PartMaker, (self._settings, self._make_explainer, self._load)
+
+    @functools.cached_property
+    def _explained(self) -> Explanations:
+        return explanations.read(self._settings.explained)
+
+    @functools.cached_property
+    def _mask_config(self) -> MaskConfig:
+        return MaskConfig(**self._explained.header["mask"])
+
+    @functools.cached_property
+    def _cam_config(self) -> GradCamConfig:
+        return GradCamConfig(**(self._explained.header["gradcam"] or {}))
+
+    @functools.cached_property
+    def _opened(self) -> tuple[Subject, ClipStore]:
+        settings, header = self._settings, self._explained.header
+        subject, store = subjects.open_subject(
+            settings.model,
+            settings.clips or explanations.clips_folder(settings.explained, self._explained),
+            header["split"],
+            lambda spec: self._load(spec, self._cam_config.endpoint, header["precision"]),
+            settings.cache,
+        )
+        if subject.digest != header["weights_sha256"]:
+            raise errors.UserError(
+                f"Explanations must be of the model's own weights. Received: explanations of {header['run']!r}, "
+                f"made with other weights than those of {subject.name!r}"
+            )
+        return subject, store
+
+    @property
+    def subject(self) -> Subject:
+        return self._opened[0]
+
+    @property
+    def store(self) -> ClipStore:
+        return self._opened[1]
+
+    @functools.cached_property
+    def some(self) -> Explanations:
+        """The explanations of the clips for curves and Grad-CAM."""
+        return self._explained.take(spread.over_classes(self._explained["label"], self._settings.limit))
+
+    @functools.cached_property
+    def _few(self) -> np.ndarray:
+        """Places, among these, of the clips whose masks are learnt again."""
+        limit = self._settings.mask_limit
+        return spread.over_classes(self.some["label"], limit)[:limit]
+
+    @functools.cached_property
+    def _frames(self) -> np.ndarray:
+        return self.store.read(self.store.places(self.some["video_id"]))
+
+    def _make(self, classifier: Classifier) -> Explainer:
+        precision = self._explained.header["precision"]
+        return self._make_explainer(classifier, self._mask_config, self._cam_config, precision, lambda clips: None)
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return self._make(self.subject.classifier)
+
+    @functools.cached_property
+    def made_from(self) -> str:
+        """SHA-256, in hex, of all that decides what is found."""
+        settings = self._settings
+        values = {
+            "explanations": files.sha256(settings.explained),
+            "clips": self.store.info.digest,
+            "numbers": [settings.limit, settings.mask_limit, settings.seed],
+            "framework": self._explainer.framework,
+            "versions": self._explainer.versions(),
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def parts(self) -> list[_Part]:
+        """All parts, in the order in which they stand in the whole."""
+        trained = self.subject.classifier
+        which: dict[str, Sequence[str | int]] = {
+            "curves": KINDS,
+            "randomization": evidence_parts.levels(trained.config) if isinstance(trained, Trained) else (),
+            "restarts": range(evidence_parts.RESTARTS if len(self._few) else 0),
+        }
+        return [_Part(what, one, self.folder, self.made_from) for what, several in which.items() for one in several]
+
+    def __call__(self, part: _Part, tick: Tick) -> tuple[str, dict[str, Any]]:
+        """Makes a part; returns its name and what was found."""
+        found = self._find(part)
+        tick(part.size)
+        return part.name, found
+
+    def write(self, part: _Part, tick: Tick) -> None:
+        """Makes a part's file."""
+        evidence_file.write_part(part.file, self._find(part))
+
+    def _find(self, part: _Part) -> dict[str, Any]:
+        some, few, seed = self.some, self._few, self._settings.seed
+        if part.what == "curves":
+            return evidence_parts.curves(self._scorer, some["mask"], str(part.which), seed)
+        if part.what == "randomization":
+            trained, count = self.subject.classifier, int(part.which)
+            assert isinstance(trained, Trained)
+            return evidence_parts.randomization(
+                self._make, trained, self._frames, some, few, self._mask_config, count, seed
+            )
+        scorer = self._explainer.scorer(self._frames[few], some["target"][few])
+        return evidence_parts.restart(scorer, some.take(few), self._mask_config, int(part.which), seed)
+
+    @functools.cached_property
+    def _scorer(self) -> scoring.Scorer:
+        return self._explainer.scorer(self._frames, self.some["target"])
+
+    def whole(self, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Returns what `evidence_file.write` takes.
+
+        Args:
+          found: name of each part -> what was found.
+        """
+        by_what: dict[str, list[dict[str, Any]]] = {"curves": [], "randomization": [], "restarts": []}
+        for part in self.parts:
+            by_what[part.what].append(found[part.name])
+        curves, restarts = by_what["curves"], by_what["restarts"]
+        return {
+            "run": self._explained.header["run"],
+            "model": self.subject.model,
+            "framework": self._explainer.framework,
+            "explanations": self._settings.explained.name,
+            "made_from": self.made_from,
+            "video_ids": list(self.some["video_id"]),
+            "curves": {
+                what: {kind: one[what] for kind, one in zip(KINDS, curves, strict=True)}
+                for what in ("deletion", "insertion")
+            },
+            "randomization": by_what["randomization"],
+            "restarts": {
+                "starts": evidence_parts.RESTARTS,
+                **{name: [value for one in restarts for value in one[name]] for name in ("mask", "loss")},
+            },
+        }
 
 
 def table(gathered: dict[str, Any]) -> str:
@@ -170,149 +376,3 @@ def table(gathered: dict[str, Any]) -> str:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def spread(total: int, limit: int) -> np.ndarray:
-    """Returns `limit` places evenly over 0…total - 1, or all."""
-    return np.arange(total) if not limit or limit >= total else np.arange(limit) * total // limit
-
-
-def spread_over_classes(labels: np.ndarray, limit: int) -> np.ndarray:
-    """Returns the places of `limit` clips, ascending, or of all: each class has its n-th before one has its (n + 1)-th.
-
-    Of the classes that have one more than others, where the limit ends in the middle of a turn, those are chosen that
-    are spread evenly.
-
-    Args:
-      labels: int [N], classes of the clips.
-      limit: number of clips; 0 for all.
-    """
-    if not limit or limit >= len(labels):
-        return np.arange(len(labels))
-    seen: collections.Counter[int] = collections.Counter()
-    turns = np.empty(len(labels), int)
-    for place, label in enumerate(labels.tolist()):
-        turns[place] = seen[label]
-        seen[label] += 1
-    last = int(np.sort(turns)[limit - 1])
-    taken, partly = np.flatnonzero(turns < last), np.flatnonzero(turns == last)
-    return np.sort(np.concatenate([taken, partly[spread(len(partly), limit - len(taken))]]))
-
-
-def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
-    """Returns the orders in which frames are perturbed: name -> orders, each int [T].
-
-    Args:
-      mask: soft mask [T]; equals stay in the order of time.
-      seed: of the random orders.
-    """
-    time = len(mask)
-    stream = np.random.default_rng(seed)
-    outwards = frame_curves.order(methods_baselines.closeness_to_middle(time))
-    return {
-        "mask": [frame_curves.order(mask)],
-        "centred": [outwards],
-        "random": [stream.permutation(time) for _ in range(_RANDOM_ORDERS)],
-    }
-
-
-def _curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, seed: int) -> dict[str, Any]:
-    """Returns "deletion" and "insertion": kind -> order -> mean curve [T + 1] and each clip's area under its curve.
-
-    Args:
-      scorer: N clips.
-      soft_masks: their learnt masks, float [N, T].
-      seed: of the random orders.
-    """
-    by_clip_and_name = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(soft_masks)]
-    names = np.array([name for name, variants in by_clip_and_name[0].items() for _ in variants])  # [O], one an order
-    orders = np.array([[order for several in each.values() for order in several] for each in by_clip_and_name])
-    curves: dict[str, Any] = {name: {kind: {} for kind in KINDS} for name in ("deletion", "insertion")}
-    for kind in progress.bar(KINDS, desc="curves", unit="kind"):
-        scores = frame_curves.curves(scorer, orders, kind)
-        for name in ORDERS:
-            by_clip = scores[:, names == name].mean(axis=1)  # [N, 2, T + 1]: several random orders count as one.
-            for what, curve in zip(curves, by_clip.swapaxes(0, 1), strict=True):
-                curves[what][kind][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
-    return curves
-
-
-def _randomization(
-    make: Callable[[Classifier], explanation_loop.Explainer],
-    trained: Trained,
-    frames: np.ndarray,
-    some: Explanations,
-    few: np.ndarray,
-    mask_config: MaskConfig,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Returns one row for each level: number of "layers" drawn anew, "from" which on, and how similar explanations are.
-
-    "gradcam": rank correlation of the coarse maps, "mask": IoU of the snapped masks; a value a clip, None where one
-    map is constant.
-    """
-    layers = [layer for layer in architectures.layers(trained.config) if layer.weights]
-    fresh = initial_weights.initial_weights(trained.config, seed + 1)
-    counts = [1, *(max(1, round(share * len(layers))) for share in _LEVELS)]
-    rows = []
-    for count in progress.bar(counts, desc="randomisation", unit="level"):
-        drawn = layers[len(layers) - count :]
-        names = {name for layer in drawn for name in layer.weights}
-        weights = {name: fresh[name] if name in names else array for name, array in trained.weights.items()}
-        explainer = make(Trained(trained.config, weights))
-        maps = explainer.gradcam(frames, some["target"])
-        row = {
-            "layers": count,
-            "from": drawn[0].name,
-            "gradcam": [_rank_correlation(*pair) for pair in zip(some["gradcam"], maps, strict=True)],
-            "mask": [],
-        }
-        if len(few):
-            learnt = mask_search.learn_masks(explainer.scorer(frames[few], some["target"][few]), mask_config)
-            row["mask"] = _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
-        rows.append(row)
-    return rows
-
-
-def _restarts(
-    explainer: explanation_loop.Explainer,
-    frames: np.ndarray,
-    some: Explanations,
-    few: np.ndarray,
-    mask_config: MaskConfig,
-    seed: int,
-) -> dict[str, Any]:
-    """Returns how like the masks are that the search finds from random windows: "mask" (IoU) and "loss" (ratio)."""
-    result: dict[str, Any] = {"starts": _RESTARTS, "mask": [], "loss": []}
-    if not len(few):
-        return result
-    step, stream = some.header.get("frames_per_step", 1), np.random.default_rng(seed)
-    scorer, config = steps.whole_steps(explainer.scorer(frames[few], some["target"][few]), mask_config, step)
-    places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
-    windows = np.stack([masks.interval_mask(*place, scorer.time) for place in places])
-    for _ in progress.bar(range(_RESTARTS), desc="restarts", unit="start"):
-        start_masks = windows[stream.integers(0, len(windows), len(few))]
-        learnt = mask_search.learn_masks(scorer, config, start_masks=start_masks)
-        result["mask"] += _ious(some["mask_snapped"][few], masks.snap(learnt.masks.repeat(step, axis=1)))
-        result["loss"] += (learnt.final_loss / some["final_loss"][few]).tolist()
-    return result
-
-
-def _ious(first: np.ndarray, second: np.ndarray) -> list[float]:
-    """Returns the IoU of snapped masks [N, T]; two empty ones are the same."""
-    shared, either = (first & second).sum(axis=1), (first | second).sum(axis=1)
-    return np.where(either > 0, shared / np.maximum(either, 1), 1.0).tolist()
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Returns Spearman's rank correlation of two maps, equals sharing a rank; None where one is constant."""
-    ours, theirs = _ranks(first.ravel()), _ranks(second.ravel())
-    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
-        return None
-    return float(np.corrcoef(ours, theirs)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[which]

@@ -1,9 +1,10 @@
 """The evidence on a run's explanations, `evidence.json`: written, read and refused here; `evidence` says what it means.
 
-An object with schema_version, run, model, framework, explanations (name of their file), video_ids, curves (deletion
-and insertion -> kind of perturbation -> order of frames -> mean [T + 1] and areas, one per clip), randomization (one
-row per level: layers, from, gradcam and mask, a value for each clip, null where it is not defined) and restarts
-(starts; mask and loss, a value for each clip and start).
+An object with schema_version, run, model, framework, explanations (name of their file), made_from (SHA-256 of all that
+decides it: explanations, clips, settings, versions), video_ids, curves (deletion and insertion -> kind of perturbation
+-> order of frames -> mean [T + 1] and areas, one per clip), randomization (one row per level: layers, from, gradcam and
+mask, a value for each clip, null where it is not defined) and restarts (starts; mask and loss, a value for each clip
+and start, null where a loss of 0 has no ratio). Tasks of an array job leave parts of it in files of their own.
 """
 
 import pathlib
@@ -47,7 +48,7 @@ _Level = TypedDict(
 class _Restarts(TypedDict):
     starts: files.Count
     mask: list[float]
-    loss: list[float]
+    loss: list[float | None]
 
 
 class _Shown(TypedDict):
@@ -65,6 +66,21 @@ class _Shown(TypedDict):
 
 class _Evidence(_Shown, total=False):
     explanations: str
+    made_from: str
+
+
+class _CurvesOfKind(TypedDict):
+    deletion: _Orders
+    insertion: _Orders
+
+
+class _Restart(TypedDict):
+    mask: list[float]
+    loss: list[float | None]
+
+
+# Field of the whole -> one of the parts that it is put together from.
+_PARTS: dict[str, Any] = {"curves": _CurvesOfKind, "randomization": _Level, "restarts": _Restart}
 
 
 KINDS = tuple(_Kinds.__annotations__)
@@ -95,3 +111,23 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     values = files.read_json(path, "Evidence", SCHEMA_VERSION)
     files.convert(values, _Evidence, "Evidence", path)
     return values
+
+
+def write_part(path: pathlib.Path, found: dict[str, Any]) -> None:
+    """Writes a part of evidence, whole or not at all."""
+    files.write_json(path, {"schema_version": SCHEMA_VERSION, "found": found})
+
+
+def read_part(path: pathlib.Path, what: str) -> dict[str, Any]:
+    """Returns what was found.
+
+    Args:
+      path: of the file.
+      what: it is a part of: "curves", "randomization" or "restarts".
+
+    Raises:
+      errors.UserError: for a file that is no such part.
+    """
+    found: dict[str, Any] = files.read_json(path, "A part of evidence", SCHEMA_VERSION).get("found", {})
+    files.convert(found, _PARTS[what], "A part of evidence", path)
+    return found

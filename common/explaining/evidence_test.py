@@ -5,7 +5,7 @@ import pytest
 
 from common import errors
 from common.clips import tiny_store_for_tests
-from common.explaining import evidence, explanation_loop
+from common.explaining import evidence, evidence_parts, explanation_loop
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
@@ -80,7 +80,7 @@ def gather(run, **values):
 
 
 def test_orders_of_frames():
-    orders = evidence.frame_orders(np.array([0.1, 0.9, 0.1, 0.5]), (0, 0))
+    orders = evidence_parts.frame_orders(np.array([0.1, 0.9, 0.1, 0.5]), (0, 0))
     assert orders["mask"][0].tolist() == [1, 3, 0, 2]
     assert orders["centred"][0].tolist() == [1, 2, 0, 3]
     assert len(orders["random"]) == 2
@@ -123,8 +123,8 @@ def test_the_table_shows_all_of_it(run):
 
 
 def test_a_constant_map_has_no_rank_correlation():
-    assert evidence._rank_correlation(np.ones((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)) is None
-    assert evidence._rank_correlation(np.array([1, 2, 2, 3.0]), np.array([0, 5, 5, 9.0])) == pytest.approx(1)
+    assert evidence_parts._rank_correlation(np.ones((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)) is None
+    assert evidence_parts._rank_correlation(np.array([1, 2, 2, 3.0]), np.array([0, 5, 5, 9.0])) == pytest.approx(1)
 
 
 def test_explanations_of_other_weights_are_refused(run):
@@ -147,18 +147,3 @@ def test_configs_come_from_the_file(run):
 
     evidence.gather(evidence.EvidenceSettings(run.path, mask_limit=1), make)
     assert set(seen) == {(_MODEL, MaskConfig(), GradCamConfig(), "float32")}
-
-
-@pytest.mark.parametrize(
-    ("labels", "limit", "places"),
-    [
-        ([0, 1, 2, 0, 1, 2, 0, 1, 2], 3, [0, 1, 2]),  # Evenly over the file it would be three times class 0.
-        ([0, 0, 0, 1, 1, 1], 4, [0, 1, 3, 4]),
-        ([0, 0, 0, 0, 1, 1], 5, [0, 1, 2, 4, 5]),
-        (list(range(12)), 4, [0, 3, 6, 9]),  # Fewer clips than classes: classes far apart.
-        ([0, 0, 1], 0, [0, 1, 2]),
-        ([0, 0, 1], 7, [0, 1, 2]),
-    ],
-)
-def test_clips_are_spread_over_the_classes(labels, limit, places):
-    assert evidence.spread_over_classes(np.array(labels), limit).tolist() == places

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from common import errors, units
-from common.explaining import explanation_loop
+from common.explaining import explanation_loop, explanation_parts
 from common.explaining.explanation_loop import ExplainSettings
-from common.explaining.explanation_loop_test import MASK, NumpyExplainer, run  # noqa: F401
+from common.explaining.explanation_loop_for_tests import MASK, NumpyExplainer, seven_clips
 from common.launching import Launch
 from common.runs.run_directory import RunDirectory
 
@@ -37,10 +37,11 @@ def explain(folder, out, launch, make=make_explainer):
 
 
 @pytest.fixture
-def whole(run, tmp_path):  # noqa: F811
+def whole(tmp_path):
     """The run's folder, a file that is to be made, and the bytes that it must have."""
-    explain(run.path, tmp_path / "whole.h5", Launch())
-    return run.path, tmp_path / "out.h5", (tmp_path / "whole.h5").read_bytes()
+    folder = seven_clips(tmp_path).path
+    explain(folder, tmp_path / "whole.h5", Launch())
+    return folder, tmp_path / "out.h5", (tmp_path / "whole.h5").read_bytes()
 
 
 def test_two_workers_make_the_same_file(whole):
@@ -142,6 +143,6 @@ def test_a_worker_of_another_version_refuses_the_part(whole):
     settings = ExplainSettings(RunDirectory(folder).path, mask=MASK, out=out)
     maker = explanation_loop._PartMaker(settings, make_explainer, explanation_loop.subjects.load_none)
     header = {**maker.header, "versions": {"numpy": "0.1"}}
-    part = explanation_loop._Part(out.parent / "000000.h5", maker.store.labels[:1], header)
+    part = explanation_parts.Part(out.parent / "000000.h5", maker.store.labels[:1], header)
     with pytest.raises(errors.UserError, match="which differs in versions"):
         maker(part, lambda clips: None)

@@ -14,7 +14,7 @@ import numpy as np
 
 from common import errors, tables
 from common.clips.clip_store import ClipStore
-from common.explaining import gradcam_maps, masks, when_metrics
+from common.explaining import gradcam_maps, masks, methods_baselines, when_metrics
 from common.explaining.explanations import Explanations, has_maps
 from common.tables import Cell, Column, Table
 
@@ -55,9 +55,8 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
       With ground truth, NaN where no frame is salient:
       temporal_iou: of the snapped mask and the salient frames. `_random`: expected of one interval of the mask's length
         at a random place; `_centered`: of that interval in the middle (the mean of both roundings).
-      average_precision: of the frames ranked by the soft mask; equal values share one threshold, as in scikit-learn.
-        `_random`: expected of a random order; `_centered`: of a ranking by closeness to the middle, equals in random
-        order.
+      average_precision: of the frames ranked by the soft mask, equals in random order (see `when_metrics`). `_random`:
+        expected of a random order; `_centered`: of a ranking by closeness to the middle.
       pointing_game: share of the salient frames with a visible object in which the maximum of the up-sampled Grad-CAM
         map lies on the object; an all-zero map misses. Where several pixels are the maximum (a map of 1x1 cells is the
         same everywhere), the share of them that does counts. A pixel counts for the cell of the object mask that its
@@ -141,25 +140,20 @@ def _map_statistics(explanations: Explanations, number: int, truth: _GroundTruth
 
 def _temporal_statistics(mask: np.ndarray, snapped: np.ndarray, salient: np.ndarray) -> dict[str, float]:
     """Returns how well a mask [T] finds the salient frames, bool [T]."""
-    import sklearn.metrics  # Only now: it takes longer to load than everything else that --help needs.
-
     if not salient.any():
         return dict.fromkeys(_TEMPORAL, float("nan"))
     time, on = len(salient), snapped != 0
     length, positives = int(on.sum()), int(salient.sum())
     by_place = when_metrics.interval_ious(salient, length)
-    spare, middle = time - length, (time - 1) / 2
-    # Two frames are equally close to the middle. Moved by a quarter, it puts the one first, then the other; the mean of
-    # both is the expectation over all orders of equals, for what comes before a pair is the same in each.
-    outwards = [np.argsort(np.abs(np.arange(time) - middle + shift)) for shift in (-0.25, 0.25)]
+    spare = time - length
     return {
         "temporal_iou": float((on & salient).sum() / (on | salient).sum()),
         "temporal_iou_random": float(by_place.mean()),
         "temporal_iou_centered": float(by_place[[spare // 2, (spare + 1) // 2]].mean()),
-        "average_precision": float(sklearn.metrics.average_precision_score(salient, mask)),
+        "average_precision": when_metrics.average_precision(salient, mask),
         "average_precision_random": when_metrics.random_average_precision(positives, time),
-        "average_precision_centered": float(
-            np.mean([when_metrics.precision_of_order(salient[order]) for order in outwards])
+        "average_precision_centered": when_metrics.average_precision(
+            salient, methods_baselines.closeness_to_middle(time)
         ),
     }
 

@@ -90,6 +90,7 @@ class _Header(_HeaderOfFirstVersions, total=False):
     methods: _Methods
     frames_per_step: files.Positive
     licence: str
+    source: str
 
 
 def attribution(method: str) -> str:
@@ -126,8 +127,9 @@ class Explanations:
         class_names, clip_shape (T, H, W), mask (fields of `masks.MaskConfig`), gradcam (fields of
         `gradcam_maps.GradCamConfig`, or None where there are no maps), target ("guess" or "label"), precision,
         framework ("torch" or "tf"), versions, and, where methods were asked for, methods (their names, and evaluations,
-        steps and seed of `methods.MethodConfig`). Of a foreign model, model is its kind, and licence is that of its
-        weights where it is known; masks of whole steps have frames_per_step.
+        steps and seed of `methods.MethodConfig`). Where it is known, source is where its weights come from. Of a
+        foreign model, model is its kind, and licence is that of its weights where it is known; masks of whole steps
+        have frames_per_step.
       columns: name -> array, as in the table above; `video_id` is an array of str.
     """
 
@@ -214,8 +216,8 @@ def read_header(values: dict[str, Any], origin: object) -> dict[str, Any]:
     return {**values, **{name: config and dataclasses.asdict(config) for name, config in settings.items()}}
 
 
-def clips_folder(path: pathlib.Path, explanations: Explanations) -> pathlib.Path:
-    """Returns the folder of the clip store that an explanations file at `path` names."""
+def clips_folder(path: pathlib.Path, explanations: Explanations) -> files.Place:
+    """Returns the folder or URL of the clip store that an explanations file at `path` names."""
     return files.found_path(explanations.header["clips"], path.parent)
 
 

@@ -32,6 +32,7 @@ from common.explaining.masks import (
 from common.explaining.scorer import Scorer
 
 START_LOGIT = 5.0  # The search starts at a mask of sigmoid(5) = 0.993 inside its window and 0.007 outside.
+_ROUNDING = 1e-12  # Of float64: a drop of just 90 % is one in either game.
 KEPT_DROP = 0.9  # The first window keeps this share of what the full mask takes off the shortfall.
 
 
@@ -74,7 +75,7 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
     drops = left[:, :1] - left[:, 1:]  # Longest window first: column 0 is the full mask's.
     if config.compat == "released":
         return windows[_released_windows(scorer, scores[:, 0], drops)]
-    keeps = drops >= KEPT_DROP * drops[:, :1]
+    keeps = drops >= KEPT_DROP * drops[:, :1] - _ROUNDING
     chosen = len(windows) - 1 - keeps[:, ::-1].argmax(axis=1)
     quarter = scorer.time // 4 or (scorer.time - 1) // 2
     middle = interval_mask(quarter, scorer.time - quarter, scorer.time)

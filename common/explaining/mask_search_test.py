@@ -75,6 +75,14 @@ def test_to_preserve_the_search_starts_at_the_window_that_holds_nine_tenths(scor
 
 
 @pytest.mark.parametrize("game", masks.GAMES)
+def test_just_nine_tenths_of_the_drop_are_enough(game):
+    """Of four frames whose shares of the score are 0, 0.6, 0.3 and 0.1, the two in the middle have nine tenths."""
+    scorer = FakeScorer(lambda clip, mask, kind: 1 - mask @ np.array([0, 0.6, 0.3, 0.1]), time=4)
+    start = mask_search.initial_masks(scorer, masks.MaskConfig(game=game, kind="mean"))
+    np.testing.assert_array_equal(start, [[0, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("game", masks.GAMES)
 @pytest.mark.parametrize("full", [0.5, 0.75])
 def test_without_a_drop_the_search_starts_at_the_middle_half(full, game):
     clip = {0: 0.5, 8: full, 6: 0, 4: 0, 2: 0}

@@ -13,6 +13,7 @@ The search is `mask_search`.
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,16 @@ class MaskConfig:
         for name, choices in _CHOICES.items():
             errors.check_choice(name, getattr(self, name), choices)
         allowed = (self.lambda_1 >= 0, self.lambda_2 >= 0, self.beta >= 1, self.learning_rate > 0)
-        numbers = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
-        if not all(allowed) or not all(map(math.isfinite, numbers)):
+        values = (self.lambda_1, self.lambda_2, self.beta, self.learning_rate)
+        if not all(allowed) or not all(map(math.isfinite, values)):
             raise errors.UserError(
                 "lambda_1 and lambda_2 must be at least 0, beta at least 1, learning_rate above 0. Received: "
-                f"{', '.join(map(str, numbers))}"
+                f"{', '.join(map(str, values))}"
             )
+        for name in ("iterations", "area"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+                raise errors.UserError(f"{name} must be a whole number. Received: {value!r}")
         if self.iterations < 1:
             raise errors.UserError(f"iterations must be at least 1. Received: {self.iterations}")
         if self.compat == "released" and self.game != "delete":
@@ -107,6 +112,11 @@ class MaskConfig:
             raise errors.UserError(
                 f"area must be at least 0, and 0 unless form is 'hard'. Received: {self.area} with {self.form!r}"
             )
+
+
+# For one clip that somebody waits for: from the paper's window and the best interval, until the mask has converged, and
+# an oracle from coarse to fine. A fraction of the evaluations that the paper's 300 steps of Adam take.
+FAST = MaskConfig(start="multi", stop="converged", oracle="coarse")
 
 
 def perturbed_part(masks: Float[Any, "N T"], game: str) -> Float[Any, "N T"]:
@@ -158,7 +168,7 @@ def mask_loss(
     """Returns Eq. 1: `mask_cost` + `shortfall`.
 
     Args:
-      scores: F_c of clips of which `perturbed_part` is perturbed.
+      scores: F_c of clips whose frames are perturbed by `perturbed_part` of the mask.
       masks: arrays of NumPy, or of the framework that `ops` is for.
       config: weights, power of the total variation, compat, ends, game.
       ops: of the arrays.

@@ -19,6 +19,12 @@ from common.explaining import masks
         ({"beta": float("nan")}, "beta at least 1"),
         ({"learning_rate": 0.0}, "learning_rate above 0. Received: 0.01, 0.02, 3.0, 0.0"),
         ({"iterations": 0}, "iterations must be at least 1. Received: 0"),
+        ({"area": True, "form": "hard"}, "area must be a whole number. Received: True"),
+        (
+            {"area": -1, "form": "hard"},
+            "area must be at least 0, and 0 unless form is 'hard'. Received: -1 with 'hard'",
+        ),
+        ({"area": 2}, "Received: 2 with 'soft'"),
         ({"game": "win"}, "game must be one of delete, preserve. Received: 'win'"),
         ({"ends": "open"}, "ends must be one of free, counted. Received: 'open'"),
         ({"ends": "counted", "compat": "released"}, "compat must be 'paper' where ends are 'counted'. Received: 'rel"),
@@ -28,6 +34,14 @@ from common.explaining import masks
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(errors.UserError, match=message):
         masks.MaskConfig(**changes)
+
+
+@pytest.mark.parametrize("name", ["iterations", "area"])
+def test_numbers_that_count_are_whole(name):
+    config = masks.MaskConfig(form="hard")
+    object.__setattr__(config, name, 2.5)  # These tests check the types of calls; a user's program does not.
+    with pytest.raises(errors.UserError, match=f"{name} must be a whole number. Received: 2.5"):
+        config.__post_init__()
 
 
 def test_the_defaults_are_the_papers():

@@ -1,9 +1,9 @@
-"""What a user's model must return to be explained: checked once, at the door, with the same words in both builds.
+"""What a user's model must return to be explained: checked once, where it comes in, with the same words in both builds.
 
 Each check is given what came, or an array made of it, and refuses it in one line: nothing here knows a framework.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def check_targets(targets: np.ndarray, num_classes: int) -> None:
 
 
 def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> None:
-    """Refuses probabilities of a clip that change from call to call, or with what else is in the batch.
+    """Refuses probabilities of a clip that change from call to call, or with the other clips of a batch.
 
     A model in training mode fails this: a search would follow its noise, and its running statistics the search.
 
@@ -103,6 +103,26 @@ def check_steady(alone: np.ndarray, again: np.ndarray, beside: np.ndarray) -> No
                 "A model's probabilities for a clip must depend on that clip alone, in every call the same (inference "
                 f"mode: eval() in PyTorch, training=False in Keras). Received: they change by {change:.2g} {when}"
             )
+
+
+def steady(probabilities: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the same function of clips, which refuses on its first call what `check_steady` refuses.
+
+    Args:
+      probabilities: clips uint8 [n, T, H, W, 3] -> [n, K].
+    """
+    checked = False
+
+    def asked(clips: np.ndarray) -> np.ndarray:
+        nonlocal checked
+        if not checked:
+            alone, again, beside = (probabilities(some) for some in (clips[:1], clips[:1], clips[[0, -1]]))
+            check_shape(alone.shape)
+            check_steady(alone, again, beside)
+            checked = True
+        return probabilities(clips)
+
+    return asked
 
 
 def check_prepared(score: float, prepared: float) -> None:

@@ -21,15 +21,15 @@ from common.clips import clip_store
 from common.clips.clip_store import ClipStore
 from common.explaining import (
     attribution_file,
-    evidence,
-    explanation_loop,
     frame_curves,
     masks,
     methods,
     methods_baselines,
+    spread,
     when_entries,
 )
 from common.explaining.attribution_file import Attributions
+from common.explaining.explainer import MakeExplainer
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig, Subject
@@ -75,7 +75,7 @@ class BenchmarkSettings:
 
 
 class Explainer(Protocol):
-    """What is needed of an `explanation_loop.Explainer`. Frames are uint8 [n, T, H, W, 3]."""
+    """What is needed of an `explainer.Explainer`. Frames are uint8 [n, T, H, W, 3]."""
 
     framework: str
 
@@ -116,7 +116,7 @@ def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
     return True
 
 
-def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: explanation_loop.MakeExplainer) -> Asked:
+def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: MakeExplainer) -> Asked:
     """Returns the model of a run.
 
     Args:
@@ -217,7 +217,7 @@ def _keep_plan(folder: pathlib.Path, plan: dict[str, Any]) -> None:
 
 def _correct_clips(explainer: Explainer, store: ClipStore, settings: BenchmarkSettings) -> np.ndarray:
     """Returns the places of the clips, of those tried, that a model gets right, int [n]."""
-    places = evidence.spread(len(store), settings.limit)
+    places = spread.evenly(len(store), settings.limit)
     parts = [places[start : start + settings.batch_size] for start in range(0, len(places), settings.batch_size)]
     guesses = np.concatenate([explainer.probabilities(store.read(part)).argmax(axis=1) for part in parts])
     right = places[guesses == store.labels[places]]

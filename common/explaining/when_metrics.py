@@ -11,8 +11,9 @@ Each metric stands beside what chance would reach on that clip, exactly:
   the clip.
 - `precision`: of the k highest frames, the share in the event, where k is the length of the shortest set that suffices.
   Equals at the border count by their share. Chance: as of pointing.
-- `auprc`: average precision of the frames ranked, equals sharing one threshold, as in scikit-learn. All of the event's
-  frames count, so an answer that names one of two occurrences does not reach 1. Chance: that of a random order.
+- `auprc`: average precision of the frames ranked, the mean over all orders of equals (scikit-learn has them share one
+  threshold, which puts an answer that says nothing below chance). All of the event's frames count, so an answer that
+  names one of two occurrences does not reach 1. Chance: that of a random order.
 - `temporal_iou`: of the selected frames and the event, or the set that suffices, whichever is larger. Chance: one
   interval as long as the selection, at a random place.
 
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from common import errors
 from common.clips.clip_store import ClipStore
 
 METRICS = ("pointing", "precision", "auprc", "temporal_iou")
@@ -57,6 +59,8 @@ def truth_of(store: ClipStore, video_ids: Sequence[str]) -> Truth:
     Raises:
       errors.UserError: for an id that the store lacks, and a store without ground truth.
     """
+    if store.info.layout.object_mask_shape is None:
+        raise errors.UserError(f"--suite must be a clip store with ground truth. Received: {store.directory} without")
     places = store.places(video_ids)
     event = store.column("salient")[places] != 0
     if not store.info.layout.sufficient_sets:  # The store does not say; the event does suffice.
@@ -67,7 +71,7 @@ def truth_of(store: ClipStore, video_ids: Sequence[str]) -> Truth:
 def selection(values: Float[np.ndarray, "N T"]) -> Bool[np.ndarray, "N T"]:
     """Returns the frames above the middle between the smallest and the largest value of a clip; of equals, none."""
     lowest, highest = values.min(axis=1, keepdims=True), values.max(axis=1, keepdims=True)
-    return values > (lowest + highest) / 2
+    return values > lowest / 2 + highest / 2  # Their sum may be beyond what a number holds.
 
 
 def measure(
@@ -92,8 +96,6 @@ def measure(
 def _measure_clip(
     values: np.ndarray, selected: np.ndarray, event: np.ndarray, sufficient: np.ndarray
 ) -> dict[str, float]:
-    import sklearn.metrics  # Only now: it takes longer to load than everything else that --help needs.
-
     length = int(selected.sum())
     if not event.any():
         return {"selected": length}
@@ -107,7 +109,7 @@ def _measure_clip(
         "pointing_random": float(event.mean()),
         "precision": precision_at(values, event, shortest),
         "precision_random": float(event.mean()),
-        "auprc": float(sklearn.metrics.average_precision_score(event, values)),
+        "auprc": average_precision(event, values),
         "auprc_random": random_average_precision(int(event.sum()), len(event)),
         "temporal_iou": max(float((selected & one).sum() / (selected | one).sum()) for one in sets),
         "temporal_iou_random": float(np.max([interval_ious(one, length) for one in sets], axis=0).mean()),
@@ -121,16 +123,26 @@ def precision_at(values: Float[np.ndarray, " T"], event: Bool[np.ndarray, " T"],
     return float((event[above].sum() + (count - above.sum()) * event[equal].mean()) / count)
 
 
+def average_precision(event: Bool[np.ndarray, " T"], values: Float[np.ndarray, " T"]) -> float:
+    """Returns the average precision of frames ranked by their values, on average over all orders of equals.
+
+    That is the mean, over the event's frames, of the share of the event among the frames down to theirs.
+    """
+    total, ranked, found = 0.0, 0, 0  # Frames, and frames of the event, that rank higher than a group of equals.
+    for value in np.unique(values)[::-1]:
+        equals = event[values == value]
+        size, positives = len(equals), int(equals.sum())
+        # Where one of the event's frames is the k-th of its equals, each of the k - 1 before it is one by chance.
+        before = np.arange(size)
+        expected = found + 1 + before * (positives - 1) / max(size - 1, 1)
+        total += positives / size * float((expected / (ranked + 1 + before)).sum())
+        ranked, found = ranked + size, found + positives
+    return total / found
+
+
 def random_average_precision(positives: int, time: int) -> float:
     """Returns the average precision that a random order of T frames, of which some are positive, has on average."""
-    ranks = np.arange(1, time + 1)
-    # At rank k one frame is the positive that counts; each of the k - 1 before it is positive by chance.
-    return float(np.mean((1 + (ranks - 1) * (positives - 1) / max(time - 1, 1)) / ranks))
-
-
-def precision_of_order(event: Bool[np.ndarray, " T"]) -> float:
-    """Returns the average precision of frames in order, no two of them equal."""
-    return float((np.cumsum(event) / np.arange(1, len(event) + 1))[event].mean())
+    return average_precision(np.arange(time) < positives, np.zeros(time))
 
 
 def interval_ious(event: Bool[np.ndarray, " T"], length: int) -> Float64[np.ndarray, " places"]:

@@ -45,9 +45,36 @@ def test_average_precision():
     assert found["auprc_random"] == pytest.approx((1 + 2 / 3 + 5 / 9 + 1 / 2) / 4)
 
 
+def test_average_precision_of_equals_is_that_of_their_orders_on_average():
+    event = np.array([0, 1, 1, 0, 1]) == 1
+    values = np.array([2.0, 2, 2, 1, 1])
+    orders = [
+        when_metrics.average_precision(event, values + 0.1 * np.array(order))
+        for order in itertools.permutations(range(5))
+    ]
+    assert when_metrics.average_precision(event, values) == pytest.approx(np.mean(orders))
+    for constant in (0.0, 1.0):  # It says nothing, so it is at chance.
+        found = measure([constant] * 5, event)
+        assert found["auprc"] == pytest.approx(found["auprc_random"])
+    assert when_metrics.average_precision(np.ones(3, bool), np.arange(3.0)) == 1
+
+
+def test_without_equals_average_precision_is_scikit_learns():
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    stream = np.random.default_rng(0)
+    for _ in range(20):
+        event, values = stream.random(16) < 0.4, stream.random(16)
+        event[0] = True
+        expected = sklearn_metrics.average_precision_score(event, values)
+        assert when_metrics.average_precision(event, values) == pytest.approx(expected)
+
+
 def test_the_selection_is_what_lies_above_the_middle_of_the_values():
     chosen = when_metrics.selection(np.array([[0, 4, 2, 3], [-1, -3, -1, -2], [7, 7, 7, 7.0]]))
     np.testing.assert_array_equal(chosen, np.array([[0, 1, 0, 1], [1, 0, 1, 0], [0, 0, 0, 0]]) == 1)
+    for largest in (1.7e308, np.finfo(np.float64).max):  # Whose sum is infinite.
+        chosen = when_metrics.selection(np.array([[0, largest, largest], [-largest, largest, -largest]]))
+        np.testing.assert_array_equal(chosen, np.array([[0, 1, 1], [0, 1, 0]]) == 1)
 
 
 def test_temporal_iou():
@@ -83,7 +110,7 @@ def test_the_truth_of_a_store(sets):
     class Store(ClipStore):
         """What `truth_of` needs of one: three clips, the first of which has its event twice."""
 
-        info = types.SimpleNamespace(layout=types.SimpleNamespace(sufficient_sets=sets))
+        info = types.SimpleNamespace(layout=types.SimpleNamespace(sufficient_sets=sets, object_mask_shape=(1, 1)))
         columns = {
             "salient": np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0]]),
             "sufficient": np.array([[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]),

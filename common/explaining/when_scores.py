@@ -62,8 +62,21 @@ class ScoreSettings:
 Scores = Mapping[str, np.ndarray]
 
 
-def score_files(settings: ScoreSettings) -> list[Table]:
-    """Scores attribution files, and beside them two answers that no model gave; writes what was asked for.
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    Attributes:
+      tables: of scores, and of what is selected.
+      record: what `when.json` holds.
+    """
+
+    tables: tuple[Table, Table]
+    record: dict[str, Any]
+
+
+def score_files(settings: ScoreSettings) -> Found:
+    """Scores attribution files, and beside them two answers that no model gave; writes nothing.
 
     "centred" knows where the middle of a clip is, "frame difference" how much each frame differs from the one before;
     both answer for every clip that a file names.
@@ -81,13 +94,15 @@ def score_files(settings: ScoreSettings) -> list[Table]:
     named = {video_id for answer in answers.values() for video_id in answer.video_ids}
     answers |= _baselines(store, tuple(video_id for video_id in store.video_ids if video_id in named))
     scored = [(name, score(answer, store)) for name, answer in answers.items()]
-    found = [table(scored), selection_table(scored)]
-    if settings.out:
-        settings.out.mkdir(parents=True, exist_ok=True)
-        files.write_json(settings.out / "when.json", record(scored, store))
-        for one in found:
-            files.write_text(settings.out / f"{one.name}.csv", tables.write_csv(one))
-    return found
+    return Found((table(scored), selection_table(scored)), record(scored, store))
+
+
+def write(out: pathlib.Path, found: Found) -> None:
+    """Writes when.json, and each table as a CSV file, to a folder, which is made if it is not there."""
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_json(out / "when.json", found.record)
+    for one in found.tables:
+        files.write_text(out / f"{one.name}.csv", tables.write_csv(one))
 
 
 def _explained(path: pathlib.Path) -> dict[str, Attributions]:

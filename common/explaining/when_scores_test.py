@@ -54,7 +54,7 @@ def right(video_ids):
 
 def score(suite, tmp_path, answer, **settings):
     attribution_file.write(tmp_path / "mine.npz", answer)
-    return when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite, **settings))[0]
+    return when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite, **settings)).tables[0]
 
 
 def test_a_right_answer_is_one_and_a_constant_one_is_nothing(suite, tmp_path):
@@ -70,7 +70,7 @@ def test_a_right_answer_is_one_and_a_constant_one_is_nothing(suite, tmp_path):
     # The middle of eight frames is 3 and 4, with equal values: of the events c holds one of them, b the other.
     assert centred[2].value == pytest.approx(((0.5 + 0 + 0.5) / 3 - 1 / 4) / (1 - 1 / 4))
     constant = score(suite, tmp_path, Attributions(video_ids, np.ones((4, 8)))).rows[0]
-    assert [estimate.value for estimate in constant[2:4]] == [0, 0]
+    assert [estimate.value for estimate in constant[2:6]] == pytest.approx([0] * 4)
 
 
 def test_areas_are_corrected_for_chance_too(suite, tmp_path):
@@ -84,7 +84,7 @@ def test_areas_are_corrected_for_chance_too(suite, tmp_path):
 def test_what_is_selected(suite, tmp_path):
     video_ids = ("a", "b", "still")
     attribution_file.write(tmp_path / "mine.npz", Attributions(video_ids, right(video_ids)))
-    mine, *_ = when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite))[1].rows
+    mine, *_ = when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite)).tables[1].rows
     assert mine[:2] == ("mine", 3)
     assert [(estimate.value, estimate.clips) for estimate in mine[2:]] == [
         (4 / 3, 3),  # Two frames, two frames, none.
@@ -105,7 +105,8 @@ def test_where_nothing_happens_nothing_can_be_deleted(suite, tmp_path):
 
 def test_what_is_written(suite, tmp_path):
     out = tmp_path / "new" / "folder"
-    score(suite, tmp_path, Attributions(("a", "b"), right(("a", "b"))), out=out)
+    attribution_file.write(tmp_path / "mine.npz", Attributions(("a", "b"), right(("a", "b"))))
+    when_scores.write(out, when_scores.score_files(ScoreSettings((tmp_path / "mine.npz",), suite)))
     found = json.loads((out / "when.json").read_text())
     assert found["suite"] == "flashes" and found["split"] == "test" and len(found["suite_digest"]) == 64
     mine = found["answers"][0]
@@ -138,7 +139,7 @@ def test_an_explanations_file_holds_several_answers(suite, tmp_path):
         "attribution_rise": np.ones((3, 8), np.float32),
     }
     explanations.write(tmp_path / "x.h5", explanations.Explanations(header, columns))
-    rows = when_scores.score_files(ScoreSettings((tmp_path / "x.h5",), suite))[1].rows
+    rows = when_scores.score_files(ScoreSettings((tmp_path / "x.h5",), suite)).tables[1].rows
     assert [row[:2] for row in rows] == [
         *[("x: mask", 2), ("x: best interval", 2), ("x: rise", 2)],
         *[("centred", 2), ("frame difference", 2)],
@@ -161,5 +162,5 @@ def test_two_files_of_one_name_are_refused(suite, tmp_path):
 
 def test_a_store_without_truth_is_refused(tmp_path):
     tiny_store_for_tests.write_tiny_store(tmp_path / "clips", clips={"test": 2})
-    with pytest.raises(errors.UserError, match="Received: 'salient'"):
+    with pytest.raises(errors.UserError, match="--suite must be a clip store with ground truth. Received: .*clips"):
         score(tmp_path / "clips", tmp_path, Attributions(("test0",), np.zeros((1, 8))))

@@ -102,7 +102,7 @@ def check_names(
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], origin: object, what: str = "Weights") -> None:
-    """Refuses arrays of which one has NaN or infinite values, and names the first."""
+    """Refuses arrays with NaN or infinite values, and names the first such array."""
     for name, array in arrays.items():
         count = int((~np.isfinite(array)).sum())
         if count:

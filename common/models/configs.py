@@ -228,7 +228,7 @@ def train_config_from_dict(values: dict[str, Any], origin: object = "the config"
         raise errors.UserError(f"{error} in {origin}") from None
 
 
-# All of `TrainConfig` but the model, of which JSON has one of two types.
+# `TrainConfig` without its model, which is one of two types in JSON.
 _TRAINING = dataclasses.make_dataclass(
     "Training", [(field.name, field.type) for field in dataclasses.fields(TrainConfig) if field.name != "model"]
 )

@@ -7,6 +7,7 @@
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import os
 import pathlib
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from common import errors, files
+from common.clips import classes
 
 # Kind -> the builds that have an adapter for it.
 KINDS = {
@@ -40,12 +42,15 @@ class Spec:
       rest: what an adapter of that kind finds it by.
       weights: file of its weights; None where the rest names them, or the model has none.
       pixels: one of `PIXELS` that the model takes, or "" where the model says it itself.
+      class_names: text file of its classes, one a line, in the order of its outputs; None where the model knows them,
+        or has those of the clips.
     """
 
     kind: str
     rest: str
     weights: pathlib.Path | None = None
     pixels: str = ""
+    class_names: pathlib.Path | None = None
 
     @property
     def name(self) -> str:
@@ -60,27 +65,27 @@ class Spec:
 Source = pathlib.Path | Spec
 
 
-def parse(text: str, weights: pathlib.Path | None = None, pixels: str = "") -> Source:
+def parse(text: str, **told: Any) -> Source:
     """Returns what `--model` names: KIND:REST, where run:DIR is a run directory.
 
     Args:
       text: of the flag.
-      weights: file of the weights, where the kind alone has none.
-      pixels: one of `PIXELS`, where nothing else says what the model takes.
+      **told: further attributes of `Spec`, where neither the kind nor the model says them.
 
     Raises:
-      errors.UserError: for another form, an unknown kind, or weights or pixels of a run, which has its own.
+      errors.UserError: for another form, an unknown kind, or attributes of a run, which has its own.
     """
     kind, _, rest = text.partition(":")
     if kind not in ("run", *KINDS) or not rest:
         raise errors.UserError(f"--model must be KIND:NAME, KIND one of run, {', '.join(KINDS)}. Received: {text!r}")
     if kind == "run":
-        if weights or pixels:
+        given = [f"--{name}" for name, value in told.items() if value]
+        if given:
             raise errors.UserError(
-                f"--weights and --pixels must be left out for a run, which has its own. Received: {weights or pixels}"
+                f"{given[0]} must be left out for a run, which has its own. Received: {', '.join(given)}"
             )
         return pathlib.Path(rest)
-    return Spec(kind, rest, weights, pixels)
+    return Spec(kind, rest, **told)
 
 
 def check_kind(spec: Spec, framework: str, endpoint: str) -> None:
@@ -126,7 +131,10 @@ class ForeignModel:
       frames_per_step: frames that one time step of the model sees together (its tubelets); 1 if none.
       versions: of the libraries that made it, by name.
       licence: of its weights, as far as it is known.
+      source: where its weights come from, an address or a name, as far as it is known.
       digest: SHA-256, in hex, of its weights.
+      usual_shape: T, H, W of the clips that its weights are meant for, which a video of any shape becomes; None where
+        `clip_shape` says it, or nothing does.
     """
 
     name: str
@@ -138,9 +146,12 @@ class ForeignModel:
     frames_per_step: int = 1
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     licence: str = ""
+    source: str = ""
     digest: str = ""
+    usual_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))  # Compared with those of clips.
         if len(set(self.class_names)) < len(self.class_names):
             raise errors.UserError(f"class_names must be all different. Received: {self.class_names!r:.200}")
         if len(self.clip_shape) != 3 or self.frames_per_step < 1:
@@ -148,6 +159,31 @@ class ForeignModel:
                 "clip_shape must be T, H, W and frames_per_step at least 1. "
                 f"Received: {self.clip_shape}, {self.frames_per_step}"
             )
+
+
+def with_names(model: ForeignModel, spec: Spec) -> ForeignModel:
+    """Returns a model with the class names that the user gave it.
+
+    Args:
+      model: that was loaded.
+      spec: what it was loaded by.
+
+    Raises:
+      errors.UserError: for a model that has names of its own, and a file that is no list of names.
+    """
+    if not spec.class_names:
+        return model
+    if model.class_names:
+        raise errors.UserError(
+            f"--class_names must be left out for a model that knows its classes, as {model.name} does. "
+            f"Received: {spec.class_names}"
+        )
+    return dataclasses.replace(model, class_names=classes.read_names(spec.class_names))
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Returns T, H, W for a message, as "16 x any x 112"."""
+    return " x ".join("any" if size is None else str(size) for size in shape)
 
 
 def log_probabilities(probabilities: np.ndarray, num_clips: int) -> np.ndarray:
@@ -198,6 +234,21 @@ class Inputs:
         return tuple("NTHWC".index(axis) for axis in self.axes)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adapted:
+    """A model that takes something else than pixels; what asks it for probabilities is each build's `foreign.ScoreFn`.
+
+    Attributes:
+      module: from clips in the order of axes of `inputs` to logits, or probabilities, `[N, K]`.
+      inputs: what it takes instead of pixels.
+      ends_in_softmax: whether it returns probabilities.
+    """
+
+    module: Any
+    inputs: Inputs
+    ends_in_softmax: bool = False
+
+
 def normalized(mean: Sequence[float], deviation: Sequence[float], axes: str) -> Inputs:
     """Returns inputs of pixels scaled to 0…1, less a mean, over a deviation, each of R, G, B."""
     red, green, blue = ((1 / (255 * wide), -middle / wide) for middle, wide in zip(mean, deviation, strict=True))
@@ -241,8 +292,8 @@ def are_probabilities(outputs: np.ndarray) -> bool:
         return False
     if np.abs(outputs.sum(axis=1, dtype=np.float64) - 1).max() > 1e-2:
         raise errors.UserError(
-            "A model must return probabilities whose sum is 1, or logits (not all of which lie in 0…1). "
-            f"Received: 0…1, whose sum is {outputs[0].sum():g}"
+            "A model must return probabilities whose sum is 1, or logits (not all of which lie in 0…1; give others a "
+            f"softmax). Received: 0…1, whose sum is {outputs[0].sum():g}"
         )
     return True
 
@@ -269,16 +320,31 @@ def from_python(spec: Spec) -> ForeignModel:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise errors.UserError(f"--model must name a function of {module_name}. Received: {function_name!r}")
-    made = function(*([spec.weights] if spec.weights else []))
+    given = [spec.weights] if spec.weights else []
+    _check_takes(function, given, spec.rest)
+    made = function(*given)
     if callable(made):
         made = ForeignModel(spec.name, f"{spec.kind}:{spec.name}", made)
     if not isinstance(made, ForeignModel):
         raise errors.UserError(
             f"{spec.rest} must return a ForeignModel or a score_fn. Received: {type(made).__name__}, no function"
         )
-    read = [pathlib.Path(str(module.__file__)), *([spec.weights] if spec.weights else [])]
+    read = [pathlib.Path(str(module.__file__)), *given]
     digest = made.digest or digest_of(read)
     return dataclasses.replace(made, digest=digest)
+
+
+def _check_takes(function: Callable[..., Any], given: Sequence[pathlib.Path], name: str) -> None:
+    """Refuses a function that does not take what it is given, as a `score_fn` that nobody makes."""
+    try:
+        inspect.signature(function).bind(*given)
+    except ValueError:  # Some of C say nothing.
+        pass
+    except TypeError as error:
+        what = "the file of --weights" if given else "nothing (or the file of --weights)"
+        raise errors.UserError(
+            f"{name} must be a function that takes {what} and returns a ForeignModel or a score_fn. Received: {error}"
+        ) from None
 
 
 def digest_of(paths: Sequence[pathlib.Path]) -> str:

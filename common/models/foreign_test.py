@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import sys
 
@@ -31,12 +32,21 @@ def test_a_run_is_one_kind_of_model():
     assert foreign.parse("run:runs/mine") == run == foreign.folder(run)
 
 
-def test_weights_belong_to_what_has_none():
-    assert foreign.parse("torchvision:r3d_18", pathlib.Path("w.pt")) == Spec(
-        "torchvision", "r3d_18", pathlib.Path("w.pt")
-    )
-    with pytest.raises(errors.UserError, match="left out for a run, which has its own. Received: w.pt"):
-        foreign.parse("run:runs/mine", pathlib.Path("w.pt"))
+def test_what_the_user_says_belongs_to_foreign_models_alone():
+    told = {"weights": pathlib.Path("w.pt"), "pixels": "", "class_names": pathlib.Path("names.txt")}
+    assert foreign.parse("torchvision:r3d_18", **told) == Spec("torchvision", "r3d_18", **told)
+    with pytest.raises(errors.UserError, match="--weights must be left out for a run, .* Received: --weights, --class"):
+        foreign.parse("run:runs/mine", **told)
+
+
+def test_class_names_are_the_users_where_the_model_has_none(tmp_path):
+    (tmp_path / "names.txt").write_text("open\nclose\n")
+    spec = Spec("python", "a:b", class_names=tmp_path / "names.txt")
+    model = ForeignModel("mine", "mine", len)
+    assert foreign.with_names(model, spec).class_names == ("open", "close")
+    assert foreign.with_names(model, Spec("python", "a:b")) is model
+    with pytest.raises(errors.UserError, match="left out for a model that knows its classes, as mine does. Received: "):
+        foreign.with_names(dataclasses.replace(model, class_names=("a", "b")), spec)
 
 
 @pytest.mark.parametrize("text", ["", "r3d_18", "torchvision:", "timm:resnet", ":r3d_18"])
@@ -77,6 +87,10 @@ def test_what_is_no_probability_is_refused(returned, message):
 def test_a_contract_that_cannot_be_kept_is_refused(values, message):
     with pytest.raises(errors.UserError, match=message):
         ForeignModel("mine", "mine", lambda clips: clips, **values)
+
+
+def test_names_may_come_in_a_list():
+    assert ForeignModel("mine", "mine", lambda clips: clips, ["a", "b"]).class_names == ("a", "b")
 
 
 def test_a_preprocessing_is_known_by_what_it_does_to_black_white_and_grey():

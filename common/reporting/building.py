@@ -16,11 +16,13 @@ from typing import Any
 import jinja2
 import markupsafe
 import numpy as np
+from absl import logging
 
-from common import errors, files, progress, tables
+from common import errors, files, progress, remote, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_file, explanation_statistics, explanations
 from common.explaining.explanations import Explanations
+from common.remote import Cache
 from common.reporting import (
     charts,
     clip_figures,
@@ -33,6 +35,7 @@ from common.reporting import (
     paper_tables,
     preview,
     sheet,
+    sources,
     training,
     words,
 )
@@ -43,6 +46,7 @@ from common.tables import Table
 
 PAGE = pathlib.Path(__file__).with_name("page")
 _OURS = ("clips", "tables", "figures")  # Folders whose files are all the report's.
+_PAGE_FILES = {"index.html", "page.js", "style.css"}  # That every report has.
 _PREVIEW = "preview.png"  # What a link to the page shows.
 _TITLE = "Interpreting video features: which frames and pixels a model used"
 _UNFINISHED = ".unfinished"  # A file that marks a folder while a report is moved into it.
@@ -58,13 +62,15 @@ class ReportSettings:
       evaluations: `evaluation.json` files, of any data sets.
       evidence: `evidence.json` files.
       runs: run directories whose settings and training are shown, besides those that hold the files above.
-      clips: folder of the clip store, or None for the one that the first explanations were made from.
+      clips: folder or URL of the clip store, or None for the one that the first explanations were made from.
       gallery_clips: clips to show at most, spread over the classes; statistics are of all clips.
       figures: clips to draw as the paper's figures, spread over the classes.
       stills: types of the figures' stills, some of `clip_figures.STILLS`.
       url: address of the folder that the report will be published in, or empty: sites that show a picture of a link
         ask for its whole address.
-      zip: whether an archive of the folder is made beside it, too: its name and ".zip".
+      zip: whether an archive of the folder is made beside it, too: its name and ".zip". Otherwise that of an earlier
+        report is removed.
+      cache: where clips at a URL are kept.
     """
 
     out: pathlib.Path
@@ -72,12 +78,13 @@ class ReportSettings:
     evaluations: tuple[pathlib.Path, ...] = ()
     evidence: tuple[pathlib.Path, ...] = ()
     runs: tuple[pathlib.Path, ...] = ()
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     gallery_clips: int = 240
     figures: int = 6
     stills: tuple[str, ...] = ("png",)
     url: str = ""
     zip: bool = False
+    cache: Cache = remote.DEFAULT
 
     def __post_init__(self) -> None:
         if not self.explanations and not self.evaluations:
@@ -127,6 +134,7 @@ def build(settings: ReportSettings) -> pathlib.Path:
         for name in ("style.css", "page.js"):
             shutil.copyfile(PAGE / name, temporary / name)
         facts, answers = _facts(evaluations, runs, store), _answers(runs, store) if store else []
+        single = bool(runs) and len(_explained(runs)) == 1
         html = _template().render(
             title=_TITLE,
             description=_description(facts, answers),
@@ -140,7 +148,8 @@ def build(settings: ReportSettings) -> pathlib.Path:
             orders=orders,
             order_answers=[(*words_, markupsafe.Markup(svg)) for *words_, svg in order_cards.answers(evaluations)],
             classes=classes,
-            charts=_charts(runs),
+            charts=[] if single else _charts(runs),
+            single=single,
             comparison=compared,
             evidence=gathered,
             curves=[(title, markupsafe.Markup(svg)) for title, svg in evidence_tables.line_charts(evidence)],
@@ -148,13 +157,18 @@ def build(settings: ReportSettings) -> pathlib.Path:
             epochs=[(title, markupsafe.Markup(svg)) for title, svg in training.curves(trained)],
             figures=figures,
             views=gallery.views(runs),
+            maps=gallery.has_maps(runs),
             models=gallery.models(runs),
             games=any(partner is not None for partner in comparison.partners(runs)),
+            sources=sources.sources(runs, store),
         )
         (temporary / "index.html").write_text(html, encoding="utf-8")
         published = _publish(temporary, out)
         if settings.zip:
             _write_zip(out, published)
+        elif _holds_a_report(_archive(out), out.name):
+            _archive(out).unlink()
+            logging.info("%s held the report that was replaced, and is gone (--zip makes it anew).", _archive(out))
     return settings.out / "index.html"
 
 
@@ -164,8 +178,8 @@ def _read_runs(settings: ReportSettings) -> tuple[list[Run], ClipStore | None]:
         return [], None
     read = [explanations.read(path) for path in settings.explanations]
     first = read[0].header
-    clips = ClipStore(settings.clips or explanations.clips_folder(settings.explanations[0], read[0]), first["split"])
-    store = clips.known_to(tuple(first["class_names"]))
+    clips = settings.clips or explanations.clips_folder(settings.explanations[0], read[0])
+    store = ClipStore(clips, first["split"], settings.cache).known_to(tuple(first["class_names"]))
     for path, found in zip(settings.explanations, read, strict=True):
         _check_clips(found, store, path)
     headers = [found.header for found in read]
@@ -257,17 +271,29 @@ def _write_tables(directory: pathlib.Path, made: Sequence[Table], runs: Sequence
         (directory / f"{table.name}.tex").write_text(tables.write_latex(table), encoding="utf-8")
 
 
+def _explained(runs: Sequence[Run]) -> set[str]:
+    """Returns the ids of the clips that runs explain."""
+    return {video_id for run in runs for video_id in run.explanations["video_id"]}
+
+
 def _facts(evaluations: Sequence[dict[str, Any]], runs: Sequence[Run], store: ClipStore | None) -> list[str]:
     """Returns what the report is of, in a few words each."""
     facts = []
     if store:
-        explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
-        facts.append(f"{words.count(len(explained))} of {store.info.dataset}, {store.split} split, explained")
+        explained = words.count(len(_explained(runs)))
+        # What was prepared from a user's folder is known by the store's name.
+        name = _last_name(store.directory) if store.info.dataset == "folder" else store.info.dataset
+        lone = store.info.dataset == "videos"
+        facts.append(f"{explained}, explained" if lone else f"{explained} of {name}, {store.split} split, explained")
         facts.append(", ".join(dict.fromkeys(run.name for run in runs)))
     datasets = list(dict.fromkeys(result["dataset"] for result in evaluations))
     if datasets:
         facts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''} on {', '.join(datasets)}")
     return facts
+
+
+def _last_name(place: files.Place) -> str:
+    return place.rstrip("/").rsplit("/", 1)[-1] if isinstance(place, str) else place.resolve().name
 
 
 def _answers(runs: Sequence[Run], store: ClipStore) -> list[tuple[str, list[str], markupsafe.Markup]]:
@@ -339,7 +365,7 @@ def _check_out(out: pathlib.Path) -> None:
     if out.exists() and not out.is_dir():
         raise errors.UserError(f"--out must be a folder. Received: {out}, a file")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if names and _UNFINISHED not in names and not {"index.html", "page.js", "style.css"} <= names:
+    if names and _UNFINISHED not in names and not _PAGE_FILES <= names:
         raise errors.UserError(f"--out must be a new folder or an earlier report. Received: {out} with other files")
 
 
@@ -364,9 +390,22 @@ def _publish(temporary: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     return made
 
 
+def _archive(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(f"{out.name}.zip")
+
+
+def _holds_a_report(path: pathlib.Path, name: str) -> bool:
+    """Returns whether a file is the archive of a report in a folder of that name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {f"{name}/{file}" for file in _PAGE_FILES} <= {*archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def _write_zip(out: pathlib.Path, made: Sequence[pathlib.Path]) -> None:
     """Packs a report's files as the one folder that they are in; the same files give the same bytes."""
-    with files.written_whole(out.with_name(f"{out.name}.zip")) as path:
+    with files.written_whole(_archive(out)) as path:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(made):
                 entry = zipfile.ZipInfo(f"{out.name}/{file.as_posix()}")

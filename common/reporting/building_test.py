@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from common import errors, locks
+from common.clips import clip_store
 from common.explaining import explanations
 from common.reporting import building, report_for_tests
 from common.reporting.building import ReportSettings
@@ -180,15 +182,37 @@ def test_a_link_to_the_page_shows_a_picture_and_what_the_first_model_relies_on(i
         settings(inputs, url="javascript:alert(1)")
 
 
+def test_sources_and_licences_are_named_where_they_are_known(inputs):
+    def sources():
+        return building.build(settings(inputs)).read_text(encoding="utf-8").partition("Sources</h2>")[2]
+
+    assert not sources()
+    found = explanations.read(inputs / "a.h5")
+    found.header.update(source="https://example.org/<weights>", licence="CC BY 4.0")
+    explanations.write(inputs / "a.h5", found)
+    link = "https://example.org/&lt;weights&gt;"
+    assert f'Weights of mine: <a href="{link}">{link}</a>; licence: CC BY 4.0<' in sources()
+    assert "Clips of" not in sources()
+    info = clip_store.read_dataset_json(inputs / "clips")
+    clip_store.write_dataset_json(inputs / "clips", dataclasses.replace(info, dataset="kth"))
+    assert "Clips of kth: <a href" in sources()
+
+
 def test_an_archive_holds_the_page_as_one_folder(inputs):
-    building.build(settings(inputs, zip=True))
     archive = inputs / "report.zip"
+    building.build(settings(inputs, zip=True))
     first = archive.read_bytes()
     with zipfile.ZipFile(archive) as packed:
         assert sorted(packed.namelist()) == [f"report/{name}" for name in files(inputs / "report")]
         assert packed.read("report/index.html") == (inputs / "report" / "index.html").read_bytes()
     building.build(settings(inputs, zip=True))
     assert archive.read_bytes() == first
+    building.build(settings(inputs))
+    assert not archive.exists()  # It would be of a report that is no longer there.
+    with zipfile.ZipFile(archive, "w") as other:
+        other.writestr("report/notes.txt", "mine")
+    building.build(settings(inputs))
+    assert archive.exists()
 
 
 def only_scores(inputs, **changes):
@@ -258,6 +282,21 @@ def test_clips_without_labels_of_the_models_classes_are_reported(inputs):
     explanations.write(inputs / "a.h5", explained)
     page = building.build(settings(inputs, explanations=(inputs / "a.h5",), evaluations=(), figures=2))
     assert "class unknown" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [("videos", "1 clip, explained"), ("folder", "1 clip of clips, validation split, explained")],
+)
+def test_a_page_of_one_clip_has_no_statistics_and_nothing_to_choose_from(inputs, dataset, said):
+    info = clip_store.read_dataset_json(inputs / "clips")
+    clip_store.write_dataset_json(inputs / "clips", dataclasses.replace(info, dataset=dataset))
+    explanations.write(inputs / "a.h5", explanations.read(inputs / "a.h5").take([1]))
+    page = building.build(settings(inputs, explanations=(inputs / "a.h5",), evaluations=()))
+    html = page.read_text(encoding="utf-8")
+    assert '<body class="single">' in html and f"<li>{said}</li>" in html
+    assert "What the models rely on" not in html and "the bars are the clips" not in html
+    assert '<th scope="row">Original score OS</th>' in html
 
 
 @pytest.mark.parametrize(

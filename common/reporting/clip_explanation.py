@@ -17,7 +17,8 @@ import numpy as np
 from common import errors, files
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_loop, masks
-from common.explaining.explanation_loop import ExplainSettings, MakeExplainer
+from common.explaining.explainer import Build
+from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.explanations import Explanations
 from common.models import foreign
 from common.models.foreign import ForeignModel
@@ -25,14 +26,11 @@ from common.reporting import clip_figures, figure_files, figures, text_strip, wo
 from common.reporting.comparison import Run
 from common.runs import clip_format
 from common.runs.clip_format import ClipFormat
-from common.runs.subjects import LoadToExplain
 
 # In words what the ones of a mask are.
 GAMES = {"delete": "needs", "preserve": "suffices"}
 SCORES = ("OS", "FS", "RS", "FS_snapped", "RS_snapped", "S")
 _FRAMES_PER_SECOND = 4
-# A build's explainer, and what loads foreign models in it.
-Build = tuple[MakeExplainer, LoadToExplain]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,7 +179,7 @@ def explain(
     Args:
       settings: what to explain, and how; its game and file are overruled.
       games: of `masks.GAMES`, the first one's scores and figures shown first.
-      build: see `Build`.
+      build: the framework's.
       folder: for the files.
 
     Returns:
@@ -198,7 +196,10 @@ def explain(
 
 
 def open_model(
-    settings: ExplainSettings, build: Callable[[], Build], model: ForeignModel | None = None
+    settings: ExplainSettings,
+    build: Callable[[], Build],
+    model: ForeignModel | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> tuple[ClipFormat, Callable[[], Build]]:
     """Returns what clips a model takes, and a build that does not load it again.
 
@@ -206,12 +207,15 @@ def open_model(
       settings: what to explain, and how.
       build: makes a build, which loads its framework; of a run the format is known without.
       model: a foreign model that is loaded already.
+      shape: T, H, W that the user wants of the clips of a foreign model; None for the model's.
     """
     if not isinstance(settings.model, foreign.Spec):
+        if shape:
+            raise errors.UserError(f"input_shape must be left out for a run, which has its own. Received: {shape}")
         return clip_format.of_run(settings.model), build
     make, load = build()
     loaded = model or load(settings.model, settings.gradcam.endpoint, settings.precision)
-    return clip_format.of_foreign(loaded), lambda: (make, lambda *_: loaded)
+    return clip_format.of_foreign(loaded, shape), lambda: Build(make, lambda *_: loaded)
 
 
 def of_row(found: Mapping[str, Explanations], store: ClipStore, row: int) -> ClipExplanation:

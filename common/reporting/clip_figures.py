@@ -15,7 +15,7 @@ import numpy as np
 
 from common import files, progress
 from common.clips.clip_store import ClipStore
-from common.explaining import gradcam_maps, masks, perturbations
+from common.explaining import explanations, gradcam_maps, masks, perturbations
 from common.explaining.explanations import Explanations
 from common.explaining.masks import MaskConfig
 from common.reporting import comparison, figure_files, figures, sheet, words
@@ -159,6 +159,7 @@ def clip_figure(
         title=figures.title(_class_name(store, place), header["model"], header["framework"]),
         caption=figures.caption({**scores, "prediction": header["class_names"][int(explained["prediction"][row])]}),
         kind=config.kind,
+        has_map=explanations.has_maps(header),
     )
 
 

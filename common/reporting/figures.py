@@ -39,6 +39,7 @@ class ClipFigure:
       kind: the perturbation's name, for the third panel's label.
       marks: name and cells, uint8 [T] of 0 and 1, of rows that a still has under the mask, and first the mask's own
         name; empty where the mask stands alone.
+      has_map: whether there is a Grad-CAM map; without, its panel is left out.
     """
 
     frames: np.ndarray
@@ -49,6 +50,7 @@ class ClipFigure:
     caption: str
     kind: str = "freeze"
     marks: tuple[tuple[str, np.ndarray], ...] = ()
+    has_map: bool = True
 
     def __post_init__(self) -> None:
         drawing.check_heat(self.frames, self.heat)
@@ -199,12 +201,12 @@ def _header_and_body(clip: ClipFigure) -> tuple[np.ndarray, np.ndarray]:
     return _header(clip, width, size), body
 
 
-def _panels(clip: ClipFigure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return clip.frames, drawing.overlay(clip.frames, clip.heat), clip.perturbed
+def _panels(clip: ClipFigure) -> list[np.ndarray]:
+    return [clip.frames, *([drawing.overlay(clip.frames, clip.heat)] if clip.has_map else []), clip.perturbed]
 
 
-def _labels(clip: ClipFigure) -> tuple[str, str, str]:
-    return "Original", "Grad-CAM", f"{clip.kind.capitalize()} mask"
+def _labels(clip: ClipFigure) -> list[str]:
+    return ["Original", *(["Grad-CAM"] if clip.has_map else []), f"{clip.kind.capitalize()} mask"]
 
 
 def _bar(mask: np.ndarray, highlighted: Collection[int] | np.ndarray, width: int, height: int) -> np.ndarray:

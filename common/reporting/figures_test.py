@@ -104,6 +104,14 @@ def test_a_triptych_holds_the_three_panels_and_the_bar():
         np.testing.assert_array_equal(film[t, 235:255, 6:498], figures.mask_bar(clip.mask, t, 492, 20))
 
 
+def test_without_a_map_there_is_no_panel_for_it():
+    clip = figure(has_map=False)
+    film = figures.triptych(clip)
+    assert film.shape[2] == 338  # As above, with a panel and a gap less.
+    for t in range(4):
+        np.testing.assert_array_equal(film[t, 69:229, 172:332], enlarged(clip.perturbed[t], 5))
+
+
 @pytest.mark.parametrize(("size", "width"), [(160, 3 * 160), (159, 3 * 318), (224, 3 * 224), (1, 3 * 160)])
 def test_narrow_clips_are_enlarged_by_a_whole_number(size, width):
     heat = np.zeros((2, size, size), np.float32)

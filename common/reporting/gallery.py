@@ -19,7 +19,7 @@ import numpy as np
 
 from common.clips import shards
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence, masks, perturbations
+from common.explaining import explanations, masks, perturbations, spread
 from common.explaining.masks import MaskConfig
 from common.reporting import comparison, drawing, figure_files, names, words
 from common.reporting.comparison import Run
@@ -43,7 +43,7 @@ def choose_clips(runs: Sequence[Run], store: ClipStore, most: int) -> list[int]:
     """
     explained = {video_id for run in runs for video_id in run.explanations["video_id"]}
     places = np.array([place for place, video_id in enumerate(store.video_ids) if video_id in explained])
-    return places[evidence.spread_over_classes(np.asarray(store.labels)[places], most)].tolist()
+    return places[spread.over_classes(np.asarray(store.labels)[places], most)].tolist()
 
 
 def index(
@@ -69,12 +69,14 @@ def index(
         "picture": _picture_type(layout.height, layout.width),
         "classes": list(store.info.class_names),
         "views": views(runs),
+        "maps": has_maps(runs),
         "colors": _heat_colors(),
         "runs": [
             {
                 "label": run.name if number in beside else run.label,
                 "partner": beside[number],
                 "game": run.game,
+                "maps": explanations.has_maps(run.explanations.header),
                 "time": run.explanations.maps[1],
                 "twin": pairs[number],
                 "framework": names.FRAMEWORK_NAMES[run.explanations.header["framework"]],
@@ -130,6 +132,11 @@ def models(runs: Sequence[Run]) -> list[tuple[int, str]]:
 def views(runs: Sequence[Run]) -> list[str]:
     """Returns the perturbations that are shown: the paper's, shuffle, and those that the masks were learnt with."""
     return list(dict.fromkeys([*VIEWS, *(run.kind for run in runs)]))
+
+
+def has_maps(runs: Sequence[Run]) -> bool:
+    """Returns whether any run has Grad-CAM maps to show."""
+    return any(explanations.has_maps(run.explanations.header) for run in runs)
 
 
 def columns(frames: int) -> int:
@@ -196,16 +203,16 @@ def _clip_numbers(
     row = run.rows.get(video_id)
     if row is None:
         return None
-    explanations = run.explanations
+    explained = run.explanations
     numbers = {name: _number(run.statistics[name][row]) for name in _CLIP_NUMBERS}
     facts = words.clip_facts(run, row)
-    prediction = int(explanations["prediction"][row])
-    probability = _number(explanations["probabilities"][row, prediction])
+    prediction = int(explained["prediction"][row])
+    probability = _number(explained["probabilities"][row, prediction])
     return {
         **numbers,
         "prediction": prediction,
         "probability": probability,
-        "target": int(explanations["target"][row]),
+        "target": int(explained["target"][row]),
         "mark": words.mark(facts),
         "words": words.clip_words(facts),
         "agrees": _agreement(run, row, runs[pair], video_id) if (pair := pairs[number]) is not None else None,

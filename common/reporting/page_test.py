@@ -450,3 +450,31 @@ def test_small_clips_are_enlarged_by_a_whole_number(page, address):
         page.set_viewport_size({"width": width, "height": 844})
         show(page, address, "#view=original,gradcam,freeze")
         page.wait_for_function("[96, 128, 160].includes(document.querySelector('.pictures canvas').clientWidth)")
+
+
+def test_a_clip_of_unknown_class_goes_by_its_name(page, tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("others", "a"), num_clips=2).known_to(NAMES)
+    assert store.labels.min() == -1
+    explained = report_for_tests.explain(store, "mine", "i3d")
+    explained.columns["prediction"][:] = explained.columns["target"][:] = 1
+    explanations.write(tmp_path / "a.h5", explained)
+    settings = building.ReportSettings(tmp_path / "report", (tmp_path / "a.h5",), figures=0)
+    show(page, building.build(settings).as_uri(), "#clip=validation0")
+    expect(page.locator("#clip-class")).to_have_text("validation0")
+    expect(page.locator("#clip-facts")).to_contain_text("Class unknown · 1 of 2")
+    expect(page.locator("#clips button").first).to_have_text("validation0Class unknown")
+
+
+def test_a_model_without_a_layer_for_grad_cam_has_none_beside_one_that_has(page, store, tmp_path):
+    with_maps, without = (report_for_tests.explain(store, name, "i3d") for name in ("mine", "yours"))
+    without.header["gradcam"] = None
+    del without.columns["gradcam"]
+    paths = tuple(tmp_path / name for name in ("a.h5", "b.h5"))
+    for path, explained in zip(paths, (with_maps, without), strict=True):
+        explanations.write(path, explained)
+    settings = building.ReportSettings(tmp_path / "report", paths, figures=0)
+    show(page, building.build(settings).as_uri(), "#view=original,gradcam")
+    panels = page.locator(".panel")
+    expect(panels.nth(1)).to_contain_text("none of this model")
+    expect(panels.nth(0)).not_to_contain_text("none of this model")
+    assert "zero" not in panels.nth(1).inner_text()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from common.clips.clip_store import ClipStore
-from common.explaining import gradcam_maps
+from common.explaining import explanations, gradcam_maps
 from common.reporting import comparison, drawing, figures, words
 from common.reporting.comparison import Run
 from common.reporting.sheet import Item, Picture, Sheet, Text
@@ -42,7 +42,7 @@ def sheet(title: str, facts: str, runs: list[Run], store: ClipStore, place: int)
         y += drawing.line_height(_WORDS)
     y += _MARGIN // 2
     film, height = _film(runs[0], rows[0], store, place, _MARGIN + _NAMES, y, width - _NAMES)
-    items += [*film, *_name("heat", y, height)]
+    items += [*film, *_name("heat" if explanations.has_maps(runs[0].explanations.header) else "frames", y, height)]
     y += height + 2 * _GAP
     marks = [
         (words.mark(fact), run.explanations["mask_snapped"][row])

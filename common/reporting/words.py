@@ -170,11 +170,25 @@ def _preserved(facts: ClipFacts, name: str, done: str) -> Words:
 def model_words(run: Run, store: ClipStore, preserving: Run | None = None) -> list[str]:
     """Returns a few sentences on what a model relies on over all its explained clips: how much, order, where.
 
+    Of one clip alone they are its own. Where most guesses are hardly above chance, that is said first.
+
     Args:
       run: the explained run.
       store: the split that was explained.
       preserving: the run of the same model whose masks preserve (see `comparison.partners`), or None.
     """
+    if len(run.explanations) == 1:
+        both = [run, *([preserving] if preserving else [])]
+        return list(dict.fromkeys("".join(clip_words(clip_facts(one, 0))) for one in both))
+    guessed = run.explanations["OS"] <= _CHANCE / len(run.explanations.header["class_names"])
+    if guessed.mean() > HALF:
+        chance = percent(1 / len(run.explanations.header["class_names"]))
+        warned = [f"Guesses: the class explained is hardly above chance, {chance}, in {_of(guessed)}."]
+        return [*warned, "What their masks say means little.", *_relied(run, store, preserving)]
+    return _relied(run, store, preserving)
+
+
+def _relied(run: Run, store: ClipStore, preserving: Run | None) -> list[str]:
     if run.game == "preserve":
         return [_kept(run), _kept_order(run), f"They lie {_where(run, store)}"]
     if run.explanations["mask_snapped"].any():

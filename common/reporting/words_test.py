@@ -99,6 +99,32 @@ def test_a_model_whose_masks_are_empty(tmp_path):
     assert said == "No frame was worth its cost in the mask of any of the 6 clips: this model needs none in particular."
 
 
+def test_a_model_of_one_clip_in_the_clips_own_words(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"), num_clips=1)
+    needs, keeps = (report_for_tests.make_run(store, "I3D (PyTorch)", "i3d") for _ in range(2))
+    keeps.explanations.header["mask"]["game"] = "preserve"
+    keeps.explanations.columns["FS_snapped"][:] = 0.8
+    needs_frames = (
+        "Needs frames 1–3 (3 of 8): frozen, “a” falls from 90 % to 10 %. Their order matters little: reversed, 50 %."
+    )
+    assert words.model_words(needs, store) == [needs_frames]
+    assert words.model_words(needs, store, keeps) == [
+        needs_frames,
+        "Frames 1–3 (3 of 8) alone suffice: all others frozen, “a” has 80 %, from 90 %.",
+    ]
+
+
+def test_a_model_at_chance_is_said_to_guess(tmp_path):
+    store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"))
+    run = report_for_tests.make_run(store, "I3D (PyTorch)", "i3d")
+    run.explanations.columns["OS"][:4] = 0.4
+    assert words.model_words(run, store)[:3] == [
+        "Guesses: the class explained is hardly above chance, 33 %, in 4 of 6 clips.",
+        "What their masks say means little.",
+        "Needs 3 of 8 frames (median): frozen, they at least halve the score of 6 of 6 clips.",
+    ]
+
+
 def test_a_model_whose_masks_preserve(tmp_path):
     store = report_for_tests.write_store(tmp_path / "clips", ("a", "b", "c"))
     run = report_for_tests.make_run(store, "I3D (PyTorch)", "i3d")

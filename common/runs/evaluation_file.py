@@ -143,5 +143,5 @@ def class_cells(result: dict[str, Any]) -> list[tuple[str, int, float, float, fl
 
 
 def _fall(share: float | None) -> float | None:
-    """Returns a drop; None for a rise, of which a share of a small forward score (-300 %) says nothing."""
+    """Returns a drop; None for a rise: as a share of a small forward score (-300 %) it says nothing."""
     return None if share is None or share < 0 else share

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from common import errors, tables, text
+from common import errors, files, remote, tables, text
+from common.clips.clip_store import ClipStore
 from common.models import foreign
+from common.remote import Cache
 from common.runs import evaluation_file, metrics, order_card, prediction, subjects
-from common.runs.processes import ALONE, Processes
-from common.runs.subjects import Classifier, LoadForeign
+from common.runs.processes import ALONE, Processes, check_same
+from common.runs.subjects import Classifier, LoadForeign, Subject
 from common.tables import Cell, Column, Table
 
 PredictBatch = Callable[[np.ndarray], ArrayLike]
@@ -28,21 +30,23 @@ class EvaluateSettings:
 
     Attributes:
       models: run directories, of either framework, and foreign models.
-      clips: folder of the clip store, or None for the one that each run was trained on.
+      clips: folder or URL of the clip store, or None for the one that each run was trained on.
       split: of the clips.
       batch_size: clips at a time.
       num_threads: threads that read clips.
       order_card: whether to show clips in other ways, too (see `order_card`); it takes T + 1 more passes.
       out: file to write for each model, or () for evaluation.json in each one's `foreign.folder`.
+      cache: where clips at a URL are kept.
     """
 
     models: tuple[foreign.Source, ...]
-    clips: pathlib.Path | None = None
+    clips: files.Place | None = None
     split: str = "validation"
     batch_size: int = 16
     num_threads: int = 2
     order_card: bool = False
     out: tuple[pathlib.Path, ...] = ()
+    cache: Cache = remote.DEFAULT
 
     @property
     def paths(self) -> tuple[pathlib.Path, ...]:
@@ -75,7 +79,11 @@ def evaluate(
 
     Yields:
       What `evaluation_file.write` takes, of one model after the other; None where another process does.
+
+    Raises:
+      errors.UserError: for clips without labels, or processes that are to evaluate different things.
     """
+    check_same(processes, {"number of models": len(settings.models)})
     for source in settings.models:
         result = _evaluate_one(source, settings, make_predict, framework, load, processes)
         yield result if processes.rank == 0 else None
@@ -89,13 +97,8 @@ def _evaluate_one(
     load: LoadForeign,
     processes: Processes,
 ) -> dict[str, Any]:
-    subject, store = subjects.open_subject(source, settings.clips, settings.split, load)
-    if not len(store) or store.labels.min() < 0:
-        raise errors.UserError(
-            "For evaluation all clips must be labelled, with classes of the model. "
-            f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
-            f"{settings.split} of {store.directory}"
-        )
+    """Returns what `evaluation_file.write` takes; see `evaluate`."""
+    subject, store = _open(source, settings, load, processes)
     subject.tell(len(store), store)
     predict_batch = make_predict(subject.classifier)
     names, time = store.info.class_names, store.info.layout.frames
@@ -129,6 +132,28 @@ def _evaluate_one(
         "drop": _drops(scores["forward"], scores["reversed"]),
         **({"order_card": card} if card else {}),
     }
+
+
+def _open(
+    source: foreign.Source, settings: EvaluateSettings, load: LoadForeign, processes: Processes
+) -> tuple[Subject, ClipStore]:
+    """Opens a model and the clips to evaluate it on; refuses clips without labels, and processes that differ."""
+    subject, store = subjects.open_subject(source, settings.clips, settings.split, load, settings.cache)
+    if not len(store) or store.labels.min() < 0:
+        raise errors.UserError(
+            "For evaluation all clips must be labelled, with classes of the model. "
+            f"Received: {text.counted(int((store.labels < 0).sum()), 'clip')} of {len(store)} without such a label, in "
+            f"{settings.split} of {store.directory}"
+        )
+    same = {
+        "model": subject.digest,
+        "clips": store.info.digest,
+        "--split": settings.split,
+        "--batch_size": settings.batch_size,
+        "--order_card": settings.order_card,
+    }
+    check_same(processes, same)
+    return subject, store
 
 
 def _drops(forward: dict[str, Any], backward: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from common import errors
 from common.clips import clip_store, tiny_store_for_tests
 from common.models import canonical_weights, configs, initial_weights
-from common.runs import evaluation_loop, prediction
+from common.runs import evaluation_loop, prediction, processes_test
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 
 MODEL = configs.ConvLSTMConfig(2, (8, 32, 32), num_layers=1, filters=1)
@@ -122,3 +122,30 @@ def test_each_run_has_a_file_of_its_own(tmp_path):
     for wrong in (out[:1], (*out, tmp_path / "c.json"), (out[0], tmp_path / "." / "a.json")):
         with pytest.raises(errors.UserError, match="--out must name one file for each model, all different"):
             evaluation_loop.EvaluateSettings(runs, out=wrong)
+
+
+def test_processes_that_would_evaluate_other_things_are_refused(run, tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "others", clips={"validation": 7}, num_classes=2)
+    others = {
+        "clips": {"clips": tmp_path / "others"},
+        "--batch_size": {"batch_size": 2},
+        "--order_card": {"order_card": True},
+        "number of models": {"models": (run.path, run.path)},
+    }
+    for name, values in others.items():
+
+        def evaluate_in(those, values=values, name=name):
+            given = {"models": (run.path,), **(values if those.rank else {})}
+            settings = evaluation_loop.EvaluateSettings(**given)
+            with pytest.raises(errors.UserError, match=f"must have the same {name}. Received: another in process 1"):
+                list(evaluation_loop.evaluate(settings, moving_right, "numpy", processes=those))
+
+        processes_test.together(2, evaluate_in)
+
+
+def test_the_first_of_two_processes_has_what_one_finds(run):
+    settings = evaluation_loop.EvaluateSettings((run.path,), batch_size=2)
+    found = processes_test.together(
+        2, lambda those: list(evaluation_loop.evaluate(settings, moving_right, "numpy", processes=those))
+    )
+    assert found == [evaluate(run, batch_size=2), [None]]

@@ -5,7 +5,7 @@ import pathlib
 import re
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 from common import errors, files
 from common.clips import classes
@@ -18,6 +18,7 @@ _ZIP, _OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _PICKLE = b"\x80"  # Every pickle since protocol 2.
 _TABLE = (0xDB4775248B80FB57).to_bytes(8, "little")  # Ends the index of a TensorFlow checkpoint.
 _CHECKPOINT_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+_RECORD = "imported.json"  # In the run directory: what was used of which files.
 _COMMANDS = {"torch": "torch_impl/import_weights.py", "tf": "tf_impl/import_weights.py"}
 
 
@@ -70,6 +71,8 @@ def find_source(path: pathlib.Path) -> Source:
     Raises:
       errors.UserError: for a file of none of these kinds.
     """
+    if path.name == "checkpoint" and any(path.parent.glob("*.index")):
+        path = path.parent  # The file in which TensorFlow says which checkpoint of a folder is the last.
     if path.is_dir():
         prefixes = [index.with_suffix("") for index in sorted(path.glob("*.index"))]
         if len(prefixes) != 1:
@@ -107,6 +110,25 @@ def _holds_a_pickle(path: pathlib.Path) -> bool:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError):
         return True  # Cut short: PyTorch's reader says what is wrong with it.
+
+
+class _Record(TypedDict):
+    """`imported.json`."""
+
+    release: files.Text
+    sha256: dict[files.Text, files.Text]
+    used: list[str]
+    unused: list[str]
+    lacking: list[str]
+
+
+def source_of(run: RunDirectory) -> str:
+    """Returns which weights a run was imported from: the release and its files; "" for one that was trained."""
+    path, what = run.path / _RECORD, "The record of an import"
+    if not path.exists():
+        return ""
+    record = files.convert(files.read_json(path, what), _Record, what, path)
+    return f"{record['release']}: {', '.join(record['sha256'])}"
 
 
 def import_run(
@@ -178,7 +200,7 @@ def _write(
         whole = RunDirectory(temporary / "run")  # Not the folder itself, which is its maker's alone.
         whole.create(config)
         canonical_weights.save(whole.weights, imported.weights, imported.config)
-        files.write_json(whole.path / "imported.json", record)
+        files.write_json(whole.path / _RECORD, record)
         whole.path.replace(run.path)
 
 
@@ -186,15 +208,11 @@ def _class_names(settings: ImportSettings, num_classes: int) -> tuple[str, ...]:
     if settings.class_names is None:
         names, origin = classes.kinetics_400(), "Kinetics-400, unless --class_names names a file"
     else:
-        try:
-            text = settings.class_names.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise errors.UserError(f"--class_names must be a readable text file. Received: {error}") from None
-        names, origin = tuple(text.splitlines()), str(settings.class_names)
-    if len(names) != num_classes or len(set(names)) != num_classes or not all(name.strip() for name in names):
+        names, origin = classes.read_names(settings.class_names), str(settings.class_names)
+    if len(names) != num_classes:
         raise errors.UserError(
-            f"There must be one name, of its own, for each of the {num_classes} classes of the weights. "
-            f"Received: {len(names)} names, {len(set(names))} of them different, of {origin}"
+            f"There must be one name for each of the {num_classes} classes of the weights. "
+            f"Received: {len(names)} names, of {origin}"
         )
     return names
 

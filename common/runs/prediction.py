@@ -30,11 +30,11 @@ def predict(
       num_threads: threads that read.
       orders: int [N, T], which of its frames a clip shows in each place; None for each in its own.
       progress: name of a progress bar, or "" for none.
-      processes: that share the clips; the logits of each clip come from one of them.
+      processes: that share the batches: process r of k takes those at the places r, r + k, r + 2 k … Each batch is
+        what it would be in one process, and so are its logits.
     """
     rank, count = processes.rank, processes.count
-    order = batches.batch_indices(len(store), batch_size, rank=rank, num_ranks=count)
-    order = [indices for indices in order if len(indices)]
+    order = batches.batch_indices(len(store), batch_size)[rank::count]
     total = sum(map(len, order))
     parts: list[np.ndarray] = []
     making: ArrayLike | None = None

@@ -1,12 +1,15 @@
 """Several processes that train, or evaluate, as one.
 
-Each goes through the same loop on its share of every batch: of a batch's clips, process r of k takes those at the
-places r, r + k, r + 2 k … (`batches.batch_indices`). What depends on all of them (sums over a batch, a signal that one
-has got) they tell each other; one, the first, writes.
+In training each goes through the same loop on its share of every batch: of a batch's clips, process r of k takes those
+at the places r, r + k, r + 2 k … In validation and evaluation it takes the batches at these places, whole, so that a
+clip's logits are those of one process to the bit. What depends on all of them (sums over a batch, a signal that one has
+got) they tell each other; one, the first, writes.
 """
 
+import hashlib
 import os
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -60,6 +63,25 @@ def any_of(processes: Processes, *flags: bool) -> list[bool]:
 def wait(processes: Processes) -> None:
     """Returns when all processes are here."""
     any_of(processes, True)
+
+
+def check_same(processes: Processes, values: Mapping[str, Any]) -> None:
+    """Refuses processes that differ in something, in each of them, with the names of what differs.
+
+    Args:
+      processes: that are to do one thing together.
+      values: name -> anything that has a text; the texts are compared by 48 bits of their SHA-256.
+    """
+    # As float64, which one of the builds sends, holds them.
+    digests = [int(hashlib.sha256(str(value).encode()).hexdigest()[:12], 16) for value in values.values()]
+    found = processes.stack(np.array(digests, np.int64))
+    different = (found != found[0]).any(axis=0)
+    if different.any():
+        names = ", ".join(name for name, differs in zip(values, different, strict=True) if differs)
+        others = np.flatnonzero((found != found[0]).any(axis=1))
+        raise errors.UserError(
+            f"All processes must have the same {names}. Received: another in process {others[0]} than in process 0"
+        )
 
 
 def patience() -> int:

@@ -6,6 +6,20 @@ import pytest
 from common import errors
 from common.runs import processes
 
+# For `python -c`, before the path of a build's `train.py` and its flags: the second of two is lost in validation.
+LOST_IN_VALIDATION = """
+import json, os, runpy, signal, sys
+
+number = json.loads(os.environ["TF_CONFIG"])["task"]["index"] if "TF_CONFIG" in os.environ else int(os.environ["RANK"])
+sys.argv = sys.argv[1:]
+sys.path[0] = os.path.dirname(os.path.dirname(sys.argv[0]))
+from common.runs import prediction
+
+if number == 1:
+    prediction.predict = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 class Threads:
     """Processes that are threads of this one."""
@@ -46,6 +60,19 @@ def test_arrays_of_different_lengths_are_gathered_in_order():
 def test_a_flag_of_one_is_known_to_all():
     assert together(3, lambda those: processes.any_of(those, those.rank == 1, False)) == [[True, False]] * 3
     assert processes.any_of(processes.ALONE, True, False) == [True, False]
+
+
+def test_processes_that_differ_are_told_in_each_of_them_in_what():
+    def refused(those):
+        values = {"config": "a", "clips": f"digest {those.rank // 2}", "steps": 3 + those.rank}
+        with pytest.raises(errors.UserError) as caught:
+            processes.check_same(those, values)
+        return str(caught.value)
+
+    (message,) = set(together(3, refused))
+    assert message == "All processes must have the same clips, steps. Received: another in process 1 than in process 0"
+    assert together(3, lambda those: processes.check_same(those, {"config": "a", "steps": 3})) == [None] * 3
+    processes.check_same(processes.ALONE, {"config": "a"})
 
 
 def test_patience_is_a_number_of_seconds(monkeypatch):

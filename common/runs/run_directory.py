@@ -18,9 +18,10 @@ from typing import Any, TypedDict
 import numpy as np
 from absl import logging
 
-from common import errors, files, locks
+from common import errors, files, locks, remote
 from common.clips.clip_store import ClipStore, DatasetInfo
 from common.models import canonical_weights, configs
+from common.remote import Cache
 
 SCHEMA_VERSION = 1
 
@@ -72,7 +73,8 @@ class RunConfig:
     Attributes:
       train: model and training.
       data: what the model expects of clips (see `data_record`).
-      clips: folder of the clip store it was trained on (see `files.stored_path`); empty where weights were imported.
+      clips: folder or URL of the clip store it was trained on (see `files.stored_path`); empty where weights were
+        imported.
       framework: "torch" or "tf".
       versions: name -> version of what ran.
     """
@@ -139,8 +141,8 @@ class RunDirectory:
         train = configs.train_config_from_dict(values["train"], self._config, "$.train")
         return RunConfig(train, values["data"], values["clips"], values["framework"], values["versions"])
 
-    def clips(self, config: RunConfig) -> pathlib.Path:
-        """Returns the folder of the clip store that the run was trained on; refuses a run that has none."""
+    def clips(self, config: RunConfig) -> files.Place:
+        """Returns the folder or URL of the clip store that the run was trained on; refuses a run that has none."""
         if not config.clips:
             raise errors.UserError(
                 f"--clips must name a clip store for a run that was not trained here. Received: none for {self.path}"
@@ -203,14 +205,15 @@ def _logged(path: pathlib.Path) -> Iterator[None]:
 
 
 def open_trained(
-    run: RunDirectory, clips: pathlib.Path | None, split: str
+    run: RunDirectory, clips: files.Place | None, split: str, cache: Cache = remote.DEFAULT
 ) -> tuple[RunConfig, dict[str, np.ndarray], ClipStore]:
     """Opens a trained run to use it on clips; whatever does not fit together is refused.
 
     Args:
       run: with weights.
-      clips: folder of the clip store; None for the one that the run was trained on.
+      clips: folder or URL of the clip store; None for the one that the run was trained on.
       split: of it.
+      cache: where clips at a URL are kept.
 
     Returns:
       What the run's `config.json` says, its canonical weights, and the clips, as the model knows them (see
@@ -227,7 +230,7 @@ def open_trained(
         raise errors.UserError(
             f"weights.safetensors must hold the model of config.json. Received: {configs.to_dict(model)} in {run.path}"
         )
-    store = ClipStore(clips or run.clips(stored), split)
+    store = ClipStore(clips or run.clips(stored), split, cache)
     if clips is None and not stored.is_of(store.info):
         raise errors.UserError(
             "Clips must be those that the run was trained with, unless --clips names others. "

@@ -60,11 +60,22 @@ def read(path: pathlib.Path) -> Source:
     """
     names = None
     file = path
+    if path.is_file() and not _is_safetensors(path):
+        raise errors.UserError(
+            "--init must be a run directory or its weights.safetensors; import_weights.py makes a run of published "
+            f"weights. Received: {path}"
+        )
     if path.is_dir():
         run = RunDirectory(path)
         names, file = tuple(run.read_config().data["class_names"]), run.weights
     weights, model = canonical_weights.load(file)
     return Source(path, weights, model, names, files.sha256(file))
+
+
+def _is_safetensors(path: pathlib.Path) -> bool:
+    """Returns whether a file begins as safetensors do: with 8 bytes, the length of the JSON object that follows."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def fit(

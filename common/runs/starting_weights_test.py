@@ -49,6 +49,13 @@ def test_what_is_no_run_and_no_weights_is_refused(tmp_path):
             starting_weights.read(path)
 
 
+def test_published_weights_are_left_to_their_command(tmp_path):
+    for content in (b"PK\x03\x04 a zip of PyTorch", b"\x80\x04a pickle", b""):
+        (tmp_path / "model.pt").write_bytes(content)
+        with pytest.raises(errors.UserError, match="import_weights.py makes a run of published weights. Received: "):
+            starting_weights.read(tmp_path / "model.pt")
+
+
 def test_the_same_model_and_classes_keep_everything(source):
     config = training()
     fitted = starting_weights.fit(source, config, CLASSES, drawn_for(config))

@@ -39,6 +39,14 @@ def test_clips_of_other_classes_have_the_labels_that_the_model_knows(clips):
     assert store.labels.tolist() == [2, 0] and store.info.class_names == ("class 1", "other", "class 0")
 
 
+@pytest.mark.parametrize(("num_classes", "names"), [(2, ("class 0", "class 1")), (3, ("0", "1", "2"))])
+def test_classes_without_names_are_those_of_the_clips_or_numbers(clips, num_classes, names):
+    subject, store = open_model(clips, class_names=())
+    seen = subjects.numbered(store, subject.foreign, num_classes)
+    assert seen.info.class_names == names
+    assert seen.labels.tolist() == ([0, 1] if num_classes == 2 else [-1, -1])
+
+
 def test_clips_of_another_shape_are_refused(clips):
     with pytest.raises(errors.UserError, match="that mine takes, 16 x any x 32. Received: 8 x 32 x 32"):
         open_model(clips, clip_shape=(16, None, 32))

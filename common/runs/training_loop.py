@@ -7,29 +7,29 @@ number, so a run that was stopped anywhere and resumed ends with the same weight
 
 import contextlib
 import dataclasses
+import json
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypedDict
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import tqdm
 from absl import logging
 from numpy.typing import ArrayLike
 
-from common import errors, files, text
+from common import errors, files, remote, text
 from common import progress as progress_bar
 from common.clips import augmentation, batches
 from common.clips.clip_store import ClipStore
 from common.models import architectures, canonical_weights, configs
-from common.runs import contention, metrics, prediction, starting_weights, tensorboard
-from common.runs.processes import ALONE, Processes, any_of, wait
+from common.remote import Cache
+from common.runs import checkpoint, contention, metrics, prediction, starting_weights, stop_signals, tensorboard
+from common.runs.checkpoint import Progress
+from common.runs.processes import ALONE, Processes, any_of, check_same, wait
 from common.runs.run_directory import RunConfig, RunDirectory, check_data, data_record
 from common.runs.schedules import PlateauSchedule
 
-CHECKPOINT_FORMAT = "training-checkpoint-1"
 _STEPS_BETWEEN_READINGS = 10  # Losses stay on the device that long, so a GPU never waits for the log.
 
 
@@ -74,7 +74,7 @@ class TrainSettings:
     """Where and how to train; nothing here changes a number.
 
     Attributes:
-      clips: folder of the clip store.
+      clips: folder or URL of the clip store.
       run: run directory.
       resume: go on from the checkpoint in `run`, if there is one.
       init: run directory or file of weights to start from (see `starting_weights`); None: all weights are drawn. Only
@@ -82,40 +82,17 @@ class TrainSettings:
       num_threads: threads that read clips.
       checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
       max_steps: stop with a checkpoint after this many steps in all; 0 for no limit.
+      cache: where clips at a URL are kept.
     """
 
-    clips: pathlib.Path
+    clips: files.Place
     run: pathlib.Path
     resume: bool = False
     init: pathlib.Path | None = None
     num_threads: int = 2
     checkpoint_minutes: float = 10.0
     max_steps: int = 0
-
-
-@dataclasses.dataclass
-class _Progress:
-    """Where a run is. `loss_sum` and `correct` run over the clips of the present epoch."""
-
-    epoch: files.Count = 0
-    step_in_epoch: files.Count = 0
-    step: files.Count = 0
-    loss_sum: float = 0.0
-    correct: files.Count = 0
-    clips: files.Count = 0
-    seconds: float = 0.0
-
-    def start_epoch(self) -> None:
-        self.step_in_epoch = self.correct = self.clips = 0
-        self.loss_sum = self.seconds = 0.0
-
-
-class _Header(TypedDict):
-    """Of a checkpoint."""
-
-    format: files.Text
-    progress: _Progress
-    schedule: PlateauSchedule
+    cache: Cache = remote.DEFAULT
 
 
 def train(
@@ -134,12 +111,15 @@ def train(
 
     Raises:
       errors.UserError: for clips without labels, a run that exists without `resume` or that another process trains,
-        weights to start from that do not fit, or a loss that is not finite.
+        weights to start from that do not fit, processes that are to train different things, or a loss that is not
+        finite.
       OSError: where the run cannot be written; its checkpoint stays as it was.
     """
     run = RunDirectory(settings.run)
     resumed = settings.resume and run.checkpoint.exists()
-    stores = {split: _labelled_store(settings.clips, split) for split in ("train", "validation")}
+    stores = {split: _labelled_store(settings, split) for split in ("train", "validation")}
+    in_any_order = sum(store.cached_bytes for store in stores.values())
+    settings.cache.check_holds(in_any_order, "all clips that are trained on, since they are read in any order")
     source = starting_weights.read(settings.init) if settings.init else None
     if source:
         config = dataclasses.replace(config, init=source.digest)
@@ -149,27 +129,31 @@ def train(
         raise errors.UserError(f"The weights to start from must be given. Received: only their digest, {config.init}")
     architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
     _check_run(run, config, stores["train"], settings)
+    _check_processes(processes, config, settings, stores["train"], resumed)
     trainer = make_trainer(config)
     fitted = None
     if source and not resumed:
         fitted = starting_weights.fit(source, config, stores["train"].info.class_names, trainer.weights())
     wait(processes)  # All have looked at the run before the first one changes it.
-    with run.training() if processes.rank == 0 else contextlib.nullcontext():
-        if processes.rank == 0:
-            _check_run(run, config, stores["train"], settings)  # Another training may have been here in the meantime.
+    writes = processes.rank == 0
+    with run.training() if writes else contextlib.nullcontext():
+        if writes:  # Another training may have been here in the meantime.
+            _check_run(run, config, stores["train"], settings)
+            if resumed != (settings.resume and run.checkpoint.exists()):
+                raise errors.UserError(
+                    f"A folder must be written by one run at a time. Received: {run.path}, where another training has "
+                    "begun a run in the meantime; --resume goes on with it"
+                )
         loop = _Loop(config, settings, run, stores, trainer, processes)
         if resumed:
             loop.restore()
-        elif source and fitted:
-            trainer.load(fitted.weights, trainer.optimizer_state())
-        if not resumed and processes.rank == 0:
-            if source and fitted:
+        else:
+            if source and fitted and writes:
                 logging.info("%s", starting_weights.report(source, config, fitted))
-            record = data_record(stores["train"].info)
-            clips = files.stored_path(settings.clips, run.path)
-            run.create(RunConfig(config, record, clips, trainer.framework, trainer.versions()))
-            run.log.unlink(missing_ok=True)
-        if processes.rank == 0:
+            if config.freeze and not source and writes:
+                logging.warning("Without --init, --freeze=%s keeps weights as they were drawn.", config.freeze)
+            loop.begin(fitted.weights if fitted else None)
+        if writes:
             sizes = ", ".join(f"{text.counted(len(store), 'clip')} of {split}" for split, store in stores.items())
             logging.info("%s (%s): %s, in %s", run.name, config.model.model, sizes, settings.clips)
         loop.run_epochs()
@@ -180,12 +164,12 @@ def step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _labelled_store(clips: pathlib.Path, split: str) -> ClipStore:
-    store = ClipStore(clips, split)
+def _labelled_store(settings: TrainSettings, split: str) -> ClipStore:
+    store = ClipStore(settings.clips, split, settings.cache)
     if not len(store) or store.labels.min() < 0:
         raise errors.UserError(
             f"For training all clips of a split must be labelled. Received: {len(store)} clips, "
-            f"{int((store.labels < 0).sum())} without a label, in split {split!r} of {clips}"
+            f"{int((store.labels < 0).sum())} without a label, in split {split!r} of {settings.clips}"
         )
     return store
 
@@ -217,7 +201,27 @@ def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore,
         raise errors.UserError(f"With --resume the config must be the run's own. Received (run, now): {changed}")
 
 
+def _check_processes(
+    processes: Processes, config: configs.TrainConfig, settings: TrainSettings, store: ClipStore, resumed: bool
+) -> None:
+    """Refuses processes that would take different steps, which would hang or train on what nobody asked for."""
+    if processes.count > config.batch_size:
+        raise errors.UserError(
+            f"--batch_size is of all processes, so it must be at least their number, {processes.count}. "
+            f"Received: {config.batch_size}"
+        )
+    same = {
+        "config": json.dumps(configs.to_dict(config)),
+        "clips": store.info.digest,
+        "--max_steps": settings.max_steps,
+        "checkpoint to go on from": resumed,
+    }
+    check_same(processes, same)
+
+
 class _Loop:
+    """One run's training: its trainer, where it is, and what it writes."""
+
     def __init__(
         self,
         config: configs.TrainConfig,
@@ -230,11 +234,12 @@ class _Loop:
         self._processes, self._writes = processes, processes.rank == 0
         self._config, self._settings, self._run, self._trainer = config, settings, run, trainer
         self._stores = stores
-        self._progress = _Progress()
+        self._progress = Progress()
         self._schedule = PlateauSchedule(config.learning_rate, config.plateau_patience, config.plateau_factor)
         self._unread: list[tuple[int, int, Any, Any]] = []  # step, clips, loss, right guesses
         self._saved_at = time.monotonic()
-        self._stopping = ""  # Why to stop after the present step; empty: go on.
+        self._asked = ""  # The signal that this process has got, at any time.
+        self._stopping = ""  # Why all processes stop here (`_agree`); empty: they go on.
         self._interrupted = False
         self._watch = contention.Watch(trainer.framework)
 
@@ -244,32 +249,38 @@ class _Loop:
         if progress.epoch >= epochs:
             logging.info("%s has all its %d epochs; more: --resume --epochs=N", self._run.path, epochs)
             return
-        total = len(self._order(0)) * epochs
+        total = len(self._batches(0)) * epochs
         bar = progress_bar.bar(total=total, initial=progress.step, unit="step", smoothing=0.1, disable=not self._writes)
-        written = tensorboard.open_events(self._run.events, progress.step) if self._writes else _no_events()
-        with bar, _signals(self._stop), written as events:
+        with bar, stop_signals.caught(self._ask), self._open_events() as events:
             while progress.epoch < epochs and not self._stopping:
                 self._train_epoch(bar, events)
                 if not self._stopping:
                     self._finish_epoch(bar, events)
+                    self._agree()
         if self._stopping:
             logging.info("Stopped by %s at step %d; --resume goes on", self._stopping, progress.step)
             if self._interrupted:
+                wait(self._processes)  # The first one has saved: a launcher that sees one end may kill the others.
                 raise KeyboardInterrupt
+
+    def begin(self, weights: dict[str, np.ndarray] | None) -> None:
+        """Makes the run; where weights are given, canonical name -> array, the trainer starts from them."""
+        if weights:
+            self._trainer.load(weights, self._trainer.optimizer_state())
+        if not self._writes:
+            return
+        record = data_record(self._stores["train"].info)
+        clips = files.stored_path(self._settings.clips, self._run.path)
+        framework, versions = self._trainer.framework, self._trainer.versions()
+        self._run.create(RunConfig(self._config, record, clips, framework, versions))
+        self._run.log.unlink(missing_ok=True)
 
     def restore(self) -> None:
         """Takes state and place from the run's checkpoint."""
-        arrays, header = canonical_weights.load_arrays(self._run.checkpoint)
-        if header.get("format") != CHECKPOINT_FORMAT:
-            raise errors.UserError(
-                f"A checkpoint must have the format {CHECKPOINT_FORMAT}. "
-                f"Received: {header.get('format')!r:.100} in {self._run.checkpoint}"
-            )
-        found = files.convert(header, _Header, "The header of a checkpoint", self._run.checkpoint)
-        self._check_place(found["progress"], found["schedule"])
-        self._check_arrays(arrays, found["progress"].step)
-        self._trainer.load(_with_prefix(arrays, "weights/"), _with_prefix(arrays, "optimizer/"))
-        self._progress, self._schedule = found["progress"], found["schedule"]
+        found = checkpoint.read(self._run.checkpoint, self._config, self._batches, self._state())
+        check_same(self._processes, {"checkpoint": found.progress.step})  # A network disk may still show an older one.
+        self._trainer.load(found.weights, found.optimizer_state)
+        self._progress, self._schedule = found.progress, found.schedule
         if not self._writes:
             return
         self._run.trim_log(self._progress.epoch)
@@ -279,59 +290,25 @@ class _Loop:
         if stored != now:  # More epochs than the run began with, or clips that were moved.
             self._run.create(now)
 
-    def _check_place(self, progress: _Progress, schedule: PlateauSchedule) -> None:
-        """Refuses a place that no run of this config and these clips can be at."""
-        order, config = self._order(progress.epoch), self._config
-        done = sum(map(len, order[: progress.step_in_epoch]))
-        rules = {
-            f"step_in_epoch 0…{len(order)}": progress.step_in_epoch <= len(order),
-            f"step {progress.epoch} * {len(order)} + step_in_epoch": progress.step
-            == progress.epoch * len(order) + progress.step_in_epoch,
-            f"clips {done}, correct at most that": progress.correct <= progress.clips == done,
-            f"patience {config.plateau_patience} and factor {config.plateau_factor}": (
-                schedule.patience,
-                schedule.factor,
-            )
-            == (config.plateau_patience, config.plateau_factor),
-            f"epochs_without_gain below {schedule.patience}": schedule.epochs_without_gain < schedule.patience,
-            f"a learning rate of at most {config.learning_rate}": schedule.learning_rate <= config.learning_rate,
-        }
-        for rule, kept in rules.items():
-            if not kept:
-                raise errors.UserError(
-                    f"A checkpoint must have {rule}. Received: {progress}, {schedule} in {self._run.checkpoint}"
-                )
-
-    def _check_arrays(self, arrays: dict[str, np.ndarray], step: int) -> None:
-        """Refuses a state that is not, by name, shape and dtype, such as the trainer has it."""
-        origin, expected = self._run.checkpoint, self._state()
-        rule = "A checkpoint must have exactly the weights and the optimiser's state of its config"
-        canonical_weights.check_names(arrays, {name: array.shape for name, array in expected.items()}, rule, origin)
-        for name, array in arrays.items():
-            if array.dtype != expected[name].dtype:
-                raise errors.UserError(f"{rule}. Received: {name} of {array.dtype} in {origin}")
-        canonical_weights.check_finite(arrays, origin, "A checkpoint")
-        if arrays["optimizer/steps"] != step:
-            raise errors.UserError(
-                f"A checkpoint must have {step} steps. Received: {arrays['optimizer/steps']} in {origin}"
-            )
+    def _open_events(self) -> contextlib.AbstractContextManager[Any]:
+        """Opens the run's event files, where this is the process that writes."""
+        if self._writes:
+            return tensorboard.open_events(self._run.events, self._progress.step)
+        return contextlib.nullcontext(_NoEvents())
 
     def _state(self) -> dict[str, np.ndarray]:
         """Returns the arrays of a checkpoint."""
-        weights, optimizer = self._trainer.weights(), self._trainer.optimizer_state()
-        return {
-            **{f"weights/{name}": array for name, array in weights.items()},
-            **{f"optimizer/{name}": array for name, array in optimizer.items()},
-        }
+        return checkpoint.arrays_of(self._trainer.weights(), self._trainer.optimizer_state())
 
-    def _order(self, epoch: int) -> list[np.ndarray]:
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """Returns the clips of each batch of an epoch, int [n], in all processes."""
         store, config = self._stores["train"], self._config
         return batches.batch_indices(len(store), config.batch_size, shuffle_seed=(config.seed, epoch))
 
     def _train_epoch(self, bar: tqdm.tqdm, events: Any) -> None:
         progress, rate = self._progress, self._schedule.learning_rate
         bar.set_description(f"epoch {progress.epoch + 1}/{self._config.epochs}")
-        order = self._order(progress.epoch)[progress.step_in_epoch :]
+        order = self._batches(progress.epoch)[progress.step_in_epoch :]
         started = time.monotonic()
         change = augmentation.augmenter(self._config.augmentation, self._config.seed, progress.epoch)
         threads = self._settings.num_threads
@@ -360,15 +337,22 @@ class _Loop:
         limit = self._settings.max_steps
         if limit and self._progress.step >= limit:
             self._stopping = f"--max_steps={limit}"
-        due = time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes
-        if self._processes.count > 1:
-            interrupted, due = any_of(self._processes, self._interrupted, due)
-            if interrupted and not self._interrupted:
-                self._stop("a signal to another process")
+        due = self._agree(time.monotonic() - self._saved_at > 60 * self._settings.checkpoint_minutes)
         return bool(self._stopping) or due
 
-    def _stop(self, name: str) -> None:
-        self._stopping, self._interrupted = name, True
+    def _agree(self, due: bool = False) -> bool:
+        """Returns whether a checkpoint is due in one of the processes, and stops all if one was asked to.
+
+        A signal comes to each process when it likes, if at all: where one acted on its own, others would wait for it.
+        """
+        asked = self._asked
+        any_asked, any_due = any_of(self._processes, bool(asked), due)
+        if any_asked:
+            self._stopping, self._interrupted = asked or "a signal to another process", True
+        return any_due
+
+    def _ask(self, name: str) -> None:
+        self._asked = name
 
     def _read_losses(self, bar: tqdm.tqdm, events: Any) -> None:
         """Reads what the device computed since the last reading, and stops at a loss that is not finite."""
@@ -441,52 +425,11 @@ class _Loop:
         # The last step's loss says nothing of its own update: look before a good checkpoint is replaced.
         for name, array in arrays.items():
             self._check_finite(np.abs(array).max(), name.removeprefix("weights/"), self._progress.step)
-        header = {
-            "format": CHECKPOINT_FORMAT,
-            "progress": dataclasses.asdict(self._progress),
-            "schedule": dataclasses.asdict(self._schedule),
-        }
         if self._writes:
-            canonical_weights.save_arrays(self._run.checkpoint, arrays, header)
+            checkpoint.write(self._run.checkpoint, arrays, self._progress, self._schedule)
         self._saved_at = time.monotonic()
-
-
-def _with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 class _NoEvents:
     def add_scalar(self, name: str, value: float, step: int) -> None:
         """Drops a number."""
-
-
-@contextlib.contextmanager
-def _no_events() -> Iterator[_NoEvents]:
-    yield _NoEvents()
-
-
-@contextlib.contextmanager
-def _signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Turns the first SIGINT and the first SIGTERM into `stop(name)`; the second of each acts at once, as ever.
-
-    A launcher of several processes sends SIGTERM to those that have got a terminal's SIGINT already.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, _frame: Any) -> None:
-        stop(signal.Signals(number).name)
-        signal.signal(number, before[signal.Signals(number)])
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        restore()

@@ -1,10 +1,14 @@
 """The loop with a trainer of NumPy: softmax regression on the mean colour of each clip, SGD with momentum."""
 
+import collections
+import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +16,8 @@ import pytest
 from common import errors, files
 from common.clips import tiny_store_for_tests
 from common.models import architectures, canonical_weights, configs
-from common.runs import metrics, run_directory, training_loop
+from common.remote import Cache
+from common.runs import metrics, processes_test, run_directory, training_loop
 from common.runs.run_directory import RunDirectory
 
 MODEL = configs.ConvLSTMConfig(3, (8, 32, 32), num_layers=1, filters=1)
@@ -313,6 +318,31 @@ def test_clips_that_were_moved_are_resumed_on_and_found_from_then_on(clips, tmp_
         run_directory.open_trained(run, None, "validation")
 
 
+def test_a_run_on_clips_at_a_url_is_the_same_and_names_the_url(clips, tmp_path):
+    pytest.importorskip("fsspec")
+    whole = train(clips, tmp_path / "whole")
+    cache = Cache(tmp_path / "cache", 0.1)
+    run = train(f"file://{clips}", tmp_path / "run", cache=cache, max_steps=4)
+    assert run.read_config().clips == f"file://{clips}"
+    run = train(clips, tmp_path / "run", resume=True, max_steps=5)
+    assert run.read_config().clips == files.stored_path(clips, run.path)
+    run = train(f"file://{clips}", tmp_path / "run", resume=True, cache=cache)
+    assert run.read_config().clips == f"file://{clips}" and state_of(run) == state_of(whole)
+    _, _, store = run_directory.open_trained(run, None, "validation", cache)
+    assert store.directory == f"file://{clips}"
+    assert len(list(cache.path.iterdir())) == 4  # Shards, three of train.
+
+
+def test_clips_at_a_url_that_the_cache_cannot_hold_at_once_are_not_trained_on(clips, tmp_path):
+    pytest.importorskip("fsspec")
+    all_bytes = sum(path.stat().st_size for path in clips.glob("*.h5"))
+    match = "--cache_gb must be at least .*, to hold all clips that are trained on, since they are read in any order"
+    with pytest.raises(errors.UserError, match=match):
+        train(f"file://{clips}", tmp_path / "run", cache=Cache(tmp_path / "cache", (all_bytes - 1) / 1e9))
+    assert not (tmp_path / "run").exists()
+    train(f"file://{clips}", tmp_path / "run", cache=Cache(tmp_path / "cache", all_bytes / 1e9), max_steps=1)
+
+
 def test_resuming_another_run_is_refused_with_what_differs(clips, tmp_path):
     train(clips, tmp_path / "run")
     with pytest.raises(errors.UserError, match=r"'seed': \(0, 5\)"):
@@ -374,3 +404,160 @@ def test_weights_that_do_not_fit_and_unknown_endpoints_leave_nothing(clips, tmp_
     with pytest.raises(errors.UserError, match="must be given. Received: only their digest, abc"):
         train(clips, tmp_path / "run", dataclasses.replace(CONFIG, init="abc"))
     assert not (tmp_path / "run").exists()
+
+
+def test_drawn_weights_that_are_frozen_are_told(clips, tmp_path, source, caplog):
+    frozen = dataclasses.replace(CONFIG, freeze="BatchNorm_1")
+    train(clips, tmp_path / "told", frozen, max_steps=1)
+    assert "Without --init, --freeze=BatchNorm_1 keeps weights as they were drawn." in caplog.text
+    caplog.clear()
+    train(clips, tmp_path / "meant", frozen, init=source, max_steps=1)
+    assert "Without --init" not in caplog.text
+
+
+def together(clips, run, make, count=2, settings=lambda rank: {}, config=lambda rank: CONFIG):
+    """Trains in so many processes, which are threads; returns what each one raised."""
+
+    def work(those):
+        try:
+            own = training_loop.TrainSettings(clips, run, **settings(those.rank))
+            training_loop.train(config(those.rank), own, functools.partial(make, those), those)
+        except (errors.UserError, KeyboardInterrupt) as error:
+            return error
+        return None
+
+    return processes_test.together(count, work)
+
+
+class _Signalled(NumpyTrainer):
+    """Calls `at(what is done, how many of these, counted from 1)` in validation, and as soon as processes agreed."""
+
+    def __init__(self, those, config, at):
+        super().__init__(config)
+        self._done = collections.Counter()
+        self._at, self._stack, those.stack = at, those.stack, self._stacked
+
+    def _call(self, what):
+        self._done[what] += 1
+        self._at(what, self._done[what])
+
+    def _stacked(self, array):
+        found = self._stack(array)
+        if array.shape == (2,):  # Of `_agree`.
+            self._call("agreed")
+        return found
+
+    def train_step(self, frames, *rest):
+        self._training = True
+        try:
+            return super().train_step(frames, *rest)
+        finally:
+            self._training = False
+
+    def predict(self, frames):
+        if not getattr(self, "_training", False):
+            self._call("validation")
+        return super().predict(frames)
+
+
+@pytest.mark.parametrize(
+    ("rank", "signalled", "step"),
+    [
+        (0, ("validation", 1), 3),
+        (1, ("agreed", 1), 2),
+        (0, ("agreed", 1), 2),
+        (1, ("agreed", 3), 3),
+        (1, ("agreed", 4), 4),
+    ],
+)
+def test_a_signal_to_one_process_stops_all_at_the_same_step_whenever_it_comes(
+    clips, tmp_path, monkeypatch, rank, signalled, step
+):
+    stops = {}
+
+    @contextlib.contextmanager
+    def signals(stop):
+        stops[threading.get_ident()] = stop
+        yield
+
+    monkeypatch.setattr(training_loop.stop_signals, "caught", signals)
+
+    def make(those, config):
+        def at(*done):
+            if those.rank == rank and done == signalled:
+                stops[threading.get_ident()]("SIGTERM")
+
+        return _Signalled(those, config, at)
+
+    assert list(map(type, together(clips, tmp_path / "run", make))) == [KeyboardInterrupt] * 2
+    _, header = canonical_weights.load_arrays(RunDirectory(tmp_path / "run").checkpoint)
+    assert header["progress"]["step"] == step
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "settings"),
+    [
+        ("config", {"learning_rate": 0.2}, {}),
+        ("--max_steps", {}, {"max_steps": 2}),
+    ],
+)
+def test_processes_that_would_take_other_steps_are_refused(clips, tmp_path, name, config, settings):
+    raised = together(
+        clips,
+        tmp_path / "run",
+        lambda those, config: NumpyTrainer(config),
+        settings=lambda rank: settings if rank else {},
+        config=lambda rank: dataclasses.replace(CONFIG, **config) if rank else CONFIG,
+    )
+    assert {str(error) for error in raised} == {
+        f"All processes must have the same {name}. Received: another in process 1 than in process 0"
+    }
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_with_other_clips_are_refused(clips, tmp_path):
+    tiny_store_for_tests.write_tiny_store(tmp_path / "others", clips={"train": 12, "validation": 4})
+
+    def train_on(those):
+        own = training_loop.TrainSettings(tmp_path / "others" if those.rank else clips, tmp_path / "run")
+        with pytest.raises(errors.UserError, match="must have the same clips. Received: another in process 1"):
+            training_loop.train(CONFIG, own, NumpyTrainer, those)
+
+    processes_test.together(2, train_on)
+
+
+def test_processes_that_see_checkpoints_of_other_steps_are_refused(clips, tmp_path, monkeypatch):
+    train(clips, tmp_path / "run", max_steps=2)
+    shutil.copy(RunDirectory(tmp_path / "run").checkpoint, tmp_path / "old.safetensors")
+    train(clips, tmp_path / "run", max_steps=4, resume=True)
+    ranks, load = {}, canonical_weights.load_arrays
+
+    def make(those, config):
+        ranks[threading.get_ident()] = those.rank
+        return NumpyTrainer(config)
+
+    def load_arrays(path):
+        return load(tmp_path / "old.safetensors" if ranks[threading.get_ident()] else path)
+
+    monkeypatch.setattr(canonical_weights, "load_arrays", load_arrays)
+    raised = together(clips, tmp_path / "run", make, settings=lambda rank: {"resume": True})
+    assert {str(error) for error in raised} == {
+        "All processes must have the same checkpoint. Received: another in process 1 than in process 0"
+    }
+
+
+def test_a_batch_smaller_than_the_number_of_processes_is_refused(clips, tmp_path):
+    raised = together(clips, tmp_path / "run", lambda those, config: NumpyTrainer(config), count=5)
+    assert {str(error) for error in raised} == {
+        "--batch_size is of all processes, so it must be at least their number, 5. Received: 4"
+    }
+
+
+def test_a_run_that_another_training_began_meanwhile_is_not_begun_anew(clips, tmp_path):
+    def make(config):
+        train(clips, tmp_path / "run")  # From start to end, while this one builds its model.
+        return NumpyTrainer(config)
+
+    with pytest.raises(errors.UserError, match="another training has begun a run in the meantime; --resume goes on"):
+        train(clips, tmp_path / "run", make=make, resume=True)
+    assert len(RunDirectory(tmp_path / "run").read_log()) == CONFIG.epochs

@@ -12,7 +12,7 @@
   const viewButtons = [...document.querySelectorAll("[data-view]")];
   const views = viewButtons.map((button) => button.dataset.view);
   const state = {
-    clip: null, view: ["original", "gradcam", "freeze"], norm: "clip", frame: 0,
+    clip: null, view: ["original", "gradcam", "freeze"].filter((view) => views.includes(view)), norm: "clip", frame: 0,
     class: "", run: "", outcome: "", sort: "", more: false, twins: false,
   };
   // Of the same model the run that deletes, where both explain the clip: a run that preserves is shown with it.
@@ -116,9 +116,10 @@
     const key = state.sort.split("-")[0];
     const items = listed.map((number) => {
       const clip = report.clips[number];
-      const facts = [clip.id, outcomeText(clip)];
+      const [name, ...facts] = clip.label < 0 ? [clip.id, "Class unknown"] : [className(clip.label), clip.id];
+      facts.push(outcomeText(clip));
       if (key) facts.push(`${key === "oracle_gap" ? "gap" : key} ${digits(sortValue(clip, key), 3)}`);
-      const text = make("span", {}, make("strong", {}, className(clip.label)));
+      const text = make("span", {}, make("strong", {}, name));
       text.append(make("small", {}, facts.filter((fact) => fact).join(" · ")));
       const button = make("button", { type: "button", "data-number": number }, thumb(number), text);
       return make("li", {}, button);
@@ -281,7 +282,8 @@
           drawSource(context, shown.image, t);
           if (view === "gradcam") {
             drawHeat(context, panel.heat, t);
-            if (!panel.heat.peak) text = "zero everywhere";
+            if (!report.runs[panel.run].maps) text = "none of this model";
+            else if (!panel.heat.peak) text = "zero everywhere";
             else if (!panel.heat.peaks[t]) text = "zero in this frame";
           }
         }
@@ -312,7 +314,7 @@
       context.drawImage(cell, n * width, 0, width, height);
     }
     canvas.style.width = `${(100 * cells * every) / report.frames}%`; // The last one may stand for fewer frames.
-    return make("div", { class: "frames" }, make("span", {}, "heat"), canvas);
+    return make("div", { class: "frames" }, make("span", {}, report.maps ? "heat" : "frames"), canvas);
   }
 
   // marks: { name, details, game } of each mask. The best interval is drawn where there is one mask to compare it with.
@@ -434,7 +436,9 @@
     }
     more.open = state.more;
     more.addEventListener("toggle", () => { state.more = more.open; });
-    root.append(guess(clip, numbers), ...both.map((one) => sentence(clip.runs[one].words)), row, band, more);
+    // Of a guess both say the same.
+    const said = new Map(both.map((one) => [clip.runs[one].words.join(""), clip.runs[one].words]));
+    root.append(guess(clip, numbers), ...[...said.values()].map(sentence), row, band, more);
     return { run, rows, pictures, strip: band, root, heat };
   }
 
@@ -464,6 +468,7 @@
   const [LEAST_PICTURE, MOST_PICTURE, PICTURE_GAP] = [96, 160, 8]; // px
 
   function fitPictures() {
+    find("panels").style.setProperty("--views", state.view.length);
     const row = document.querySelector(".pictures");
     if (!row || report.width > SMALL) return;
     const roomOf = (count) => (row.clientWidth + PICTURE_GAP) / count - PICTURE_GAP;
@@ -504,10 +509,10 @@
   function renderHead() {
     const clip = report.clips[state.clip];
     const place = listed.indexOf(state.clip);
-    const facts = [clip.id];
-    if (place >= 0) facts.push(`${place + 1} of ${listed.length}`);
+    const facts = clip.label < 0 ? ["Class unknown"] : [clip.id];
+    if (place >= 0 && report.clips.length > 1) facts.push(`${place + 1} of ${listed.length}`);
     if (clip.truth !== null) facts.push(clip.truth);
-    find("clip-class").textContent = className(clip.label);
+    find("clip-class").textContent = clip.label < 0 ? clip.id : className(clip.label);
     find("clip-facts").textContent = facts.join(" · ");
     find("clip-figures").hidden = clip.figure === null;
     if (clip.figure !== null) find("clip-figures").href = `#${clip.figure}`;
@@ -665,7 +670,7 @@
     if (!inGallery && (target !== document.body || find("gallery").getBoundingClientRect().bottom < 0)) return;
     const onRange = target.matches("input");
     const actions = { k: () => play(!playing) };
-    actions.n = () => setNorm(state.norm === "clip" ? "frame" : "clip");
+    if (report.maps) actions.n = () => setNorm(state.norm === "clip" ? "frame" : "clip");
     views.forEach((view, place) => { actions[place + 1] = () => toggleView(view); });
     if (!onRange) { // The slider has arrows of its own.
       actions.ArrowLeft = () => { play(false); stepFrame(-1); };

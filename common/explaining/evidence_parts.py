@@ -1,0 +1,156 @@
+"""What each part of the evidence is computed by (see `evidence`); no part needs another, so any process makes any."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common.explaining import frame_curves, mask_search, masks, methods_baselines, steps
+from common.explaining.evidence_file import ORDERS
+from common.explaining.explainer import Explainer
+from common.explaining.explanations import Explanations
+from common.explaining.masks import MaskConfig
+from common.models import architectures, configs, initial_weights
+from common.runs.subjects import Classifier, Trained
+
+RESTARTS = 3
+_LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
+_RANDOM_ORDERS = 2
+
+
+def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
+    """Returns the orders in which frames are perturbed: name -> orders, each int [T].
+
+    Args:
+      mask: soft mask [T]; equals stay in the order of time.
+      seed: of the random orders.
+    """
+    time = len(mask)
+    stream = np.random.default_rng(seed)
+    outwards = frame_curves.order(methods_baselines.closeness_to_middle(time))
+    return {
+        "mask": [frame_curves.order(mask)],
+        "centred": [outwards],
+        "random": [stream.permutation(time) for _ in range(_RANDOM_ORDERS)],
+    }
+
+
+def curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, kind: str, seed: int) -> dict[str, Any]:
+    """Returns "deletion" and "insertion": order -> mean curve [T + 1] and each clip's area under its curve.
+
+    Args:
+      scorer: N clips.
+      soft_masks: their learnt masks, float [N, T].
+      kind: perturbation.
+      seed: of the random orders.
+    """
+    by_clip_and_name = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(soft_masks)]
+    names = np.array([name for name, variants in by_clip_and_name[0].items() for _ in variants])  # [O], one an order
+    orders = np.array([[order for several in each.values() for order in several] for each in by_clip_and_name])
+    scores = frame_curves.curves(scorer, orders, kind)
+    found: dict[str, Any] = {"deletion": {}, "insertion": {}}
+    for name in ORDERS:
+        by_clip = scores[:, names == name].mean(axis=1)  # [N, 2, T + 1]: several random orders count as one.
+        for what, curve in zip(found, by_clip.swapaxes(0, 1), strict=True):
+            found[what][name] = {"mean": curve.mean(axis=0).tolist(), "areas": curve.mean(axis=1).tolist()}
+    return found
+
+
+def levels(config: configs.ModelConfig) -> list[int]:
+    """Returns how many of a model's layers, from the last, are drawn anew: the last alone, then ever more."""
+    layers = [layer for layer in architectures.layers(config) if layer.weights]
+    return [1, *(max(1, round(share * len(layers))) for share in _LEVELS)]
+
+
+def randomization(
+    make: Callable[[Classifier], Explainer],
+    trained: Trained,
+    frames: np.ndarray,
+    some: Explanations,
+    few: np.ndarray,
+    mask_config: MaskConfig,
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns how similar explanations stay when the last `count` layers are drawn anew.
+
+    Args:
+      make: makes an explainer of a classifier.
+      trained: the model.
+      frames: uint8 [N, T, H, W, 3].
+      some: their explanations.
+      few: places of the clips whose masks are learnt again.
+      mask_config: how.
+      count: one of `levels`.
+      seed: of the weights.
+
+    Returns:
+      Number of "layers" drawn anew, "from" which on; "gradcam", rank correlations of the coarse maps, and "mask", IoUs
+      of the snapped masks: a value a clip, None where one map is constant.
+    """
+    layers = [layer for layer in architectures.layers(trained.config) if layer.weights]
+    fresh = initial_weights.initial_weights(trained.config, seed + 1)
+    drawn = layers[len(layers) - count :]
+    names = {name for layer in drawn for name in layer.weights}
+    weights = {name: fresh[name] if name in names else array for name, array in trained.weights.items()}
+    explainer = make(Trained(trained.config, weights))
+    maps = explainer.gradcam(frames, some["target"])
+    found: dict[str, Any] = {
+        "layers": count,
+        "from": drawn[0].name,
+        "gradcam": [_rank_correlation(*pair) for pair in zip(some["gradcam"], maps, strict=True)],
+        "mask": [],
+    }
+    if len(few):
+        learnt = mask_search.learn_masks(explainer.scorer(frames[few], some["target"][few]), mask_config)
+        found["mask"] = _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
+    return found
+
+
+def restart(
+    scorer: mask_search.Scorer, some: Explanations, mask_config: MaskConfig, number: int, seed: int
+) -> dict[str, Any]:
+    """Returns how like the masks are that the search finds from random windows: "mask" (IoU) and "loss" (ratio).
+
+    The ratio is None where the explained mask's loss is 0, which it can be where masks cost nothing (lambda_1 = 0).
+
+    Args:
+      scorer: N clips.
+      some: their explanations.
+      mask_config: how masks of frames are learnt.
+      number: 0…RESTARTS - 1.
+      seed: of all starts.
+    """
+    step, stream = some.header.get("frames_per_step", 1), np.random.default_rng(seed)
+    scorer, config = steps.whole_steps(scorer, mask_config, step)
+    places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
+    windows = np.stack([masks.interval_mask(*place, scorer.time) for place in places])
+    drawn = [stream.integers(0, len(windows), len(some)) for _ in range(RESTARTS)]
+    learnt = mask_search.learn_masks(scorer, config, start_masks=windows[drawn[number]])
+    return {
+        "mask": _ious(some["mask_snapped"], masks.snap(learnt.masks.repeat(step, axis=1))),
+        "loss": [
+            float(ours / theirs) if theirs else None
+            for ours, theirs in zip(learnt.final_loss, some["final_loss"].astype(np.float64), strict=True)
+        ],
+    }
+
+
+def _ious(first: np.ndarray, second: np.ndarray) -> list[float]:
+    """Returns the IoU of snapped masks [N, T]; two empty ones are the same."""
+    shared, either = (first & second).sum(axis=1), (first | second).sum(axis=1)
+    return np.where(either > 0, shared / np.maximum(either, 1), 1.0).tolist()
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Returns Spearman's rank correlation of two maps, equals sharing a rank; None where one is constant."""
+    ours, theirs = _ranks(first.ravel()), _ranks(second.ravel())
+    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
+        return None
+    return float(np.corrcoef(ours, theirs)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[which]
