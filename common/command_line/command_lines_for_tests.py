@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FORKS = """
-import importlib, json, os, resource, runpy, sys
+import gc, importlib, json, os, resource, runpy, sys
 importlib.import_module(sys.argv[1])
+gc.freeze()  # Or each fork would write to, and so copy, every object of the framework when it ends.
 for number, (script, flags, limit) in enumerate(json.loads(sys.argv[2])):
     sys.stdout.flush()
     child = os.fork()
