@@ -240,34 +240,43 @@ class _GlobalBatchNorm(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Input `[N, C, ...]` -> the same shape; the number of values of a channel, mean and biased variance `[C]`."""
-        axes, full = [0, *range(2, x.ndim)], x.to(gamma.dtype)
-        count = x.numel() // x.shape[1]
-        mean = full.sum(axes) / max(count, 1)  # A process may have no clip of the last batch.
-        squares = (full - _per_channel(mean, x)).square().sum(axes)
-        parts = _gathered(torch.cat([mean.new_tensor([count]), mean, squares]))
-        counts, means = parts[:, :1], parts[:, 1 : 1 + len(mean)]
+        channels = x.shape[1]
+        count = x.numel() // channels
+        mean, variance = gamma.new_zeros(channels), gamma.new_zeros(channels)
+        if count:  # A process may have no clip of the last batch.
+            # Given moving statistics (of no weight), since theirs is the dtype of what is returned.
+            moving = gamma.new_zeros(2, channels)
+            mean, variance = torch.batch_norm_update_stats(x, moving[0], moving[1], 0.0)
+        parts = _gathered(torch.cat([mean.new_tensor([count]), mean, variance * count]))
+        counts, means = parts[:, :1], parts[:, 1 : 1 + channels]
         total = counts.sum()
         mean = (counts * means).sum(0) / total
         # Squares about each process's own mean, and of these means about the mean of all.
-        variance = (parts[:, 1 + len(mean) :].sum(0) + (counts * (means - mean).square()).sum(0)) / total
-        scale = torch.rsqrt(variance + architectures.BATCH_NORM_EPSILON)
-        normalized = (full - _per_channel(mean, x)) * _per_channel(scale, x)
-        ctx.save_for_backward(normalized, gamma, scale, total)
+        variance = (parts[:, 1 + channels :].sum(0) + (counts * (means - mean).square()).sum(0)) / total
+        ctx.save_for_backward(x, gamma, mean, variance, total)
         ctx.mark_non_differentiable(total, mean, variance)
-        y = normalized * _per_channel(gamma, x) + _per_channel(beta, x)
-        return y.to(x.dtype), total, mean, variance
+        epsilon = architectures.BATCH_NORM_EPSILON
+        y = functional.batch_norm(x, mean, variance, gamma, beta, training=False, momentum=0.0, eps=epsilon)
+        return y, total, mean, variance
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns the gradients of x, gamma and beta."""
-        normalized, gamma, scale, total = ctx.saved_tensors
-        axes, full = [0, *range(2, grad.ndim)], grad.to(gamma.dtype)
-        grad_beta, grad_gamma = full.sum(axes), (full * normalized).sum(axes)
-        sums = _gathered(torch.stack([grad_beta, grad_gamma])).sum(0) / total
-        from_mean, from_variance = (_per_channel(part, grad) for part in sums)
-        grad_x = _per_channel(gamma * scale, grad) * (full - from_mean - normalized * from_variance)
-        return grad_x.to(grad.dtype), grad_gamma, grad_beta
+        x, gamma, mean, variance, total = ctx.saved_tensors
+        grad_gamma, grad_beta = torch.zeros_like(gamma), torch.zeros_like(gamma)
+        if x.numel():
+            _, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
+                *(grad, x, gamma, mean, variance, None, None, False, architectures.BATCH_NORM_EPSILON),
+                [False, True, True],
+            )
+        from_mean, from_variance = _gathered(torch.stack([grad_beta, grad_gamma])).sum(0) / total
+        # dx is linear in dy and x: two passes over them.
+        scale = torch.rsqrt(variance + architectures.BATCH_NORM_EPSILON)
+        of_grad, of_x = gamma * scale, -gamma * scale.square() * from_variance
+        rest = -gamma * scale * from_mean - of_x * mean
+        grad_x = torch.addcmul(_per_channel(rest, grad), grad, _per_channel(of_grad, grad))
+        return grad_x.addcmul_(x, _per_channel(of_x, grad)).to(grad.dtype), grad_gamma, grad_beta
 
 
 def _per_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
