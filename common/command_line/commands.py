@@ -44,8 +44,8 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
         except SystemExit:  # Of --help and its kin, which absl ends with 1 as if they were mistakes.
             sys.exit(0)
 
-    # A process that ends looks for garbage among all objects of a framework, a second's worth of TensorFlow's; the system
-    # takes back the memory anyhow.
+    # A process that ends looks for garbage among all objects, which takes a second where TensorFlow is loaded; the
+    # system takes back the memory anyhow.
     atexit.register(gc.freeze)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):  # What a terminal lacks letters for is shown as an escape.
