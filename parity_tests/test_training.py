@@ -95,6 +95,7 @@ def test_twenty_steps_of_fine_tuning_i3d():
     assert_steps_agree(_I3D, "adam", "float64", freeze="Mixed_5b", head_learning_rate=1e-2)
 
 
+@pytest.mark.slow
 def test_steps_of_i3d():
     # Each step multiplies a difference by about 3 (57 batch norms over a few values), so 8 of them.
     assert_steps_agree(_I3D, "adam", "float64", steps=8)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from common.command_line.training_contract_for_tests import TrainingContract
+from common.command_line.training_contract_for_tests import LEARNING, TrainingContract
 from common.models import configs
 from tf_impl import training
 
@@ -14,14 +14,7 @@ class TestTraining(TrainingContract):
     training = training
     package = "tf_impl"
 
-    @pytest.mark.parametrize(
-        ("precision", "model"),
-        [
-            *((precision, "conv_lstm") for precision in ("float32", "bfloat16", "float64")),
-            ("float32", "i3d"),
-            *(pytest.param(precision, "i3d", marks=pytest.mark.slow) for precision in ("bfloat16", "float64")),
-        ],
-    )
+    @pytest.mark.parametrize(("precision", "model"), LEARNING)
     def test_a_model_learns_the_tiny_clips_in_every_precision(self, clips, tmp_path, model, precision):
         self.check_learning(clips, tmp_path, model, precision)
 

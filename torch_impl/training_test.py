@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.command_line.training_contract_for_tests import TrainingContract
+from common.command_line.training_contract_for_tests import LEARNING, TrainingContract
 from torch_impl import training
 
 
@@ -10,7 +10,6 @@ class TestTraining(TrainingContract):
     training = training
     package = "torch_impl"
 
-    @pytest.mark.parametrize("model", ["i3d", "conv_lstm"])
-    @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+    @pytest.mark.parametrize(("precision", "model"), LEARNING)
     def test_a_model_learns_the_tiny_clips_in_every_precision(self, clips, tmp_path, model, precision):
         self.check_learning(clips, tmp_path, model, precision)

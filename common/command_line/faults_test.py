@@ -114,7 +114,7 @@ def test_explain(template, tmp_path, fault):
     assert len(outcomes) >= 5
 
 
-@pytest.mark.parametrize("fault", ("kill", errno.ENOSPC))
+@pytest.mark.parametrize("fault", (pytest.param("kill", marks=pytest.mark.slow), errno.ENOSPC))
 def test_explain_video(template, tmp_path, fault):
     """The folder of a video is there whole or not at all, also where it replaces an earlier one."""
     copy = with_run(template, tmp_path)

@@ -22,6 +22,12 @@ from common.runs.run_directory import RunDirectory
 RUNS = ("first", "second")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
+# Precision and model that learns in it. I3D takes long, and float32 shows what the others differ from by rounding.
+LEARNING = [
+    *((precision, "conv_lstm") for precision in ("float32", "bfloat16", "float64")),
+    ("float32", "i3d"),
+    *(pytest.param(precision, "i3d", marks=pytest.mark.slow) for precision in ("bfloat16", "float64")),
+]
 DESCRIBED = [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014")]
 OF_CLIPS = "--preset=i3d_something --describe --clips=CLIPS"  # Three classes.
 REFUSED = [
