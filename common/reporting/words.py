@@ -227,12 +227,10 @@ def _lost_order(run: Run, frames: str) -> str:
 
 
 def _kept(run: Run) -> str:
-    stays = _stays(run)
-    verdict = "alone suffice" if stays.mean() > HALF else "alone do not suffice"
-    return (
-        f"{_median_length(run)} {verdict}: all others {_done_to(run.kind)}, more than half of the score stays in "
-        f"{_of(stays)}."
-    )
+    stays, length = _stays(run), _median_length(run)
+    suffice, do = ("suffices", "does") if length.startswith("1 of ") else ("suffice", "do")
+    verdict = f"alone {suffice}" if stays.mean() > HALF else f"alone {do} not suffice"
+    return f"{length} {verdict}: all others {_done_to(run.kind)}, more than half of the score stays in {_of(stays)}."
 
 
 def _kept_order(run: Run) -> str:

@@ -146,7 +146,7 @@ def test_a_model_in_both_games(tmp_path):
     said = words.model_words(needs, store, keeps)
     assert said[:2] == [
         "Needs 3 of 8 frames (median): frozen, they at least halve the score of 6 of 6 clips.",
-        "1 of 8 frames (median) alone suffice: all others frozen, more than half of the score stays in 5 of 6 clips.",
+        "1 of 8 frames (median) alone suffices: all others frozen, more than half of the score stays in 5 of 6 clips.",
     ]
     assert said[2].startswith("The order of the frames needed matters in 0 of 6 clips")
     assert said[3].startswith("The frames needed lie most often in the middle of the clips; their overlap")
