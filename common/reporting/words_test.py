@@ -154,7 +154,7 @@ def test_a_model_in_both_games(tmp_path):
     needs.explanations.columns["S"][:] = 0.8
     keeps.explanations.columns["S"][:] = 0.1
     said = words.model_words(needs, store, keeps)
-    assert said[0].startswith("Uses 3 of 8 frames") and "alone do not suffice" in said[1]
+    assert said[0].startswith("Uses 3 of 8 frames") and "alone does not suffice" in said[1]
     starts = ("The order of the frames used matters", "The frames used lie", "The frames kept lie")
     assert all(sentence.startswith(start) for sentence, start in zip(said[2:], starts, strict=True))
 
