@@ -70,7 +70,6 @@ _PRECISION = flags.DEFINE_enum(
 _CHECKS = {"float32": (3, 1e-3), "float64": (3, 1e-3), "bfloat16": (1, 1e-1)}
 _HEAD_SCALE = 2.0
 _FORWARDS = 4  # Masks of the one clip in a timed run of forwards.
-_FAST = masks.MaskConfig(oracle="coarse", start="multi", stop="converged")
 _TRIED = 40  # Clips of a run among which those that its model gets right are chosen.
 
 
@@ -168,7 +167,7 @@ class Searches:
       ours: descends on all clips; returns their losses [N, iterations].
       forwards: scores the first clip under `_FORWARDS` masks.
       plain_whole: learns the masks of all clips, one after the other; returns their losses after 299 steps [N].
-      ours_whole: learns them as `_FAST` says; returns their losses [N].
+      ours_whole: learns them as `masks.FAST` says; returns their losses [N].
     """
 
     plain: Callable[[], np.ndarray]
@@ -249,7 +248,7 @@ def searches(
       plainly: (number of a clip, logits of its first mask, config) -> losses [iterations].
       search: config -> what makes ours of the clips; one search serves any number of clips, as in `explain.py`.
     """
-    scorer, fast, starts = search(options.mask_config)(), search(_FAST), options.starts()
+    scorer, fast, starts = search(options.mask_config)(), search(masks.FAST), options.starts()
     windows = mask_search.initial_masks(scorer, masks.MaskConfig()) if options.run else starts
     centred = (mask_search.START_LOGIT * (2 * windows - 1)).astype(np.float32)
     return Searches(
@@ -257,7 +256,7 @@ def searches(
         lambda: scorer.descend(np.arange(options.batch), starts)[1],
         lambda: scorer.scores(np.zeros(_FORWARDS, int), options.tried(), options.mask_config.kind),
         lambda: [float(plainly(k, start, masks.MaskConfig())[-1]) for k, start in enumerate(centred)],
-        lambda: mask_search.learn_masks(fast(), _FAST).final_loss.tolist(),
+        lambda: mask_search.learn_masks(fast(), masks.FAST).final_loss.tolist(),
     )
 
 
