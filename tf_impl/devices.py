@@ -7,7 +7,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from common import errors, memory, text
+from common import errors, launching, memory, text
 from common.models import convolution_check
 from tf_impl import layers
 
@@ -38,10 +38,19 @@ def find_device(name: str, precision: str = "float32") -> str:
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
     if on_gpu and precision in convolution_check.LIMITS:
         _check_convolutions(device, precision)
-    threads = text.counted(tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1, "thread")
-    where = details.get("device_name", "a GPU") if on_gpu else f"the CPU, {threads}"
+    where = details.get("device_name", "a GPU") if on_gpu else f"the CPU, {text.counted(_num_threads(), 'thread')}"
     text.tell_once(f"TensorFlow {tf.__version__} in {precision} on {where}")
     return device
+
+
+def _num_threads() -> int:
+    """Returns how many threads an operation may use: as set, else as the environment says, else one a processor."""
+    in_environment = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return (
+        tf.config.threading.get_intra_op_parallelism_threads()
+        or (int(in_environment) if in_environment.isdecimal() else 0)
+        or launching.available()
+    )
 
 
 def make_deterministic() -> None:

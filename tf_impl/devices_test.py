@@ -61,3 +61,12 @@ def test_the_device_is_named_once(caplog):
             devices.find_device("cpu", "bfloat16")
     (line,) = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(r"TensorFlow [\d.+\w]+ in bfloat16 on the CPU, \d+ threads?", line)
+
+
+def test_the_threads_that_are_named_are_those_of_the_environment(caplog, monkeypatch):
+    text.tell_once.cache_clear()
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)  # Not set by a program.
+    with caplog.at_level("INFO", logger="absl"):
+        devices.find_device("cpu", "float32")
+    assert caplog.messages[0].endswith("on the CPU, 1 thread")
