@@ -32,7 +32,7 @@ DESCRIBED = [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014
 OF_CLIPS = "--preset=i3d_something --describe --clips=CLIPS"  # Three classes.
 REFUSED = [
     ("--preset=i3d_kth", "--preset=i3d_kth needs --clips=DIR"),
-    ("--clips=nowhere", "A clip store's dataset.json must be a readable JSON file"),
+    ("--clips=nowhere", "A clip store must hold dataset.json (data_prep/prepare.py makes clip stores"),
     ("--clips=CLIPS --filters=3", "those of the preset's model, i3d. Received: --filters"),
     ("--clips=CLIPS --width=0.5", "given by --multiplier; a width is one of clips, in px"),
     ("--preset=conv_lstm_synthetic --multiplier=2", "the preset's model, conv_lstm. Received: --multiplier"),
