@@ -141,6 +141,13 @@ class TrainingContract:
         result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
         assert result["forward"]["clips"] == 3 and result["framework"] == self.package.removesuffix("_impl")
 
+    def test_training_does_not_begin_where_its_own_clips_could_not_be_made(self, tmp_path):
+        fail = f"import sys; sys.path[0] = {str(ROOT)!r}; sys.argv = ['train.py', '--preset=i3d_synthetic']\n"
+        fail += "from data_prep import building; building.prepare = lambda config: 1  # After a line that says why.\n"
+        fail += f"import runpy; runpy.run_path({str(ROOT / self.package / 'train.py')!r}, run_name='__main__')"
+        done = subprocess.run([sys.executable, "-c", fail], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "") and list(tmp_path.iterdir()) == []
+
     @pytest.fixture(scope="class")
     @classmethod
     def answers(cls, clips, tmp_path_factory):
