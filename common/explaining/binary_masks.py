@@ -21,6 +21,7 @@ Place = tuple[int, int]  # An interval: its first frame, and the one after its l
 _GRID_STEPS = 4  # The coarse oracle first tries starts and stops at least this many to a clip.
 _NEAR = 2  # Intervals whose ends lie this many frames apart, in sum, are near each other.
 _REFINED = 3  # Around how many of the best intervals it halves the grid.
+_SHORT = 3  # Intervals of at most so many frames are tried at the end of the best one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +130,14 @@ def _among(places: list[Place]) -> Search[tuple[Place, float]]:
 def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]:
     """Searches one clip's best interval from a grid of starts and stops, refined around the best of what was tried.
 
-    At the end it goes to a better interval as long as there is one whose ends are at most two frames away, or one that
-    begins where the best does, wherever it stops: the last frame shown stays on the screen while what follows is
-    frozen, so a score may leap from one stop to the next where it hardly moves with the start. Where the ends of a clip
-    are free, intervals that reach one cost less than their neighbours: so the first and the last frame alone are tried
-    beside the grid, and the best interval lengthened to either end, its other end a frame earlier or later. An interval
-    that costs more than the best loss so far cannot be better, whatever its score, and is not tried.
+    The last frame shown stays on the screen while what follows is frozen, so a score may leap from one stop to the next
+    where it hardly moves with the start: each time the grid is halved, all stops are tried where the best interval
+    begins. At the end it goes to a better interval as long as there is one whose ends are at most two frames away, one
+    that begins where the best does, or a short one that begins in its last frames, which may do all that it does. Where
+    the ends of a clip are free, intervals that reach one cost less than their neighbours: so the first and the last
+    frame alone are tried beside the grid, and the best interval lengthened to either end, its other end a frame earlier
+    or later. An interval that costs more than the best loss so far cannot be better, whatever its score, and is not
+    tried.
 
     Args:
       time: frames of the clip.
@@ -152,6 +155,9 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
     def best(count: int) -> list[Place]:  # As in the full search, of equals the shortest, then the earliest.
         return sorted(losses, key=lambda place: (losses[place], place[1] - place[0], place))[:count]
 
+    def all_stops(place: Place) -> list[Place]:
+        return [(place[0], stop) for stop in range(place[0] + 1, time + 1)]
+
     def ask(places: Iterable[Place]) -> Generator[np.ndarray, np.ndarray, None]:
         lowest = min(losses.values(), default=math.inf)
         new = [place for place in dict.fromkeys(places) if costs.get(place, math.inf) < lowest and place not in losses]
@@ -166,13 +172,15 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
         step //= 2
         for centre in best(_REFINED):  # One after the other: what the first finds may rule out some of the next.
             yield from ask(_around(centre, (-step, 0, step)))
+        yield from ask(all_stops(best(1)[0]))
     while True:
         (centre,) = best(1)
+        start, stop = centre
         yield from ask(_around(centre, (-1, 0, 1)))
         yield from ask(_around(centre, (-2, -1, 0, 1, 2)))
-        yield from ask((centre[0], stop) for stop in range(centre[0] + 1, time + 1))
+        yield from ask(all_stops(centre))
+        yield from ask((late, late + length) for late in range(stop - _SHORT, stop) for length in range(1, _SHORT + 1))
         if config.ends == "free":
-            start, stop = centre
             yield from ask([(start + move, time) for move in (-1, 0, 1)] + [(0, stop + move) for move in (-1, 0, 1)])
         if best(1) == [centre]:
             return centre, losses[centre]
