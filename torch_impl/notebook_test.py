@@ -29,8 +29,12 @@ def test_the_notebook_explains_its_model_and_shows_what_it_prints(tmp_path, monk
         monkeypatch.setenv(name, str(tmp_path / name))
     notebook = nbformat.read(_PATH, as_version=4)
     stored = outputs(notebook)
-    settings = {"timeout": 3600, "startup_timeout": 600, "resources": {"metadata": {"path": str(_ROOT)}}}
-    client = nbclient.NotebookClient(notebook, **settings)
+    patience = {
+        "timeout": 3600,
+        "startup_timeout": 600,
+        "iopub_timeout": 600,
+    }  # Seconds; by default 4 for what it prints.
+    client = nbclient.NotebookClient(notebook, **patience, resources={"metadata": {"path": str(_ROOT)}})
     # Its tensors are tiny: threads only wait for each other, the longer the busier the machine is.
     client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
     made = outputs(notebook)
