@@ -131,7 +131,7 @@ def started(arguments, count, **environment):
 
 
 def finished(processes):
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=1800) for process in processes]
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
