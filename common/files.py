@@ -96,6 +96,7 @@ def _named_in_errors(path: pathlib.Path) -> Iterator[None]:
         temporary = _TEMPORARY.fullmatch(pathlib.Path(str(error.filename)).name)
         if error.errno is not None and (error.filename is None or temporary):
             error.filename = str(path)
+            del error.filename2  # Of a rename, the same name again.
         raise
 
 

@@ -48,6 +48,12 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path, monkeypatch, opera
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_once(tmp_path):
+    with pytest.raises(IsADirectoryError, match=f"Is a directory: '{tmp_path / 'a'}'$"):
+        (tmp_path / "a").mkdir()
+        files.write_text(tmp_path / "a", "text")
+
+
 def test_temporary_names_cannot_be_guessed_and_files_have_the_usual_rights(tmp_path):
     names = set()
     for _ in range(20):

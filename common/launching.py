@@ -41,9 +41,10 @@ _PATIENCE = 10.0  # Seconds that workers are given to come to their next tick, w
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 _RETRIES = 3  # Of a Ray task whose node or process is lost.
 
-# Shared with the parent: work done by all workers, whether they are to stop, and how many have started. Set in worker
-# processes alone.
+# Of a worker process: what it shares with the parent, [whether all are to stop, work done by worker 0, by worker 1, …],
+# and its number. Each number has one writer, so nothing is locked: a worker that is killed would keep a lock for ever.
 _shared: Any = None
+_number = 0
 
 
 class WorkerDiedError(Exception):
@@ -142,10 +143,10 @@ def _in_processes(
     make: Callable[[JobT, Tick], ResultT], jobs: Sequence[JobT], workers: int, advance: Callable[[float], object]
 ) -> Generator[ResultT, None, None]:
     context = multiprocessing.get_context("spawn")  # Threads of decoders, HDF5 and frameworks do not survive a fork.
-    shared = context.Array("d", [0.0, 0.0, 0.0])
+    shared, started = context.RawArray("d", 1 + workers), context.Value("i", 0)
     others = set(multiprocessing.active_children())
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, context, initializer=start_worker, initargs=(shared, _environments(workers))
+        workers, context, initializer=start_worker, initargs=(shared, started, _environments(workers))
     )
     pickled = pickle.dumps(make)
     done, finished = 0.0, False
@@ -153,7 +154,7 @@ def _in_processes(
         waiting = {pool.submit(_run_pickled, pickled, job) for job in jobs}
         while waiting:
             ended, waiting = concurrent.futures.wait(waiting, _POLL, concurrent.futures.FIRST_COMPLETED)
-            count = shared[0]
+            count = sum(shared[1:])
             advance(count - done)
             done = count
             for future in ended:
@@ -162,7 +163,7 @@ def _in_processes(
     except concurrent.futures.process.BrokenProcessPool:
         raise WorkerDiedError("a worker process died (killed, out of memory, or crashed in a library)") from None
     finally:
-        shared[1] = 1
+        shared[0] = 1
         if not finished:
             pool.shutdown(wait=False, cancel_futures=True)
             _end(set(multiprocessing.active_children()) - others)
@@ -203,21 +204,22 @@ def _gpus() -> list[str]:
     return done.stdout.split()
 
 
-def start_worker(shared: Any, environments: Sequence[dict[str, str]]) -> None:
+def start_worker(shared: Any, started: Any, environments: Sequence[dict[str, str]]) -> None:
     """Sets up a worker process, before it loads what the jobs need.
 
     Ctrl-C is the parent's to handle; SIGTERM ends a worker as it ends the command; and it ends when its parent is gone.
 
     Args:
       shared: see `_shared`.
+      started: how many workers have started, which numbers them.
       environments: what to add to the environment of each worker, by its number.
     """
-    global _shared
+    global _shared, _number
     _shared = shared
-    with shared.get_lock():
-        number = int(shared[2])
-        shared[2] += 1
-    os.environ.update(environments[number % len(environments)])
+    with started.get_lock():
+        _number = started.value
+        started.value += 1
+    os.environ.update(environments[_number])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
     parent = multiprocessing.parent_process()
@@ -262,9 +264,8 @@ def _unpickled(pickled: bytes) -> Callable[[Any, Tick], Any]:
 
 
 def _tick(amount: float) -> None:
-    with _shared.get_lock():
-        _shared[0] += amount
-    if _shared[1]:
+    _shared[1 + _number] += amount
+    if _shared[0]:
         raise _Stopped
 
 

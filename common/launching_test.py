@@ -1,3 +1,4 @@
+import itertools
 import os
 import pathlib
 import signal
@@ -113,21 +114,33 @@ def test_sigterm_ends_the_work_as_ctrl_c_does():
     assert left == [7] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-_SLOW = """
+_COMMAND = """
 import sys
 sys.path[0] = {root!r}
 from common import launching, launching_test
 if __name__ == "__main__":
     jobs = {jobs!r}
-    list(launching.run(launching_test.tick_for_a_minute, jobs, launching.Launch({workers}), lambda amount: None))
+    list(launching.run(launching_test.{job}, jobs, launching.Launch(2), lambda amount: None))
 """
+
+
+def _command(folder, job, jobs):
+    """Returns a script that has two workers do jobs, each by a function of this module."""
+    script = folder / "command.py"
+    script.write_text(_COMMAND.format(root=str(pathlib.Path(__file__).parents[1]), job=job, jobs=jobs))
+    return script
+
+
+def test_a_worker_that_is_killed_while_it_tells_of_its_work_holds_up_nobody(tmp_path):
+    command = [sys.executable, _command(tmp_path, "killed_in_its_tick", [1, 2])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert "WorkerDiedError: a worker process died" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_ends_workers_at_their_next_tick_and_the_command(tmp_path, number, code):
     jobs = [str(tmp_path / name) for name in ("a", "b")]
-    script = tmp_path / "command.py"
-    script.write_text(_SLOW.format(root=str(pathlib.Path(__file__).parents[1]), jobs=jobs, workers=2))
+    script = _command(tmp_path, "tick_for_a_minute", jobs)
     # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
@@ -220,6 +233,18 @@ def _terminated(file, tick):
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
         file.touch()
+
+
+def killed_in_its_tick(job, tick):
+    lines = itertools.count(1)
+
+    def kill_at_second_line(frame, event, argument):
+        if event == "line" and next(lines) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return kill_at_second_line
+
+    sys.settrace(lambda frame, event, argument: kill_at_second_line if frame.f_code is tick.__code__ else None)
+    tick(1)
 
 
 def _visible(job, tick):

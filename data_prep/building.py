@@ -17,7 +17,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import pathlib
-import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +29,6 @@ from common.models import configs
 from data_prep import data_sets, decoded, decoders, division, names, plans, sampling, shard_jobs, videos
 
 TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
-_TEMPORARY = re.compile(r"(?:\w+-\d{5}-of-\d{5}\.h5|dataset\.json|failures\.csv|notes\.csv)\.\w+\.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,9 +193,6 @@ def _build(config: PrepareConfig, plan: plans.Plan | None) -> int:
         settings = _settings(config, plan)
         jobs = _jobs(config, plan, settings)
         digests = _check_shards(config, settings, jobs)
-        for path in config.out.iterdir():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink()
     made = _make(config, jobs)
     with locks.exclusive(config.out, wait=True):
         units.check_all_there(jobs, config.out)

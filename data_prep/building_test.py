@@ -167,7 +167,7 @@ def test_the_number_of_workers_does_not_show(tmp_path, encoding_name):
 def test_leftovers_of_killed_runs_are_removed_and_other_files_are_not(tmp_path):
     config = videos_for_tests.folder_config(tmp_path, {"a/1.avi": 4})
     config.out.mkdir()
-    for name in ("train-00000-of-00001.h5.77.tmp", "dataset.json.9.tmp", "mine.tmp", "notes.txt"):
+    for name in (f".{'0' * 16}.tmp", f".{'f' * 16}.tmp", "mine.tmp", "notes.txt"):
         (config.out / name).touch()
     assert building.prepare(config) == 0
     assert {"mine.tmp", "notes.txt"} < set(videos_for_tests.contents(config.out)) and len(

@@ -105,8 +105,8 @@ def make(
     out = pathlib.Path(out)
     _claim(out, name, made_from)
     (out / "videos").mkdir(exist_ok=True)
-    for half_written in out.rglob("*.tmp"):  # By a process that was killed.
-        half_written.unlink()
+    for folder in (out, out / "videos"):
+        files.remove_leftovers(folder)
     if _is_complete(out, [video_id(*video) for video in videos]):
         return []
     jobs = [

@@ -6,6 +6,7 @@ What a model must be shown is its `ClipFormat`; frames are chosen and resized by
 import collections
 import dataclasses
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -45,17 +46,21 @@ def find(paths: Sequence[pathlib.Path]) -> list[Source]:
     Raises:
       errors.UserError: for a name of nothing, and a folder without videos.
     """
-    found: dict[pathlib.Path, bool] = {}
+    found: dict[pathlib.Path, tuple[pathlib.Path, bool]] = {}  # By its full name: as the user wrote it, and `named`.
     for path in paths:
-        if not path.exists():
-            raise errors.UserError(f"--video must name files or folders. Received: {path}, which is not there")
+        if not path.is_file() and not path.is_dir():  # To read a pipe could wait for ever.
+            came = "which is neither" if path.exists() else "which is not there"
+            raise errors.UserError(f"--video must name files or folders. Received: {path}, {came}")
         inside = _videos_in(path) if path.is_dir() else []
         if path.is_dir() and not inside and not images.holds_frames(path):
             raise errors.UserError(f"--video must name videos or folders of them. Received: {path} without any")
-        found |= {entry: found.get(entry, False) for entry in inside} or {path: True}
-    counts = collections.Counter(path.stem for path in found)
-    unique = names.clip_ids([path.stem if counts[path.stem] == 1 else str(path.absolute()) for path in found])
-    return [Source(video_id, path, named) for video_id, (path, named) in zip(unique, found.items(), strict=True)]
+        for entry in inside or [path]:
+            full = pathlib.Path(os.path.abspath(entry))
+            written, named = found.get(full, (entry, False))
+            found[full] = written, named or not inside
+    counts = collections.Counter(full.stem for full in found)
+    unique = names.clip_ids([full.stem if counts[full.stem] == 1 else str(full) for full in found])
+    return [Source(video_id, path, named) for video_id, (path, named) in zip(unique, found.values(), strict=True)]
 
 
 def _videos_in(folder: pathlib.Path) -> list[pathlib.Path]:

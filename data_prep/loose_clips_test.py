@@ -1,5 +1,8 @@
 """Videos in no store become the clips that `prepare` makes of them."""
 
+import os
+import pathlib
+
 import cv2
 import numpy as np
 import pytest
@@ -67,6 +70,19 @@ def test_files_and_folders_are_found_each_once(tmp_path):
     assert [source.named for source in found] == [True, False, True]
 
 
+def test_a_video_is_found_once_however_its_path_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    videos_for_tests.film(tmp_path / "x" / "a.avi", 2)
+    paths = [pathlib.Path(name) for name in ("x", "x/a.avi", "x/../x/a.avi", tmp_path / "x" / "a.avi")]
+    assert loose_clips.find(paths) == [loose_clips.Source("a", pathlib.Path("x/a.avi"))]
+
+
+def test_a_folder_of_frames_has_its_name_from_within_too(tmp_path, monkeypatch):
+    write_frames(tmp_path / "clip", "jpg")
+    monkeypatch.chdir(tmp_path / "clip")
+    assert loose_clips.find([pathlib.Path(".")]) == [loose_clips.Source("clip", pathlib.Path("."))]
+
+
 def write_frames(folder, suffix, numbers=range(3)):
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
@@ -101,11 +117,13 @@ def test_what_is_odd_about_a_video_is_told(tmp_path, caplog):
     ("name", "message"),
     [
         ("nothing.avi", "must name files or folders. Received: .*nothing.avi, which is not there"),
+        ("pipe.avi", "must name files or folders. Received: .*pipe.avi, which is neither"),
         ("empty", "must name videos or folders of them. Received: .*empty without any"),
     ],
 )
 def test_names_of_no_video_are_refused(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.avi")
     with pytest.raises(errors.UserError, match=message):
         loose_clips.find([tmp_path / name])
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from common import errors
+from common import errors, files
 from data_prep import drawn_videos, ground_truth, synthetic, synthetic_scenes, synthetic_textures
 
 PAIRS = [
@@ -223,7 +223,7 @@ def test_same_bytes_from_any_number_of_workers_and_after_an_interruption(
 
     def interrupted(path: pathlib.Path, frames: np.ndarray) -> None:
         if len(written) == 9:
-            (path.parent / f"{path.name}.99.tmp").write_bytes(b"half a file")
+            (path.parent / f".{'0' * 16}.tmp").write_bytes(b"half a file")
             raise KeyboardInterrupt
         written.append(path)
         encode(path, frames)
@@ -237,6 +237,12 @@ def test_same_bytes_from_any_number_of_workers_and_after_an_interruption(
     synthetic.make_synthetic(out, 3, COUNTS, workers=2)
     assert {path: path.stat().st_mtime_ns for path in written} == before
     assert _contents(out) == _contents(made)
+
+
+def test_what_another_call_is_writing_in_the_folder_is_left_to_it(made: pathlib.Path) -> None:
+    with files.written_whole(made / "videos" / "train-00000.mp4") as half_written:
+        half_written.write_bytes((made / "videos" / "train-00000.mp4").read_bytes())
+        synthetic.make_synthetic(made, 3, COUNTS, workers=1)
 
 
 def test_more_clips_keep_the_videos_that_are_there(tmp_path: pathlib.Path) -> None:

@@ -94,5 +94,5 @@ def test_a_line_names_the_difference_nearest_to_its_limit(tmp_path):
 
 
 def test_refuses_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(errors.UserError, match="A run's config.json must be a readable JSON file"):
+    with pytest.raises(errors.UserError, match="A run directory must hold config.json"):
         check.check(check.CheckSettings(tmp_path))

@@ -15,19 +15,21 @@ from common.models import architectures
 flags.adopt_module_key_flags(train_flags)  # So that --help lists them.
 
 
-def main(_: list[str]) -> None:
-    """Trains what the flags say."""
+def main(_: list[str]) -> int:
+    """Trains what the flags say; returns the exit code."""
     if train_flags.DESCRIBE.value:
         config = train_flags.train_config(train_flags.described_clips())
         sys.stdout.write(architectures.describe(config.model) + "\n")
-        return
+        return 0
     settings = train_flags.settings()
     own_data = train_flags.own_data()
     if own_data and not pathlib.Path(settings.clips, "dataset.json").exists():
         from data_prep import building  # Loaded only where videos must be made.
 
         train_flags.train_config()  # Refuses wrong flags before that.
-        building.prepare(building.PrepareConfig(own_data, pathlib.Path(settings.clips)))
+        code = building.prepare(building.PrepareConfig(own_data, pathlib.Path(settings.clips)))
+        if code:
+            return code
     # Only now: --help, --describe and wrong flags need no framework.
     from torch_impl import devices, training
 
@@ -35,6 +37,7 @@ def main(_: list[str]) -> None:
         devices.make_deterministic()
     config = train_flags.train_config(clip_store.read_dataset_json(settings.clips))
     training.train(config, settings, train_flags.DEVICE.value)
+    return 0
 
 
 def run() -> None:

@@ -158,10 +158,9 @@ def test_a_store_of_schema_version_1_is_still_read(store_path):
 def test_an_unknown_split_a_missing_store_and_broken_json_are_refused(store_path, tmp_path):
     with pytest.raises(errors.UserError, match="Split must be one of train, validation. Received: 'test'"):
         clip_store.ClipStore(store_path, "test")
-    with pytest.raises(
-        errors.UserError, match="A clip store's dataset.json must be a readable JSON file. Received: .*none"
-    ):
-        clip_store.ClipStore(tmp_path / "none", "train")
+    for path, came in ((tmp_path / "none", "which is no folder"), (tmp_path, "without it")):
+        with pytest.raises(errors.UserError, match=rf"\(data_prep/prepare.py makes .*\. Received: {path}, {came}$"):
+            clip_store.ClipStore(path, "train")
     (store_path / "dataset.json").write_text("{")
     with pytest.raises(errors.UserError, match="must be a readable JSON file"):
         clip_store.ClipStore(store_path, "train")

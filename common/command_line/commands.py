@@ -14,11 +14,13 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 import common
-from common import errors
+from common import errors, launching, units
 
 
 def run(main: Callable[[list[str]], int | None], positional: str | None = None) -> None:
-    """Runs an entry script; bad input, failing disks and too little memory end in one line and code 2.
+    """Runs an entry script; bad input, failing disks, too little memory and lost workers end in one line and code 2.
+
+    A task of an array job that leaves units to other tasks says so, and ends well.
 
     Args:
       main: takes what absl leaves of argv after the flags (the program's name first), and returns an exit code.
@@ -62,6 +64,14 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
         _end(f"error: {error}", 2)
     except OSError as error:
         _end(f"error: Files must be readable and writable. Received: {' '.join(str(error).split())}", 2)
+    except units.UnfinishedError as left:
+        logging.info("%s", left)
+    except launching.WorkerDiedError as died:
+        _end(
+            f"error: Workers must live until their jobs are done. Received: {died}; start again, with fewer --workers "
+            "if memory ran out: finished files are kept",
+            2,
+        )
     except KeyboardInterrupt:
         _end("interrupted", 130)
     except Exception as error:

@@ -12,7 +12,7 @@ import common
 PROGRAM = """
 import os
 from absl import flags, logging
-from common import errors
+from common import errors, launching, units
 from common.command_line import commands
 NUMBER = flags.DEFINE_integer("number", 1, "A number.", lower_bound=0)
 def main(argv):
@@ -36,6 +36,10 @@ def main(argv):
         raise MemoryError
     if NUMBER.value == 13:
         raise RuntimeError("no memory of it")
+    if NUMBER.value == 14:
+        raise units.UnfinishedError("out.h5: 2 of 4 units left to other tasks.")
+    if NUMBER.value == 15:
+        raise launching.WorkerDiedError("a worker process died")
     if NUMBER.value == 10:
         print("x" * 100_000)
     return 3 if NUMBER.value == 9 else None
@@ -84,6 +88,17 @@ def test_too_little_memory_is_one_line_and_code_2_and_other_errors_are_not():
     assert run("--number=12") == (2, "", f"error: {rule}. Received: MemoryError\n")
     code, _, err = run("--number=13")
     assert code == 1 and "Traceback" in err
+
+
+def test_a_task_that_leaves_units_to_others_says_so_and_ends_well():
+    code, out, err = run("--number=14")
+    assert (code, out) == (0, "") and re.fullmatch(r"I.*\] out.h5: 2 of 4 units left to other tasks.\n", err)
+
+
+def test_a_worker_that_died_is_one_line_and_code_2():
+    rule = "Workers must live until their jobs are done. Received: a worker process died"
+    advice = "start again, with fewer --workers if memory ran out: finished files are kept"
+    assert run("--number=15") == (2, "", f"error: {rule}; {advice}\n")
 
 
 def test_an_interrupt_is_code_130_without_a_traceback():

@@ -4,9 +4,6 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from absl import logging
-
-from common import errors, launching, units
 from common.clips.clip_store import ClipStore
 from common.explaining import explanation_statistics
 from common.explaining.explanation_loop import ExplainSettings
@@ -24,26 +21,19 @@ def explain(
 ) -> None:
     """Explains clips, shows a few in TensorBoard if the run's own file was made, and prints the statistics in any case.
 
-    With `report` the clips are also shown on a page, with the run's evaluation where there is one. A task of an array
-    job that leaves parts to others says so, and shows nothing.
+    With `report` the clips are also shown on a page, with the run's evaluation where there is one.
 
     Args:
       settings: what to explain.
       explain_model: the build's, see `explanation_loop.explain`.
       brief: print no tables of classes, and not what the columns mean.
       report: folder of the page.
+
+    Raises:
+      units.UnfinishedError: where a task of an array job leaves parts to others; nothing is shown.
     """
     was_there = settings.path.exists()
-    try:
-        explained, store = explain_model(settings)
-    except units.UnfinishedError as left:
-        logging.info("%s", left)
-        return
-    except launching.WorkerDiedError as died:
-        raise errors.UserError(
-            f"Workers must live until their parts are made. Received: {died}; finished parts are kept: start again, "
-            "with fewer --workers if memory ran out"
-        ) from None
+    explained, store = explain_model(settings)
     try:
         if not was_there and settings.path.parent == settings.model:  # A run directory; a foreign model has no events.
             event_images.write_explanations(RunDirectory(settings.path.parent).events, explained, store)

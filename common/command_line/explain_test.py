@@ -3,7 +3,6 @@ import os
 
 import pytest
 
-from common import errors, launching, units
 from common.command_line import explain
 from common.explaining import explanations
 from common.explaining.explanation_loop import ExplainSettings
@@ -65,19 +64,3 @@ def test_statistics_are_printed_though_events_cannot_be_written(tmp_path, explai
     with pytest.raises(OSError, match="No space left"):
         explain.explain(ExplainSettings(tmp_path / "run"), explain_run)
     assert "mine" in capsys.readouterr().out
-
-
-def test_a_task_that_leaves_parts_to_others_ends_well_and_prints_nothing(tmp_path, capsys):
-    def explain_model(settings):
-        raise units.UnfinishedError("2 of 4 units left to other tasks.")
-
-    explain.explain(ExplainSettings(tmp_path / "run"), explain_model)
-    assert not capsys.readouterr().out and not list(tmp_path.iterdir())
-
-
-def test_a_worker_that_died_is_one_line(tmp_path):
-    def explain_model(settings):
-        raise launching.WorkerDiedError("a worker process died")
-
-    with pytest.raises(errors.UserError, match="Received: a worker process died; finished parts are kept: start again"):
-        explain.explain(ExplainSettings(tmp_path / "run"), explain_model)

@@ -53,7 +53,7 @@ DESCRIBED = [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014
 OF_CLIPS = "--preset=i3d_something --describe --clips=CLIPS"  # Three classes.
 REFUSED = [
     ("--preset=i3d_kth", "--preset=i3d_kth needs --clips=DIR"),
-    ("--clips=nowhere", "A clip store's dataset.json must be a readable JSON file"),
+    ("--clips=nowhere", "A clip store must hold dataset.json (data_prep/prepare.py makes clip stores"),
     ("--clips=CLIPS --filters=3", "those of the preset's model, i3d. Received: --filters"),
     ("--clips=CLIPS --width=0.5", "given by --multiplier; a width is one of clips, in px"),
     ("--preset=conv_lstm_synthetic --multiplier=2", "the preset's model, conv_lstm. Received: --multiplier"),
@@ -163,6 +163,13 @@ class TrainingContract:
         assert "run (reversed)" in done.stdout and "class 2" in done.stdout
         result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
         assert result["forward"]["clips"] == 3 and result["framework"] == self.package.removesuffix("_impl")
+
+    def test_training_does_not_begin_where_its_own_clips_could_not_be_made(self, tmp_path):
+        fail = f"import sys; sys.path[0] = {str(ROOT)!r}; sys.argv = ['train.py', '--preset=i3d_synthetic']\n"
+        fail += "from data_prep import building; building.prepare = lambda config: 1  # After a line that says why.\n"
+        fail += f"import runpy; runpy.run_path({str(ROOT / self.package / 'train.py')!r}, run_name='__main__')"
+        done = subprocess.run([sys.executable, "-c", fail], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "") and list(tmp_path.iterdir()) == []
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -216,5 +216,5 @@ def test_weights_of_another_model_than_the_runs_are_refused(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(errors.UserError, match="A run's config.json must be a readable JSON file"):
+    with pytest.raises(errors.UserError, match="A run directory must hold config.json"):
         explain(RunDirectory(tmp_path))

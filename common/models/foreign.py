@@ -309,7 +309,7 @@ def from_python(spec: Spec) -> ForeignModel:
       errors.UserError: for a name that leads to no function, or what is no model.
     """
     module_name, _, function_name = spec.rest.partition(":")
-    if not module_name or not function_name:
+    if not module_name or not function_name or module_name.startswith("."):
         raise errors.UserError(f"--model=python: must go on with MODULE:FUNCTION. Received: {spec.rest!r}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

@@ -123,6 +123,7 @@ def test_probabilities_are_told_from_logits():
     ("rest", "message"),
     [
         ("nothing", "must go on with MODULE:FUNCTION. Received: 'nothing'"),
+        (".beside:make", "must go on with MODULE:FUNCTION. Received: '.beside:make'"),
         ("no.such.module:make", "must name a module that can be imported. Received: No module named 'no'"),
         ("common.errors:no_such", "must name a function of common.errors. Received: 'no_such'"),
         ("os:getpid", "os:getpid must return a ForeignModel or a score_fn. Received: int"),
