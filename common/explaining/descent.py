@@ -130,8 +130,8 @@ class _Descent:
             self.trace.append(self.loss)
         while len(self.trace) < max_evaluations:
             step = self._step()
-            # Half the slope is what the quadratic model promises.
-            if -self._gradient @ step < 2 * promise * abs(self.loss) or not (yield from self._take(step)):
+            # Half the slope is what the quadratic model promises. Both sides are 0 where a loss of 0 is flat.
+            if -self._gradient @ step <= 2 * promise * abs(self.loss) or not (yield from self._take(step)):
                 break
 
     def free(self) -> np.ndarray:
