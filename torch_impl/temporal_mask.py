@@ -288,7 +288,7 @@ class Scorer:
                 prepared, targets = self._prepared(clip_indices[some])
                 parts.append(self._run(self._computation.gradient, prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
-        return mask_search.check_finite(losses, "Losses"), gradients
+        return mask_search.check_finite(losses, "Losses"), mask_search.check_finite(gradients, "Gradients")
 
     def descend(
         self, clip_indices: Integer[np.ndarray, " M"], start_logits: Float[np.ndarray, "M T"]
