@@ -51,8 +51,7 @@ def _constant(
         return torch.as_tensor(np.frombuffer(values, kind).reshape(shape).copy(), dtype=dtype, device=device)
 
 
-_OPS = _Ops()
-OPS: perturbations.Ops = _OPS  # For what else is written once for arrays and tensors (`observer`).
+OPS: perturbations.Ops = _Ops()
 
 
 def perturb(
@@ -68,7 +67,7 @@ def perturb(
     Returns:
       Perturbed clips, of the mask's dtype.
     """
-    return _apply(perturbations.find(kind)(mask, _OPS), clips)
+    return _apply(perturbations.find(kind)(mask, OPS), clips)
 
 
 def _apply(matrix: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
@@ -85,7 +84,7 @@ def mask_loss(
       mask: 0…1.
       config: weights, power of the total variation, compat, ends, game.
     """
-    return masks.mask_loss(scores, mask, config, _OPS)
+    return masks.mask_loss(scores, mask, config, OPS)
 
 
 def learn_masks(
@@ -226,7 +225,7 @@ class _Computation:
         values = values.detach().requires_grad_()
         mask = to_mask(values)
         perturbed = masks.perturbed_part(mask, self.config.game)
-        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, _OPS))
+        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, OPS))
         model_checks.check_gradient(score.requires_grad)
         loss = mask_loss(score, mask, self.config)
         # The loss of a clip depends on its own mask alone, so the gradient of the sum is every clip's own. `grad`, not
