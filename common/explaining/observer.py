@@ -35,7 +35,7 @@ from common.explaining import mask_search, perturbations
 _WINDOW = suites.LENGTHS[-1] - 1  # Steps between the frames of the longest event.
 _ORDER = 0.25  # Weight of the product of two areas, which are 4 to 5.2 each (in circles of radius 1).
 _STILL = 2.0  # Logit of "nothing".
-_HALF_MOVED = 0.5  # Sum of d's squared steps at which a wave counts as half moved; one frame of an event makes it 2.
+_HALF_MOVED = 0.5  # Sum of squared steps of d at which a wave counts as half moved; one frame of an event: at least 2
 
 
 def filters(height: int, width: int, channels: int) -> Float[np.ndarray, "pixels waves"]:
