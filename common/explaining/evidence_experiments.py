@@ -126,7 +126,7 @@ def restart(scorer: Scorer, explained: Explanations, mask_config: MaskConfig, nu
     step, stream = explained.header.get("frames_per_step", 1), np.random.default_rng(seed)
     scorer, config = steps.whole_steps(scorer, mask_config, step)
     places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
-    windows = np.stack([masks.interval_mask(*place, scorer.time) for place in places])
+    windows = masks.interval_masks(places, scorer.time)
     drawn = [stream.integers(0, len(windows), len(explained)) for _ in range(RESTARTS)]
     learnt = mask_search.learn_masks(scorer, config, start_masks=windows[drawn[number]])
     return {

@@ -24,6 +24,7 @@ from common.explaining.masks import (
     MaskConfig,
     centred_windows,
     interval_mask,
+    interval_masks,
     mask_loss,
     perturbed_part,
     shortfall,
@@ -69,7 +70,7 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
       scorer: the clips.
       config: kind, compat and game count.
     """
-    windows = np.stack([interval_mask(*window, scorer.time) for window in centred_windows(scorer.time)])
+    windows = interval_masks(centred_windows(scorer.time), scorer.time)
     scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config)
     shortfalls = shortfall(scores, config.game)  # [N, 1 + windows], the empty mask's first.
     drops = shortfalls[:, :1] - shortfalls[:, 1:]  # Longest window first: column 0 is the full mask's.
