@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64, Integer, Shaped
 from common.explaining import descent, mask_search, masks, model_checks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
-from torch_impl import freezing, graphs
+from torch_impl import freezing, graphs, transfers
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[torch.Tensor], torch.Tensor]
@@ -239,7 +239,7 @@ class Scorer:
 
     def __init__(self, search: MaskSearch, clips: torch.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = torch.as_tensor(clips), search.on_step
-        targets = mask_search.check_clips(self._clips.shape, targets)
+        targets = mask_search.check_clips(self._clips.shape, transfers.on_host(targets))
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
