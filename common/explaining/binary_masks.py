@@ -13,7 +13,15 @@ import numpy as np
 
 from common import errors
 from common.explaining import scorer as scoring
-from common.explaining.masks import MaskConfig, interval_mask, intervals, mask_cost, mask_loss, perturbed_part
+from common.explaining.masks import (
+    MaskConfig,
+    interval_mask,
+    interval_masks,
+    intervals,
+    mask_cost,
+    mask_loss,
+    perturbed_part,
+)
 from common.explaining.scorer import Scorer, Search
 
 Place = tuple[int, int]  # An interval: its first frame, and the one after its last.
@@ -42,7 +50,7 @@ class BestIntervals:
 
     def masks(self, time: int) -> np.ndarray:
         """Returns the best intervals as masks, float64 [N, T]."""
-        return np.stack([interval_mask(start, stop, time) for start, stop in self.intervals])
+        return interval_masks(self.intervals, time)
 
 
 def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
@@ -64,7 +72,7 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
     scores = np.full((scorer.num_clips, len(every)), np.nan)
 
     def score(clip_indices: np.ndarray, places: np.ndarray) -> np.ndarray:
-        masks = np.stack([interval_mask(start, stop, time) for start, stop in places])
+        masks = interval_masks(places, time)
         found = scorer.scores(clip_indices, perturbed_part(masks, config.game), config.kind)
         scores[clip_indices, [column[tuple(place)] for place in places.tolist()]] = found
         return mask_loss(found, masks, config)
@@ -87,7 +95,7 @@ def next_best(found: BestIntervals, time: int, config: MaskConfig) -> np.ndarray
       config: the settings.
     """
     every = intervals(time)
-    masks = np.stack([interval_mask(*place, time) for place in every])
+    masks = interval_masks(every, time)
     chosen = []
     for scores, best in zip(found.scores, found.intervals, strict=True):
         losses = mask_loss(scores, masks, config)
@@ -109,7 +117,7 @@ def coarse_share(full: BestIntervals, time: int, config: MaskConfig) -> tuple[np
     """
     every = intervals(time)
     column = {place: number for number, place in enumerate(every)}
-    masks = np.stack([interval_mask(*place, time) for place in every])
+    masks = interval_masks(every, time)
     losses = np.stack([mask_loss(scores, masks, config) for scores in full.scores])
     tried = np.zeros(len(losses), int)
 
