@@ -1,12 +1,16 @@
-"""What holds for every test: one thread a process where files run side by side, and shapes checked.
+"""What holds for every test: one thread a process where files run side by side, the same seeds, shapes checked.
 
 This is loaded before any test module, and so before what it is about.
 """
 
 import os
 import pathlib
+import random
+import sys
 
+import hypothesis
 import jaxtyping
+import numpy as np
 import pytest
 
 # So that processes do not contend for the cores. Frameworks read these when they are loaded. What a user set counts.
@@ -36,3 +40,24 @@ jaxtyping.install_import_hook(
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
+
+# The same examples in every run, however slow or busy the machine is.
+hypothesis.settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Seeds all that a test or its fixtures may draw from, whatever ran before them in the process."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)

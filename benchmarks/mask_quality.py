@@ -76,7 +76,7 @@ def _best_interval_scores(explained: Explanations) -> np.ndarray:
     """Returns F_c under the best interval [N]: its Eq. 1 without the mask's own cost."""
     config = masks.MaskConfig(**explained.header["mask"])
     time = explained["mask"].shape[1]
-    best = np.stack([masks.interval_mask(start, stop, time) for start, stop in explained["oracle_interval"]])
+    best = masks.interval_masks(explained["oracle_interval"], time)
     return masks.shortfall(explained["oracle_loss"] - masks.mask_cost(best, config), config.game)
 
 

@@ -103,7 +103,7 @@ def _settings(suite: pathlib.Path, out: pathlib.Path) -> BenchmarkSettings:
 
 
 class _Observer:
-    """The observer of a suite as `when_benchmark.Explainer`."""
+    """The observer of a suite as `explainer.ClipExplainer`."""
 
     def __init__(self, framework: str, suite: str, clip_shape: tuple[int, int, int, int], mask: MaskConfig) -> None:
         build, temporal_mask = (

@@ -56,7 +56,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
 def test_a_full_disk_is_an_ordinary_error_and_the_process_ends_well(tmp_path, frames):
     command = [sys.executable, "-c", FULL, tmp_path / "a.h5", str(frames)]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     number, checked = map(int, done.stdout.split())
     assert number == errno.EFBIG and (checked == 1 if frames == 1 else 100 < checked < 300)

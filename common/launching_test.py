@@ -150,7 +150,7 @@ def test_a_signal_ends_workers_at_their_next_tick_and_the_command(tmp_path, numb
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
-        assert process.wait(timeout=30) == code
+        assert process.wait(timeout=300) == code
     finally:
         process.kill()
     assert not any(map(os.path.exists, jobs))

@@ -22,7 +22,7 @@ NO_LOCKS = [errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP]
 def another_process(folder):
     """A process that holds the lock until it is killed, here or by its caller."""
     code = f"import pathlib, time\nfrom common import locks\nwith locks.exclusive(pathlib.Path({str(folder)!r})):\n"
-    code += "    print('held', flush=True)\n    time.sleep(60)"
+    code += "    print('held', flush=True)\n    time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "held\n"
@@ -162,7 +162,7 @@ def test_the_claim_of_a_process_that_has_ended_is_taken_over(tmp_path, monkeypat
 def test_a_process_that_has_the_number_of_one_that_ended_is_another(tmp_path, monkeypatch, caplog):
     """As after a restart of the machine, or in a container, where the numbers are few."""
     without_locks(monkeypatch, errno.ENOLCK)
-    (tmp_path / ".lock").write_text(claim(pid=os.getppid(), started="1"))
+    (tmp_path / ".lock").write_text(claim(pid=os.getppid(), started="never"))
     with locks.exclusive(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["started"] == locks._started(os.getpid()) != ""
     assert f"taken over: it was of process {os.getppid()} of" in caplog.records[0].getMessage()

@@ -89,7 +89,7 @@ def test_what_was_not_read_for_longest_goes_first(tmp_path):
     where = folder(tmp_path, 300)
     for name in "abcab":
         read(where, made, name)
-        time.sleep(0.01)  # File systems tell times apart that are a few milliseconds apart.
+        time.sleep(0.05)  # Linux tells times apart that are 10 ms apart, or less.
     assert fetched() == ["a", "b", "c"]
     read(where, made, "d")
     assert kept(tmp_path) == ["b", "d"]
@@ -113,7 +113,7 @@ def test_what_is_read_stays_and_a_fetch_waits_for_it(tmp_path):
         thread.start()
         time.sleep(0.5)
         assert not done and a.read_bytes() == b"a" * 100 and kept(tmp_path) == ["a", "b"]
-    thread.join(10)
+    thread.join(300)
     assert done == [b"c" * 100] and kept(tmp_path) == ["b", "c"]
 
 
@@ -129,7 +129,7 @@ def test_what_others_are_fetching_counts_and_what_killed_processes_were_does_not
         thread.start()
         time.sleep(0.5)
         assert fetched() == ["a"]
-    thread.join(10)
+    thread.join(300)
     assert fetched() == ["a", "b"] and kept(tmp_path) == ["a", "b"]
 
 
@@ -150,7 +150,7 @@ def test_four_processes_fetch_each_file_once(tmp_path, monkeypatch):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     assert fetched() == ["a", "b", "c"]
 
@@ -166,13 +166,11 @@ where = Folder("counted://{tmp_path / "far"}", Cache(pathlib.Path("{tmp_path / "
 with where.held("a", *{made["a"]!r}):
     pass
 """
-    environment = {**os.environ, "COUNTED_SECONDS": "60"}
+    environment = {**os.environ, "COUNTED_SECONDS": "600"}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
-        for _ in range(600):
-            if list((tmp_path / "near").glob(".*.room")):
-                break
+        while not list((tmp_path / "near").glob(".*.room")):
+            assert process.poll() is None
             time.sleep(0.1)
-        assert list((tmp_path / "near").glob(".*.room"))
         process.kill()
     assert read(folder(tmp_path, 100), made, "a") == b"a" * 100
     assert [path.name[65:] for path in (tmp_path / "near").iterdir()] == ["a"]
@@ -254,7 +252,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
     files: dict[str, bytes] = {}
     sent: list[tuple[str, int]] = []
-    seconds = 0.0  # Before it answers.
+    answers = threading.Event()  # Until this is set it does not.
 
     def do_HEAD(self):  # noqa: N802
         self._answer(body=False)
@@ -263,7 +261,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body):
-        time.sleep(self.seconds)
+        self.answers.wait()
         name = self.path.rpartition("/")[2]
         data = self.files.get(name)
         self.send_response(404 if data is None else 200)
@@ -281,6 +279,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 def test_over_http_each_byte_travels_once(tmp_path, monkeypatch):
     pytest.importorskip("aiohttp", reason="needs the extra [remote]")
     _Server.files, _Server.sent = {"a": b"a" * 12_000_000, "x.json": b"{}"}, []
+    _Server.answers.set()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/clips"
@@ -293,11 +292,13 @@ def test_over_http_each_byte_travels_once(tmp_path, monkeypatch):
         assert _Server.sent == [("x.json", 2), ("a", 12_000_000)]
         with pytest.raises(errors.UserError, match="Received: http.*/gone: .*404"):
             remote.read(f"{url}/gone", 10)
-        _Server.seconds = 1.0
-        monkeypatch.setattr(remote, "_PATIENCE", 0.2)
-        with pytest.raises(errors.UserError, match="Received: http.*/x.json: .*Timeout"):
-            remote.read(f"{url}/x.json", 10)
+        with monkeypatch.context() as patch:
+            _Server.answers.clear()
+            patch.setattr(remote, "_PATIENCE", 0.2)
+            with pytest.raises(errors.UserError, match="Received: http.*/x.json: .*Timeout"):
+                remote.read(f"{url}/x.json", 10)
     finally:
+        _Server.answers.set()
         server.shutdown()
         server.server_close()
     with pytest.raises(errors.UserError, match="must be readable. Received: http.*/x.json: ConnectionRefusedError"):

@@ -353,17 +353,31 @@ def test_ids_that_collide_make_a_store(tmp_path):
     assert list(verification.problems(config.out)) == []
 
 
-# The command with a limit on the size of files: 2 clips of 49 kB fit, 4 do not.
+# The command with a limit on the size of files: 2 clips of 49 kB fit, 4 do not. Those are not begun before the shard
+# that fits is there: one of two workers may be much slower than the other.
 _LIMITED = """
-import pathlib, resource, sys
+import pathlib, resource, sys, time
 sys.path[0] = {root!r}
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 from common.command_line import commands
 from common.launching import Launch
-from data_prep import building
+from data_prep import building, shard_jobs
+def clip(settings, item, *args, make=shard_jobs._clip):
+    while item.path.startswith("validation/") and not pathlib.Path({out!r}, "train-00000-of-00001.h5").exists():
+        time.sleep(0.01)
+    return make(settings, item, *args)
+shard_jobs._clip = clip
 if __name__ == "__main__":
     commands.run(lambda argv: building.prepare(building.{config!r}))
 """
+
+
+def _limited(config, limit):
+    """Writes the command, with no file larger than a limit in bytes, and returns the path of the script."""
+    root, script = str(pathlib.Path(__file__).resolve().parents[1]), config.out.parent / "command.py"
+    text = _LIMITED.format(root=root, limit=limit, out=str(config.out), config=config)
+    script.write_text(text.replace("PosixPath(", "pathlib.PosixPath("))
+    return script
 
 
 @pytest.mark.parametrize(("num_workers", "encoding_name"), [(1, "raw"), (2, "raw"), (1, "jpeg")])
@@ -374,10 +388,7 @@ def test_a_full_disk_is_one_line_and_finished_shards_are_kept(tmp_path, num_work
     whole = dataclasses.replace(config, out=tmp_path / "whole", launch=Launch())
     assert building.prepare(whole) == 0
     limit = (whole.out / "validation-00000-of-00001.h5").stat().st_size - 1000
-    script = tmp_path / "command.py"
-    text = _LIMITED.format(root=str(pathlib.Path(__file__).resolve().parents[1]), limit=limit, config=config)
-    script.write_text(text.replace("PosixPath(", "pathlib.PosixPath("))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, _limited(config, limit)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
     assert (
@@ -391,10 +402,7 @@ def test_a_full_disk_is_one_line_and_finished_shards_are_kept(tmp_path, num_work
 @pytest.mark.parametrize("limit", [10, 3000, 30_000])  # Full with the first file, the first video, the ground truth.
 def test_a_full_disk_while_videos_are_made_is_one_line(tmp_path, limit):
     config = building.PrepareConfig("synthetic", tmp_path / "http:out", launch=Launch(), clips_per_class={"train": 2})
-    script = tmp_path / "command.py"
-    text = _LIMITED.format(root=str(pathlib.Path(__file__).resolve().parents[1]), limit=limit, config=config)
-    script.write_text(text.replace("PosixPath(", "pathlib.PosixPath("))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, _limited(config, limit)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "Received: [Errno 27] File too large" in done.stderr.splitlines()[-1]
     assert not list(config.out.rglob("*.partial")) and not list(config.out.rglob(".*.partial"))

@@ -49,7 +49,7 @@ def test_ray_makes_the_same_store(config):
 def test_a_task_that_is_killed_and_run_again(config):
     assert prepare(config, num_tasks=2, task=1) == 0
     task = dataclasses.replace(config, launch=Launch(num_tasks=2, task=0))
-    with started(task) as process:
+    with started(task, hold_at=4) as process:  # Three of the other task, and the first one of this.
         wait(lambda: (config.out / ".train-00002-of-00003.h5.lock").exists(), process)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

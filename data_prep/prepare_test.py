@@ -150,7 +150,7 @@ def _run(arguments, cwd, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -124,7 +124,9 @@ def test_whatever_a_shard_makes_a_library_raise_is_one_line(store, monkeypatch, 
     assert not any("\n" in problem for problem in problems)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=3))
 @pytest.mark.filterwarnings("ignore")
 def test_any_bits_of_a_shard_may_flip(store, places):

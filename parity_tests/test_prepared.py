@@ -44,7 +44,7 @@ def test_prepared_clips_score_as_perturbed_clips_do(name, precision):
         expected = torch_model(torch_mask.perturb(torch.from_numpy(frames), mask, kind))
         (expected_gradient,) = torch.autograd.grad(expected[:, 0].sum(), mask)
         prepared = torch_model.prepare(torch.from_numpy(frames))
-        received = torch_model.perturbed(prepared, perturbations.find(kind)(mask, torch_mask._OPS))
+        received = torch_model.perturbed(prepared, perturbations.find(kind)(mask, torch_mask.OPS))
         (gradient,) = torch.autograd.grad(received[:, 0].sum(), mask)
         assert_close(f"{kind} in torch", expected.detach().numpy(), received.detach().numpy(), limits[0])
         assert_close(f"gradient of {kind} in torch", expected_gradient.numpy(), gradient.numpy(), limits[1])
@@ -53,7 +53,7 @@ def test_prepared_clips_score_as_perturbed_clips_do(name, precision):
         tf_values = tf.constant(values)
         with tf.GradientTape() as tape:
             tape.watch(tf_values)
-            theirs = tf_model.perturbed(tf_model.prepare(frames), perturbations.find(kind)(tf_values, tf_mask._OPS))
+            theirs = tf_model.perturbed(tf_model.prepare(frames), perturbations.find(kind)(tf_values, tf_mask.OPS))
             first = tf.reduce_sum(theirs[:, 0])
         assert_close(f"{kind} in tf", expected.detach().numpy(), theirs.numpy(), limits[0])
         gradient = tape.gradient(first, tf_values).numpy()

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
@@ -48,13 +49,32 @@ def predictor(
       precision: of the computation.
       device: "auto", "cpu" or "gpu".
     """
-    place = devices.find_device(device, precision)
-    model = weights.build_model(config, precision, device=place, arrays=arrays)
+    found = devices.find_device(device, precision)
+    place = None if tf.distribute.has_strategy() else found  # A strategy places what it replicates.
+    return logits_of(weights.build_model(config, precision, device=place, arrays=arrays), config, place)
+
+
+def logits_of(model: keras.Model, config: configs.ModelConfig, place: str | None) -> evaluation_loop.PredictBatch:
+    """Returns a function from clips, uint8 [N, T, H, W, 3], to logits [N, K] of a model, in inference mode.
+
+    Where the model has replicas, on several GPUs, a batch is split among them.
+
+    Args:
+      model: that is built.
+      config: of that model.
+      place: where it lies, if it has no replicas.
+    """
+    if tf.distribute.has_strategy():
+        # Values of replicas have no signature; a batch of another size is traced once more at most.
+        replicated = tf.function(
+            lambda frames: tf.distribute.get_strategy().run(model, (frames,)), autograph=False, reduce_retracing=True
+        )
+        return lambda frames: processes.joined_rows(replicated(*processes.split(frames)), len(frames))
     logits = tf.function(model, input_signature=(frames_spec(config),), autograph=False)
 
     def predict(frames: np.ndarray) -> ArrayLike:
         with tf.device(place):
-            return logits(frames).numpy()
+            return logits(frames)
 
     return predict
 

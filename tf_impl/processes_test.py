@@ -32,7 +32,7 @@ devices = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 from common.models import configs
 from parity_tests import twins
-from tf_impl import training
+from tf_impl import evaluation, processes, training
 
 name, precision, count, limit = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 shape = {"num_classes": 3, "input_shape": (8, 32, 32), "dropout": 0.3}
@@ -49,11 +49,23 @@ def outcome(trainer):
     logits = np.asarray(trainer.predict(batches[1][0]))
     return {"losses": losses, "logits": logits, **trainer.weights(), **trainer.optimizer_state()}
 
-expected = outcome(training.Trainer(config, "cpu"))
-with tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"]).scope():
+def evaluated():
+    return np.asarray(evaluation.predictor(model, arrays, precision, "cpu")(batches[1][0]))
+
+trainer = training.Trainer(config, "cpu")
+expected, arrays = outcome(trainer), {key: array.astype(np.float32) for key, array in trainer.weights().items()}
+expected["evaluated"] = evaluated()
+with tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"]).scope() as strategy:
+    parts, joined_rows = [], processes.joined_rows
+    def recording(values, count):
+        parts.append([len(part) for part in strategy.experimental_local_results(values)])
+        return joined_rows(values, count)
+    processes.joined_rows = recording
+    found = evaluated()
+    assert parts == [[3, 2]], parts  # Of the five clips.
     trainer = training.Trainer(config, "cpu")
     assert trainer._shared
-    received = outcome(trainer)
+    received = {**outcome(trainer), "evaluated": found}
     assert trainer._shared_step.experimental_get_tracing_count() <= 3
 for key, array in expected.items():
     error = np.abs(received[key] - array).max() / max(1, np.abs(array).max())
@@ -119,7 +131,7 @@ def started(arguments, count, **environment):
 
 
 def finished(processes):
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=1800) for process in processes]
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 

@@ -43,8 +43,7 @@ class _Ops:
         return tf.reduce_max(x, axis=axis)
 
 
-_OPS = _Ops()
-OPS: perturbations.Ops = _OPS  # For what else is written once for arrays and tensors (`observer`).
+OPS: perturbations.Ops = _Ops()
 
 
 def perturb(
@@ -60,7 +59,7 @@ def perturb(
     Returns:
       Perturbed clips, of the mask's dtype.
     """
-    return _apply(perturbations.find(kind)(tf.convert_to_tensor(mask), _OPS), tf.convert_to_tensor(clips))
+    return _apply(perturbations.find(kind)(tf.convert_to_tensor(mask), OPS), tf.convert_to_tensor(clips))
 
 
 def _apply(matrix: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
@@ -78,7 +77,7 @@ def mask_loss(
       mask: 0…1.
       config: weights, power of the total variation, compat, ends, game.
     """
-    return masks.mask_loss(scores, mask, config, _OPS)
+    return masks.mask_loss(scores, mask, config, OPS)
 
 
 def learn_masks(
@@ -201,7 +200,7 @@ class _Computation:
             tape.watch(values)
             mask = to_mask(values)
             perturbed = masks.perturbed_part(mask, self.config.game)
-            score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, _OPS))
+            score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, OPS))
             loss = mask_loss(score, mask, self.config)
         model_checks.check_gradient(tape.gradient(score, values) is not None)  # While tracing only: pruned.
         return loss, tape.gradient(loss, values)
@@ -295,7 +294,7 @@ class Scorer:
             prepared, targets = self._prepared(clip_indices[some])
             parts.append(self._computation.gradient(prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
-        return mask_search.check_finite(losses, "Losses"), gradients
+        return mask_search.check_finite(losses, "Losses"), mask_search.check_finite(gradients, "Gradients")
 
     def descend(
         self, clip_indices: Integer[np.ndarray, " M"], start_logits: Float[np.ndarray, "M T"]

@@ -200,8 +200,10 @@ def test_one_trace_serves_batches_of_all_sizes():
     assert [trace.experimental_get_tracing_count() for trace in traces + other] == [1] * 2 * len(traces)
 
 
-def _resident_bytes():
-    return int(_MEMORY.read_text().split()[1]) * 4096
+def _own_bytes():
+    """Returns how much memory the process has, but for pages of files, which the system takes and gives back."""
+    _, resident, shared, *_ = map(int, _MEMORY.read_text().split())
+    return (resident - shared) * 4096
 
 
 @pytest.mark.skipif(not _MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
@@ -210,10 +212,15 @@ def test_memory_does_not_grow():
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=2))
     for _ in range(10):
         learn(search, clips, [1, 2])
-    resident = _resident_bytes()
-    for _ in range(60):
-        learn(search, clips, [1, 2])
-    assert _resident_bytes() - resident < 8 << 20
+    growth = []
+    for _ in range(3):  # What is lost is lost each time; the allocator takes a new arena once.
+        before = _own_bytes()
+        for _ in range(60):
+            learn(search, clips, [1, 2])
+        growth.append(_own_bytes() - before)
+        if growth[-1] < 8 << 20:
+            break
+    assert growth[-1] < 8 << 20, growth
 
 
 def test_a_search_takes_its_graphs_with_it():

@@ -60,10 +60,9 @@ class Trainer:
             input_signature=(frames, tf.TensorSpec((None,), tf.int64), *[tf.TensorSpec((), tf.float64)] * 2),
             autograph=False,
         )
-        self._logits = tf.function(self.model, input_signature=(frames,), autograph=False)
+        self._logits = evaluation.logits_of(self.model, config.model, self._device)
         # Values of replicas have no signature; a batch of another size is traced once more at most.
         self._shared_step = tf.function(self._traced_shared_step, autograph=False, reduce_retracing=True)
-        self._shared_logits = tf.function(self._traced_shared_logits, autograph=False, reduce_retracing=True)
 
     def versions(self) -> dict[str, str]:
         """Returns the versions of the libraries in use, by name."""
@@ -118,13 +117,7 @@ class Trainer:
 
     def predict(self, frames: np.ndarray) -> ArrayLike:
         """Returns logits [N, K] of clips uint8 [N, T, H, W, 3], in inference mode; see `prediction.predict`."""
-        if self._shared:
-            return processes.joined_rows(self._shared_logits(*processes.split(frames)), len(frames))
-        with tf.device(self._device):
-            return self._logits(frames).numpy()
-
-    def _traced_shared_logits(self, frames: Any) -> Any:
-        return tf.distribute.get_strategy().run(self.model, (frames,))
+        return self._logits(frames)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the canonical weights, in the precision they are held in."""

@@ -217,4 +217,4 @@ def test_no_graph_outlives_its_step():
     before = _live_tensors()
     for _ in range(3):
         step()
-    assert _live_tensors() == before
+    assert _live_tensors() <= before

@@ -16,7 +16,7 @@ from torch import nn
 from common import errors
 from common.explaining import attention_rollout, gradcam_maps, layer_axes, model_checks
 from common.explaining.gradcam_maps import GradCamConfig
-from torch_impl import freezing, weights
+from torch_impl import freezing, transfers, weights
 
 # Clips [N, T, H, W, C], uint8 or float -> logits [N, K] and activations [N, T', H', W', C'], from which the logits
 # were computed.
@@ -69,7 +69,7 @@ class GradCam:
             logits, activations = model_checks.check_endpoint(self._endpoint_fn(clips), torch.Tensor)
             gradcam_maps.check_shapes(tuple(clips.shape), tuple(activations.shape), tuple(logits.shape))
             gradcam_maps.check_logits(_array(logits), self._config.score)
-            chosen = gradcam_maps.check_targets(targets, *logits.shape)
+            chosen = gradcam_maps.check_targets(transfers.on_host(targets), *logits.shape)
             gradients = self._gradients(logits, activations, torch.as_tensor(chosen, device=logits.device))
         return gradcam_maps.combine(_array(activations), _array(gradients), self._config.weights)
 

@@ -24,10 +24,17 @@ def without_numbers(text):
     return re.sub(r"\d+(\.\d+)?|True|False", "#", text)
 
 
-def test_the_notebook_explains_its_model_and_shows_what_it_prints():
+def test_the_notebook_explains_its_model_and_shows_what_it_prints(tmp_path, monkeypatch):
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):  # Else in the user's home, which may not be writable.
+        monkeypatch.setenv(name, str(tmp_path / name))
     notebook = nbformat.read(_PATH, as_version=4)
     stored = outputs(notebook)
-    client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(_ROOT)}})
+    patience = {
+        "timeout": 3600,
+        "startup_timeout": 600,
+        "iopub_timeout": 600,
+    }  # Seconds; by default 4 for what it prints.
+    client = nbclient.NotebookClient(notebook, **patience, resources={"metadata": {"path": str(_ROOT)}})
     # Its tensors are tiny: threads only wait for each other, the longer the busier the machine is.
     client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
     made = outputs(notebook)

@@ -59,7 +59,7 @@ def started_together(arguments, count):
 def run_together(arguments, count):
     """Runs a script in so many processes; returns the exit code, stdout and stderr of each."""
     started = started_together(arguments, count)
-    outputs = [process.communicate(timeout=300) for process in started]
+    outputs = [process.communicate(timeout=1800) for process in started]
     return [(process.returncode, *output) for process, output in zip(started, outputs, strict=True)]
 
 

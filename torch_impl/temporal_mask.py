@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64, Integer, Shaped
 from common.explaining import descent, mask_search, masks, model_checks, perturbations, scorer
 from common.explaining.mask_search import BestIntervals, LearntMasks
 from common.explaining.masks import MaskConfig
-from torch_impl import freezing, graphs
+from torch_impl import freezing, graphs, transfers
 
 # Clips, float [N, T, H, W, C] with the values of the clips given -> class probabilities [N, K].
 ScoreFn = Callable[[torch.Tensor], torch.Tensor]
@@ -51,8 +51,7 @@ def _constant(
         return torch.as_tensor(np.frombuffer(values, kind).reshape(shape).copy(), dtype=dtype, device=device)
 
 
-_OPS = _Ops()
-OPS: perturbations.Ops = _OPS  # For what else is written once for arrays and tensors (`observer`).
+OPS: perturbations.Ops = _Ops()
 
 
 def perturb(
@@ -68,7 +67,7 @@ def perturb(
     Returns:
       Perturbed clips, of the mask's dtype.
     """
-    return _apply(perturbations.find(kind)(mask, _OPS), clips)
+    return _apply(perturbations.find(kind)(mask, OPS), clips)
 
 
 def _apply(matrix: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
@@ -85,7 +84,7 @@ def mask_loss(
       mask: 0…1.
       config: weights, power of the total variation, compat, ends, game.
     """
-    return masks.mask_loss(scores, mask, config, _OPS)
+    return masks.mask_loss(scores, mask, config, OPS)
 
 
 def learn_masks(
@@ -226,7 +225,7 @@ class _Computation:
         values = values.detach().requires_grad_()
         mask = to_mask(values)
         perturbed = masks.perturbed_part(mask, self.config.game)
-        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, _OPS))
+        score = self.score_prepared(prepared, targets, perturbations.find(self.config.kind)(perturbed, OPS))
         model_checks.check_gradient(score.requires_grad)
         loss = mask_loss(score, mask, self.config)
         # The loss of a clip depends on its own mask alone, so the gradient of the sum is every clip's own. `grad`, not
@@ -240,7 +239,7 @@ class Scorer:
 
     def __init__(self, search: MaskSearch, clips: torch.Tensor | np.ndarray, targets: Any) -> None:
         self._clips, self._on_step = torch.as_tensor(clips), search.on_step
-        targets = mask_search.check_clips(self._clips.shape, targets)
+        targets = mask_search.check_clips(self._clips.shape, transfers.on_host(targets))
         self.num_clips, self.time = self._clips.shape[:2]
         self._dtype = torch.float64 if self._clips.dtype == torch.float64 else torch.float32
         self._targets = torch.as_tensor(targets, device=self._clips.device)
@@ -288,7 +287,7 @@ class Scorer:
                 prepared, targets = self._prepared(clip_indices[some])
                 parts.append(self._run(self._computation.gradient, prepared, targets, self._tensor(masks[some])))
         losses, gradients = (np.concatenate([_numpy(part) for part in column]) for column in zip(*parts, strict=True))
-        return mask_search.check_finite(losses, "Losses"), gradients
+        return mask_search.check_finite(losses, "Losses"), mask_search.check_finite(gradients, "Gradients")
 
     def descend(
         self, clip_indices: Integer[np.ndarray, " M"], start_logits: Float[np.ndarray, "M T"]

@@ -228,8 +228,10 @@ def test_a_model_may_keep_what_it_makes_in_its_first_call():
     assert_same(learnt, temporal_mask.learn_masks(_motion, jumps(3), [3], MaskConfig(iterations=2)))
 
 
-def _resident_bytes():
-    return int(_MEMORY.read_text().split()[1]) * 4096
+def _own_bytes():
+    """Returns how much memory the process has, but for pages of files, which the system takes and gives back."""
+    _, resident, shared, *_ = map(int, _MEMORY.read_text().split())
+    return (resident - shared) * 4096
 
 
 @pytest.mark.skipif(not _MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
@@ -243,8 +245,13 @@ def test_memory_does_not_grow():
 
     for _ in range(10):
         learn(search, clips, [1, 2])
-    held, resident = tensors(), _resident_bytes()
-    for _ in range(100):
-        learn(search, clips, [1, 2])
-    assert tensors() == held
-    assert _resident_bytes() - resident < 10 << 20
+    held, growth = tensors(), []
+    for _ in range(3):  # What is lost is lost each time; the allocator takes a new arena once.
+        before = _own_bytes()
+        for _ in range(100):
+            learn(search, clips, [1, 2])
+        growth.append(_own_bytes() - before)
+        if growth[-1] < 10 << 20:
+            break
+    assert tensors() <= held
+    assert growth[-1] < 10 << 20, growth

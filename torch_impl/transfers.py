@@ -24,6 +24,11 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return moved
 
 
+def on_host(values: Any) -> Any:
+    """Returns a tensor of a GPU as one of the CPU, which NumPy takes, and anything else as it is."""
+    return values.cpu() if isinstance(values, torch.Tensor) else values
+
+
 class OnItsWay:
     """A tensor that a GPU may still be computing; `np.asarray` waits for it."""
 

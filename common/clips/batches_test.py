@@ -47,11 +47,11 @@ def test_batches_are_those_of_the_order_whatever_the_threads(store, num_threads)
 
 
 def test_an_abandoned_iterator_ends_its_threads(store):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     iterator = batches.batches(store, batches.batch_indices(len(store), 1))
     next(iterator)
     iterator.close()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # Those of other tests may end meanwhile.
 
 
 def test_reading_ahead_is_bounded(store, monkeypatch):
@@ -84,7 +84,7 @@ def test_a_store_works_in_another_process(store, method):
     queue = context.Queue()
     process = context.Process(target=_sums, args=(store, queue))
     process.start()
-    assert queue.get(timeout=60) == expected
+    assert queue.get(timeout=600) == expected
     process.join()
 
 

@@ -85,7 +85,7 @@ def test_two_processes_that_share_every_batch_fetch_each_byte_once(folder, monke
     arguments = f"counted://{folder}", str(folder.parent / "cache")
     with futures.ProcessPoolExecutor(1, context) as first, futures.ProcessPoolExecutor(1, context) as second:
         halves = [pool.submit(_read_share, *arguments, rank) for rank, pool in enumerate((first, second))]
-        epochs = [one | other for one, other in zip(*(half.result(120) for half in halves), strict=True)]
+        epochs = [one | other for one, other in zip(*(half.result(600) for half in halves), strict=True)]
     local = clip_store.ClipStore(folder, "train").read(range(10))
     for read in epochs:
         np.testing.assert_array_equal(np.stack([read[index] for index in range(10)]), local)

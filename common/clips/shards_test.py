@@ -280,7 +280,9 @@ with shards.ShardWriter(pathlib.Path({str(tmp_path)!r}) / "a.h5", t.RAW) as writ
     assert not (tmp_path / "a.h5").exists()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),
     count=st.integers(0, 4),

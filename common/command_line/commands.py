@@ -55,6 +55,7 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
             stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(_is_told)
     if sys.stderr.isatty():
         logging.get_absl_handler().setFormatter(_TerminalFormatter("%(asctime)s %(message)s", "%H:%M"))
     try:
@@ -88,6 +89,11 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError"):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # PyTorch's on a CPU.
+
+
+def _is_told(record: standard_logging.LogRecord) -> bool:
+    """Returns whether a line is for the user: ours, and what libraries warn of, but not what else they say."""
+    return record.name == logging.get_absl_logger().name or record.levelno >= standard_logging.WARNING
 
 
 class _TerminalFormatter(standard_logging.Formatter):

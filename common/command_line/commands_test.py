@@ -23,6 +23,10 @@ def main(argv):
     if NUMBER.value == 5:
         logging.info("%s", "five")
         logging.warning("careful")
+    if NUMBER.value == 4:
+        import logging as standard_logging
+        standard_logging.getLogger("library").info("chatter")
+        standard_logging.getLogger("library").warning("careful")
     if NUMBER.value == 6:
         print("\\u00e9\\udcff\\U0001f3ac")
     if NUMBER.value in (28, 30):
@@ -127,6 +131,11 @@ def test_a_log_file_gets_the_full_form_and_a_terminal_time_and_message():
     with open(ours, encoding="utf-8", newline="\n") as read:
         assert re.fullmatch(r"\d\d:\d\d five", read.readline().strip())
         assert re.fullmatch(r"\d\d:\d\d warning: careful", read.readline().strip())
+
+
+def test_of_libraries_only_warnings_are_told():
+    code, _, told = run("--number=4")
+    assert code == 0 and told.endswith("careful\n") and "chatter" not in told
 
 
 @pytest.mark.parametrize(("number", "message"), [(28, "No space left on device"), (30, "Read-only file system")])

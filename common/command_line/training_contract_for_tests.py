@@ -22,6 +22,27 @@ from common.runs.run_directory import RunDirectory
 RUNS = ("first", "second")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = {"i3d": ["--multiplier=0.0625"], "conv_lstm": ["--filters=2"]}
+# For `python -c`, before a build's package, the path of its `train.py` and flags: at a step it waits to be killed.
+WAITING = """
+import importlib, os, runpy, signal, sys
+
+step, package = int(sys.argv[1]), sys.argv[2]
+sys.argv = sys.argv[3:]
+sys.path[0] = os.path.dirname(os.path.dirname(sys.argv[0]))
+training = importlib.import_module(f"{package}.training")
+
+class Trainer(training.Trainer):
+    taken = 0
+
+    def train_step(self, *arguments):
+        Trainer.taken += 1
+        while Trainer.taken >= step:
+            signal.pause()
+        return super().train_step(*arguments)
+
+training.Trainer = Trainer
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 # Precision and model that learns in it. I3D takes long, and float32 shows what the others differ from by rounding.
 LEARNING = [
     *((precision, "conv_lstm") for precision in ("float32", "bfloat16", "float64")),
@@ -78,7 +99,9 @@ class TrainingContract:
     def test_a_killed_training_resumes_to_the_very_same_weights(self, clips, tmp_path, model):
         flags = ["--epochs=20", "--checkpoint_minutes=0"]
         subprocess.run(self.start(model, clips, tmp_path / "whole", *flags), check=True, capture_output=True)
-        process = subprocess.Popen(self.start(model, clips, tmp_path / "run", *flags), stderr=subprocess.DEVNULL)
+        python, *command = self.start(model, clips, tmp_path / "run", *flags)
+        # Of 60 steps the 40th is not taken, for a kill that comes late.
+        process = subprocess.Popen([python, "-c", WAITING, "40", self.package, *command], stderr=subprocess.DEVNULL)
         killed_in = RunDirectory(tmp_path / "run")
         while len(killed_in.read_log()) < 3 and process.poll() is None:  # Some epochs in, at no particular step.
             time.sleep(0.005)

@@ -30,9 +30,9 @@ def rollout(attentions: Float[np.ndarray, "layers N heads L L"]) -> Float[np.nda
             "Attentions must be [layers, N, heads, L, L], each row 0…1 with the sum 1. "
             f"Received: {array.shape}{', other numbers' if square else ''}"
         )
-    held = np.eye(array.shape[3])
-    for layer in array.mean(axis=2, dtype=np.float64):
-        mixed = (layer + np.eye(len(held[-1]))) / 2
+    held = identity = np.eye(array.shape[3])
+    for layer in array.mean(axis=2, dtype=np.float64):  # [N, L, L]
+        mixed = (layer + identity) / 2
         held = mixed / mixed.sum(axis=2, keepdims=True) @ held
     return held.astype(array.dtype if array.dtype == np.float64 else np.float32)
 

@@ -13,7 +13,15 @@ import numpy as np
 
 from common import errors
 from common.explaining import scorer as scoring
-from common.explaining.masks import MaskConfig, interval_mask, intervals, mask_cost, mask_loss, perturbed_part
+from common.explaining.masks import (
+    MaskConfig,
+    interval_mask,
+    interval_masks,
+    intervals,
+    mask_cost,
+    mask_loss,
+    perturbed_part,
+)
 from common.explaining.scorer import Scorer, Search
 
 Place = tuple[int, int]  # An interval: its first frame, and the one after its last.
@@ -21,6 +29,7 @@ Place = tuple[int, int]  # An interval: its first frame, and the one after its l
 _GRID_STEPS = 4  # The coarse oracle first tries starts and stops at least this many to a clip.
 _NEAR = 2  # Intervals whose ends lie this many frames apart, in sum, are near each other.
 _REFINED = 3  # Around how many of the best intervals it halves the grid.
+_SHORT = 3  # Intervals of at most so many frames are tried at the end of the best one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +50,7 @@ class BestIntervals:
 
     def masks(self, time: int) -> np.ndarray:
         """Returns the best intervals as masks, float64 [N, T]."""
-        return np.stack([interval_mask(start, stop, time) for start, stop in self.intervals])
+        return interval_masks(self.intervals, time)
 
 
 def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
@@ -63,7 +72,7 @@ def best_intervals(scorer: Scorer, config: MaskConfig) -> BestIntervals:
     scores = np.full((scorer.num_clips, len(every)), np.nan)
 
     def score(clip_indices: np.ndarray, places: np.ndarray) -> np.ndarray:
-        masks = np.stack([interval_mask(start, stop, time) for start, stop in places])
+        masks = interval_masks(places, time)
         found = scorer.scores(clip_indices, perturbed_part(masks, config.game), config.kind)
         scores[clip_indices, [column[tuple(place)] for place in places.tolist()]] = found
         return mask_loss(found, masks, config)
@@ -86,7 +95,7 @@ def next_best(found: BestIntervals, time: int, config: MaskConfig) -> np.ndarray
       config: the settings.
     """
     every = intervals(time)
-    masks = np.stack([interval_mask(*place, time) for place in every])
+    masks = interval_masks(every, time)
     chosen = []
     for scores, best in zip(found.scores, found.intervals, strict=True):
         losses = mask_loss(scores, masks, config)
@@ -108,7 +117,7 @@ def coarse_share(full: BestIntervals, time: int, config: MaskConfig) -> tuple[np
     """
     every = intervals(time)
     column = {place: number for number, place in enumerate(every)}
-    masks = np.stack([interval_mask(*place, time) for place in every])
+    masks = interval_masks(every, time)
     losses = np.stack([mask_loss(scores, masks, config) for scores in full.scores])
     tried = np.zeros(len(losses), int)
 
@@ -129,12 +138,14 @@ def _among(places: list[Place]) -> Search[tuple[Place, float]]:
 def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]:
     """Searches one clip's best interval from a grid of starts and stops, refined around the best of what was tried.
 
-    At the end it goes to a better interval as long as there is one whose ends are at most two frames away, or one that
-    begins where the best does, wherever it stops: the last frame shown stays on the screen while what follows is
-    frozen, so a score may leap from one stop to the next where it hardly moves with the start. Where the ends of a clip
-    are free, intervals that reach one cost less than their neighbours: so the first and the last frame alone are tried
-    beside the grid, and the best interval lengthened to either end, its other end a frame earlier or later. An interval
-    that costs more than the best loss so far cannot be better, whatever its score, and is not tried.
+    The last frame shown stays on the screen while what follows is frozen, so a score may leap from one stop to the next
+    where it hardly moves with the start: each time the grid is halved, all stops are tried where the best interval
+    begins. At the end it goes to a better interval as long as there is one whose ends are at most two frames away, one
+    that begins where the best does, or a short one that begins in its last frames, which may do all that it does. Where
+    the ends of a clip are free, intervals that reach one cost less than their neighbours: so the first and the last
+    frame alone are tried beside the grid, and the best interval lengthened to either end, its other end a frame earlier
+    or later. An interval that costs more than the best loss so far cannot be better, whatever its score, and is not
+    tried.
 
     Args:
       time: frames of the clip.
@@ -152,6 +163,9 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
     def best(count: int) -> list[Place]:  # As in the full search, of equals the shortest, then the earliest.
         return sorted(losses, key=lambda place: (losses[place], place[1] - place[0], place))[:count]
 
+    def all_stops(place: Place) -> list[Place]:
+        return [(place[0], stop) for stop in range(place[0] + 1, time + 1)]
+
     def ask(places: Iterable[Place]) -> Generator[np.ndarray, np.ndarray, None]:
         lowest = min(losses.values(), default=math.inf)
         new = [place for place in dict.fromkeys(places) if costs.get(place, math.inf) < lowest and place not in losses]
@@ -166,13 +180,15 @@ def coarse_to_fine(time: int, config: MaskConfig) -> Search[tuple[Place, float]]
         step //= 2
         for centre in best(_REFINED):  # One after the other: what the first finds may rule out some of the next.
             yield from ask(_around(centre, (-step, 0, step)))
+        yield from ask(all_stops(best(1)[0]))
     while True:
         (centre,) = best(1)
+        start, stop = centre
         yield from ask(_around(centre, (-1, 0, 1)))
         yield from ask(_around(centre, (-2, -1, 0, 1, 2)))
-        yield from ask((centre[0], stop) for stop in range(centre[0] + 1, time + 1))
+        yield from ask(all_stops(centre))
+        yield from ask((late, late + length) for late in range(stop - _SHORT, stop) for length in range(1, _SHORT + 1))
         if config.ends == "free":
-            start, stop = centre
             yield from ask([(start + move, time) for move in (-1, 0, 1)] + [(0, stop + move) for move in (-1, 0, 1)])
         if best(1) == [centre]:
             return centre, losses[centre]

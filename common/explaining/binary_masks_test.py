@@ -67,7 +67,19 @@ def test_from_coarse_to_fine_all_stops_are_tried_where_the_best_begins():
         while True:
             tried += len(places)
             places = search.send(np.array([loss(*place) for place in places.tolist()]))
-    assert finished.value.value == ((5, 11), loss(5, 11)) and tried <= 68
+    assert finished.value.value == ((5, 11), loss(5, 11)) and tried <= 72
+
+
+def test_from_coarse_to_fine_short_ones_are_tried_at_the_end_of_the_best():
+    # Frozen from the clip's start or from frame 4 on, where it costs more at its ends and is shorter: nothing between
+    # them undoes the class.
+    def score(clip, mask, kind):
+        start, stop = np.flatnonzero(mask)[[0, -1]] + [0, 1]
+        return 0.01 * start if start <= 2 and 5 <= stop <= 12 else 0.0 if (start, stop) == (4, 6) else 1.0
+
+    config = MaskConfig(kind="mean", oracle="coarse")
+    found = binary_masks.best_intervals(FakeScorer(score, time=24), config)
+    assert tuple(found.intervals[0]) == (4, 6) and np.isfinite(found.scores).sum() <= 60
 
 
 @pytest.mark.parametrize("best", [(0, 1), (15, 16), (7, 16)])

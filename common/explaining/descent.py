@@ -1,8 +1,8 @@
-"""How a soft mask goes down Eq. 1: the paper's steps of Adam, and a quasi-Newton descent that stops when it is done.
+"""How a soft mask descends Eq. 1: by the paper's steps of Adam, or by quasi-Newton steps until it has converged.
 
 `adam_step` is made of operators that NumPy, PyTorch and TensorFlow share, as Eq. 1 in `masks` is: it is compiled into
-each build's step. The quasi-Newton descent needs no such thing. It is written for one clip in NumPy, and the clips take
-its steps together (`scorer.in_step`); a clip that has converged leaves the batch.
+each build's step. The quasi-Newton descent is NumPy alone. It is written for one clip, and the clips take its steps
+together (`scorer.in_step`); a clip that has converged leaves the batch.
 """
 
 import math
@@ -13,13 +13,17 @@ import numpy as np
 from common.explaining.scorer import Search, side_by_side
 
 _ADAM_BETA_1, _ADAM_BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Epsilon is added after the bias correction (D8).
-_FIRST_STEP = 0.3  # How far the first step moves the value of the steepest slope.
-_PROMISE = 1e-4  # A step that promises less than this share of the loss is not taken.
-_RACE = (5e-3, 1e-3)  # The same while more than one start is in the race: in its first round, and in its second.
-_ELSEWHERE, _CLOSE = 0.25, 0.05  # Who stays: a mask this far from the lowest's; after the second, a loss this close.
-_NUDGE = 0.1  # How far the second look begins from where the first descent ended, in each value that is free.
-_ARMIJO = 1e-4  # Share of the slope's gain that a step must bring.
-_SMALLEST_STEP = 1e-3
+_FIRST_STEP = 0.3  # How far the first step moves the value whose slope is steepest.
+# A descent stops at a step that promises to lower the loss by less than this share of it: in the end, and before that
+# in the two rounds of the race between several starts.
+_PROMISE = 1e-4
+_RACE = (5e-3, 1e-3)
+# Which starts stay in the race after a round, beside the lowest: masks that differ from its by more than this in a
+# value and, after the second round, losses that are within this share of its.
+_ELSEWHERE, _CLOSE = 0.25, 0.05
+_NUDGE = 0.1  # How far from the end of the first descent the second look begins, in each value that is free.
+_ARMIJO = 1e-4  # Share of what the slope alone would gain that a step must gain (Armijo's condition).
+_SMALLEST_STEP = 1e-3  # Share of a step below which the line search gives up.
 _EDGE = 1e-5  # How near values come to 0 and 1: as Adam's sigmoids do; exactly there a score may have a kink.
 
 
@@ -53,17 +57,18 @@ def adam_step(
 def quasi_newton(
     starts: np.ndarray, max_evaluations: int, together: bool = False
 ) -> Search[tuple[np.ndarray, np.ndarray]]:
-    """Goes down Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
+    """Descends Eq. 1 by quasi-Newton steps (see `_Descent`) until the next one promises next to nothing.
 
-    From several starts it goes roughly, a little less so from those that may still win, and to the end from those of
-    them that still may. Where the lowest ends, the loss is often flat or has a saddle, which its matrix, made from the
-    steps taken, does not tell. So it looks a second time: it nudges all values that are free towards the middle, and
-    goes down again with a new matrix. The lower of both ends counts.
+    Several starts race. All descend until a step promises little, then those that may still win until it promises
+    less, and of these those that still may to the end. Where the lowest ends, the loss is often flat or has a saddle,
+    which its matrix, made from the steps taken, does not show. So there is a second look: all values that are free are
+    nudged towards the middle, and from there it descends again with a new matrix. The lower of both ends counts.
 
     Args:
       starts: masks [S, T].
-      max_evaluations: at most so many losses and gradients are asked for.
-      together: whether the descents from several starts ask side by side, or one after the other; they go the same way.
+      max_evaluations: number of losses and gradients asked for, at most.
+      together: whether the descents from several starts ask side by side, or one after the other; their steps are the
+        same.
 
     Yields:
       Masks [k, T]; their losses and gradients, [k, 1 + T], must be sent.
@@ -74,7 +79,8 @@ def quasi_newton(
     descents = [_Descent(start) for start in starts]
     losses: list[float] = []  # After each evaluation, of the descent that made it.
 
-    def go(some: list[_Descent], promise: float, most: int) -> Search[None]:
+    def go_on(some: list[_Descent], promise: float, most: int) -> Search[None]:
+        """Continues descents, each by `most` evaluations at most, and by its share of those that are left."""
         before = [len(descent.trace) for descent in some]
         share = min(most, (max_evaluations - len(losses)) // len(some))
         searches = [descent.until(promise, made + share) for descent, made in zip(some, before, strict=True)]
@@ -88,21 +94,22 @@ def quasi_newton(
 
     for promise, close in zip(_RACE, (None, _CLOSE), strict=True):
         if len(descents) > 1:
-            yield from go(descents, promise, max_evaluations // (len(descents) + 1))
+            yield from go_on(descents, promise, max_evaluations // (len(descents) + 1))
             descents = _may_win(descents, close)
-    yield from go(descents, _PROMISE, max_evaluations)
+    yield from go_on(descents, _PROMISE, max_evaluations)
     best = min(descents, key=lambda descent: descent.loss)
     if best.free().any() and len(losses) < max_evaluations:
         again = _Descent(best.mask + _NUDGE * np.where(best.free(), np.sign(0.5 - best.mask), 0))
-        yield from go([again], _PROMISE, max_evaluations)
+        yield from go_on([again], _PROMISE, max_evaluations)
         best = min(best, again, key=lambda descent: descent.loss)
     return best.mask, np.minimum.accumulate(losses)
 
 
 def _may_win(descents: list["_Descent"], close: float | None) -> list["_Descent"]:
-    """Returns the lowest descent and those that may still end lower: in another valley and, if `close` is given, close.
+    """Returns the lowest descent and those that may still end lower.
 
-    It is not given early: a start whose first steps promise little may have most of its way before it.
+    These are in another valley and, if `close` is given, at a loss within this share of the lowest. It is not given
+    after the first round: a start whose first steps promise little may still have most of its descent before it.
     """
     best = min(descents, key=lambda descent: descent.loss)
     most = math.inf if close is None else best.loss + close * abs(best.loss)
@@ -114,8 +121,9 @@ class _Descent:
     """A projected quasi-Newton descent from one mask [T].
 
     The steps are in the mask itself, not in logits, so its values reach their bounds, 1e-5 from 0 and 1. A value at a
-    bound that the gradient pushes outwards is held (Bertsekas 1982); in the others the step is Newton's, with the
-    damped BFGS matrix (Powell 1978) in place of the Hessian, cut off at the bounds, and shortened until the loss falls.
+    bound that the gradient pushes outwards is held (Bertsekas 1982); in the others, which are free, the step is
+    Newton's, with the damped BFGS matrix (Powell 1978) in place of the Hessian. It is cut off at the bounds, and
+    shortened until the loss falls.
     """
 
     def __init__(self, start: np.ndarray) -> None:
@@ -124,14 +132,19 @@ class _Descent:
         self._scaled = False  # Whether a step has set the scale of the matrix.
 
     def until(self, promise: float, max_evaluations: int) -> Search[None]:
-        """Goes on until the next step promises less than this share of the loss, or so many evaluations are made."""
+        """Descends until the next step promises less than a share of the loss, or the trace has this many evaluations.
+
+        Args:
+          promise: the share.
+          max_evaluations: in all, those of earlier calls included.
+        """
         if not self.trace and max_evaluations:
             self.loss, self._gradient = _split((yield self.mask[None]))
             self.trace.append(self.loss)
         while len(self.trace) < max_evaluations:
             step = self._step()
-            # Half the slope is what the quadratic model promises.
-            if -self._gradient @ step < 2 * promise * abs(self.loss) or not (yield from self._take(step)):
+            # Half the slope is what the quadratic model promises. Both sides are 0 where a loss of 0 is flat.
+            if -self._gradient @ step <= 2 * promise * abs(self.loss) or not (yield from self._take(step)):
                 break
 
     def free(self) -> np.ndarray:
@@ -148,7 +161,7 @@ class _Descent:
         return step
 
     def _take(self, step: np.ndarray) -> Search[bool]:
-        """Takes as much of a step as lowers the loss; returns whether any of it does."""
+        """Takes as much of a step as lowers the loss (a backtracking line search); returns whether any of it does."""
         size = 1.0
         while size >= _SMALLEST_STEP:
             trial = np.clip(self.mask + size * step, _EDGE, 1 - _EDGE)
@@ -172,7 +185,14 @@ def _split(answers: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _bfgs(hessian: np.ndarray, change: np.ndarray, bend: np.ndarray, first: bool) -> np.ndarray:
-    """Returns the matrix after a step: it maps the change of the mask to that of the gradient, or near it (damped)."""
+    """Returns the BFGS matrix after a step, damped so that it stays positive definite (Powell 1978).
+
+    Args:
+      hessian: the matrix before [T, T].
+      change: of the mask by the step [T].
+      bend: change of the gradient [T], to which the new matrix maps `change`, or nearly where it is damped.
+      first: whether it is the first step, which also sets the scale of the matrix.
+    """
     if first and change @ bend > 0:
         hessian = np.eye(len(change)) * (bend @ bend) / (change @ bend)
     image = hessian @ change

@@ -76,9 +76,10 @@ def test_what_the_gradient_pushes_outwards_at_all_bounds_ends_at_once():
     assert len(trace) == 1 and batches == [1]
 
 
-def test_where_the_loss_is_flat_it_ends():
-    masks, (trace,), _ = descend([bowl(np.zeros((2, 2)), np.zeros(2))], [np.full(2, 0.5)])
-    assert trace.tolist() == [1.0, 1.0] and masks[0].tolist() == [0.5, 0.5]  # The start, and the second look.
+@pytest.mark.parametrize("loss", [1.0, 0.0])  # 0: of a score that rounds to 0, where masks cost nothing.
+def test_where_the_loss_is_flat_it_ends(loss):
+    masks, (trace,), _ = descend([lambda mask: (loss, np.zeros(2))], [np.full(2, 0.5)])
+    assert trace.tolist() == [loss, loss] and masks[0].tolist() == [0.5, 0.5]  # The start, and the second look.
 
 
 def test_a_bend_downwards_is_no_hindrance():

@@ -23,7 +23,7 @@ import numpy as np
 
 from common import errors, files, launching, locks, progress, remote, tables, units
 from common.clips.clip_store import ClipStore
-from common.explaining import evidence_file, evidence_parts, explanations, spread
+from common.explaining import evidence_experiments, evidence_file, explanations, spread
 from common.explaining import scorer as scoring
 from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explainer import Explainer, MakeExplainer
@@ -101,7 +101,7 @@ def gather(
       units.UnfinishedError: where this is a task of an array job, and others still have parts to make.
     """
     maker = _PartMaker(settings, make_explainer, load)
-    maker.subject.tell(len(maker.some), maker.store)
+    maker.subject.tell(len(maker.chosen), maker.store)
     if launch.num_tasks:
         return _gather_as_task(maker, settings.path, launch)
     with progress.bar(total=len(maker.parts), desc=_DESCRIPTION, unit="part") as bar:
@@ -159,11 +159,11 @@ def _finished(out: pathlib.Path, made_from: str) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """One unit.
+    """One unit: one of the `evidence_experiments`.
 
     Attributes:
-      what: it is: "curves", "randomization" or "restarts".
-      which: of these: a kind of perturbation, a number of layers, the number of a restart.
+      what: "curves", "randomization" or "restarts".
+      which: curves of this kind of perturbation, randomisation of this number of layers, restart of this number.
       folder: of its file, if it becomes one.
       made_from: of the whole (see `_PartMaker`): parts of other settings have other names.
       size: amount of work, for the bar.
@@ -238,19 +238,19 @@ class _PartMaker:
         return self._opened[1]
 
     @functools.cached_property
-    def some(self) -> Explanations:
+    def chosen(self) -> Explanations:
         """The explanations of the clips for curves and Grad-CAM."""
         return self._explained.take(spread.over_classes(self._explained["label"], self._settings.limit))
 
     @functools.cached_property
-    def _few(self) -> np.ndarray:
+    def _relearnt(self) -> np.ndarray:
         """Places, among these, of the clips whose masks are learnt again."""
         limit = self._settings.mask_limit
-        return spread.over_classes(self.some["label"], limit)[:limit]
+        return spread.over_classes(self.chosen["label"], limit)[:limit]
 
     @functools.cached_property
     def _frames(self) -> np.ndarray:
-        return self.store.read(self.store.places(self.some["video_id"]))
+        return self.store.read(self.store.places(self.chosen["video_id"]))
 
     def _make(self, classifier: Classifier) -> Explainer:
         precision = self._explained.header["precision"]
@@ -279,8 +279,8 @@ class _PartMaker:
         trained = self.subject.classifier
         which: dict[str, Sequence[str | int]] = {
             "curves": KINDS,
-            "randomization": evidence_parts.levels(trained.config) if isinstance(trained, Trained) else (),
-            "restarts": range(evidence_parts.RESTARTS if len(self._few) else 0),
+            "randomization": evidence_experiments.levels(trained.config) if isinstance(trained, Trained) else (),
+            "restarts": range(evidence_experiments.RESTARTS if len(self._relearnt) else 0),
         }
         return [_Part(what, one, self.folder, self.made_from) for what, several in which.items() for one in several]
 
@@ -295,21 +295,21 @@ class _PartMaker:
         evidence_file.write_part(part.file, self._find(part))
 
     def _find(self, part: _Part) -> dict[str, Any]:
-        some, few, seed = self.some, self._few, self._settings.seed
+        chosen, relearnt, seed = self.chosen, self._relearnt, self._settings.seed
         if part.what == "curves":
-            return evidence_parts.curves(self._scorer, some["mask"], str(part.which), seed)
+            return evidence_experiments.curves(self._scorer, chosen["mask"], str(part.which), seed)
         if part.what == "randomization":
             trained, count = self.subject.classifier, int(part.which)
             assert isinstance(trained, Trained)
-            return evidence_parts.randomization(
-                self._make, trained, self._frames, some, few, self._mask_config, count, seed
+            return evidence_experiments.randomization(
+                self._make, trained, self._frames, chosen, relearnt, self._mask_config, count, seed
             )
-        scorer = self._explainer.scorer(self._frames[few], some["target"][few])
-        return evidence_parts.restart(scorer, some.take(few), self._mask_config, int(part.which), seed)
+        scorer = self._explainer.scorer(self._frames[relearnt], chosen["target"][relearnt])
+        return evidence_experiments.restart(scorer, chosen.take(relearnt), self._mask_config, int(part.which), seed)
 
     @functools.cached_property
     def _scorer(self) -> scoring.Scorer:
-        return self._explainer.scorer(self._frames, self.some["target"])
+        return self._explainer.scorer(self._frames, self.chosen["target"])
 
     def whole(self, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Returns what `evidence_file.write` takes.
@@ -327,14 +327,14 @@ class _PartMaker:
             "framework": self._explainer.framework,
             "explanations": self._settings.explained.name,
             "made_from": self.made_from,
-            "video_ids": list(self.some["video_id"]),
+            "video_ids": list(self.chosen["video_id"]),
             "curves": {
                 what: {kind: one[what] for kind, one in zip(KINDS, curves, strict=True)}
                 for what in ("deletion", "insertion")
             },
             "randomization": by_what["randomization"],
             "restarts": {
-                "starts": evidence_parts.RESTARTS,
+                "starts": evidence_experiments.RESTARTS,
                 **{name: [value for one in restarts for value in one[name]] for name in ("mask", "loss")},
             },
         }

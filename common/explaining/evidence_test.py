@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from common import errors
 from common.clips import tiny_store_for_tests
-from common.explaining import evidence, evidence_parts, explanation_loop
+from common.explaining import evidence, evidence_experiments, explanation_loop
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.models import canonical_weights, configs, initial_weights
@@ -80,7 +81,7 @@ def gather(run, **values):
 
 
 def test_orders_of_frames():
-    orders = evidence_parts.frame_orders(np.array([0.1, 0.9, 0.1, 0.5]), (0, 0))
+    orders = evidence_experiments.frame_orders(np.array([0.1, 0.9, 0.1, 0.5]), (0, 0))
     assert orders["mask"][0].tolist() == [1, 3, 0, 2]
     assert orders["centred"][0].tolist() == [1, 2, 0, 3]
     assert len(orders["random"]) == 2
@@ -111,6 +112,12 @@ def test_randomisation_draws_the_layers_anew_from_the_last(run):
     assert rows[0]["mask"] == pytest.approx([1 / 5] * 2)  # Frames 0 to 2 and 2 to 4 share one of five.
 
 
+def test_each_number_of_layers_is_drawn_anew_once():
+    assert evidence_experiments.levels(_MODEL) == [1, 2, 3, 5]
+    one = dataclasses.replace(_MODEL, num_layers=1)  # ConvLSTM_1, BatchNorm_1, Logits: a third of these is the last.
+    assert evidence_experiments.levels(one) == [1, 2, 3]
+
+
 def test_restarts(run):
     assert gather(run, mask_limit=2)["restarts"] == {"starts": 3, "mask": [1.0] * 6, "loss": pytest.approx([1.0] * 6)}
 
@@ -123,8 +130,9 @@ def test_the_table_shows_all_of_it(run):
 
 
 def test_a_constant_map_has_no_rank_correlation():
-    assert evidence_parts._rank_correlation(np.ones((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)) is None
-    assert evidence_parts._rank_correlation(np.array([1, 2, 2, 3.0]), np.array([0, 5, 5, 9.0])) == pytest.approx(1)
+    correlation = evidence_experiments._rank_correlation
+    assert correlation(np.ones((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)) is None
+    assert correlation(np.array([1, 2, 2, 3.0]), np.array([0, 5, 5, 9.0])) == pytest.approx(1)
 
 
 def test_explanations_of_other_weights_are_refused(run):

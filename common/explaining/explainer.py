@@ -15,19 +15,10 @@ from common.runs import subjects
 from common.runs.subjects import Classifier, LoadToExplain
 
 
-class Explainer(Protocol):
-    """A classifier and what explains it, implemented by each build. Frames are uint8 [n, T, H, W, 3]."""
+class ClipExplainer(Protocol):
+    """A classifier and what explains clips by it. Frames are uint8 [n, T, H, W, 3]."""
 
     framework: str
-
-    def versions(self) -> dict[str, str]:
-        """Returns the versions of the libraries in use, by name."""
-
-    def free_memory(self) -> tuple[int, bool]:
-        """Returns the bytes that are free where it computes, and whether that is a GPU."""
-
-    def bytes_per_clip(self, frames: np.ndarray) -> int:
-        """Returns how many bytes the gradient in the mask needs for the clip [1, T, H, W, 3], by trying."""
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Returns the softmax, float64 [n, K]."""
@@ -37,6 +28,19 @@ class Explainer(Protocol):
 
     def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Returns coarse maps [n, T', H', W']."""
+
+
+class Explainer(ClipExplainer, Protocol):
+    """The same, implemented by each build, and what a loop over many clips must know of it."""
+
+    def versions(self) -> dict[str, str]:
+        """Returns the versions of the libraries in use, by name."""
+
+    def free_memory(self) -> tuple[int, bool]:
+        """Returns the bytes that are free where it computes, and whether that is a GPU."""
+
+    def bytes_per_clip(self, frames: np.ndarray) -> int:
+        """Returns how many bytes the gradient in the mask needs for the clip [1, T, H, W, 3], by trying."""
 
 
 # (classifier, how masks are learnt, how Grad-CAM is computed, precision, what to call after each step of a search with

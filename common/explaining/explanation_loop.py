@@ -232,13 +232,13 @@ class _PartMaker:
     @functools.cached_property
     def explainer(self) -> Explainer:
         settings = self._settings
-        steps = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
+        steps_per_clip = settings.mask.iterations * (2 if settings.mask.start == "multi" else 1)
         return self._make_explainer(
             self.subject.classifier,
             settings.mask,
             settings.gradcam,
             settings.precision,
-            lambda clips: self._tick(clips / steps),
+            lambda clips: self._tick(clips / steps_per_clip),
         )
 
     @functools.cached_property
@@ -246,7 +246,7 @@ class _PartMaker:
         return _header(self._settings, self.subject, self.store, self.explainer)
 
     def __call__(self, part: Part, tick: Tick) -> np.ndarray | None:
-        """Makes a part; refuses one that another version of anything, on another machine, has planned.
+        """Makes a part; refuses one that was planned with other settings, or on a machine with other versions.
 
         Returns:
           What `_tell_coarse` takes, where it is known.

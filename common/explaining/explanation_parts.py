@@ -2,8 +2,8 @@
 
 A file OUT is made in the folder `OUT.parts/`. `plan.json` there names the settings and clips of OUT, and how many
 clips a part has; each part is the explanations file of its clips, `000000.h5`, `000001.h5`, … The plan outlives a
-call that was killed, so that the next one goes on with the same parts. Once all are there they are joined to OUT, and
-go.
+call that was killed, so that the next one goes on with the same parts. Once all are there they are joined to OUT and
+removed.
 """
 
 import contextlib
@@ -118,7 +118,7 @@ class Parts:
                 for claim in self._folder.glob(".*.lock"):
                     with locks.exclusive(self._folder, claim.name):  # Refuses if another process makes it now.
                         pass
-                logging.info("%s holds parts of other clips or settings, which go.", self._folder)
+                logging.info("%s holds parts of other clips or settings, which are removed.", self._folder)
                 self._clear()
 
     def make_place(self) -> None:
@@ -170,7 +170,7 @@ class Parts:
             self._clear()
 
     def join(self) -> Explanations:
-        """Returns the whole file, made of its parts unless it is there; the parts go.
+        """Returns the whole file, made of its parts unless it is there, and removes the parts.
 
         Raises:
           units.UnfinishedError: where parts are missing.
@@ -180,7 +180,7 @@ class Parts:
         else:
             units.check_all_there(self.all, self._out)
             whole = explanations.concatenate([explanations.read(part.file) for part in self.all])
-            explanations.write(self._out, whole, durable=True)  # The parts are about to go.
+            explanations.write(self._out, whole, durable=True)  # The parts are about to be removed.
         self._remove(whole.header)
         return whole
 

@@ -60,9 +60,9 @@ def clip_statistics(explanations: Explanations, store: ClipStore | None = None) 
       pointing_game: share of the salient frames with a visible object in which the maximum of the up-sampled Grad-CAM
         map lies on the object; an all-zero map misses. Where several pixels are the maximum (a map of 1x1 cells is the
         same everywhere), the share of them that does counts. A pixel counts for the cell of the object mask that its
-        centre lies in. `_random`: mean share of the frame that the object covers; `_center`: share
-        of the frame's one, two or four middle cells. Where the camera turns every pixel is the object, and all three
-        are 1 unless a map is zero.
+        centre lies in. `_random`: mean share of the frame that the object covers; `_center`: share of the frame's one,
+        two or four middle cells. Where the camera turns, every pixel is the object, and all three are 1 unless a map
+        is zero.
 
     Raises:
       errors.UserError: for a store with ground truth that lacks a clip or has clips of another length.
@@ -194,9 +194,8 @@ def summary(statistics: Statistics, explanations: Explanations) -> dict[str, Any
     Returns:
       "all" (all clips) and "correct" (those whose guess is their label), each with "clips", "statistics" (name ->
       "mean" and "clips", the number for which it is defined; FS: "median", too; RS/FS: "ratio_of_means", "median" and
-      "clips") and
-      "per_class" (class name -> "clips" and "statistics"). A clip's class is its label, or its target where the label
-      is unknown. What no clip defines is None.
+      "clips") and "per_class" (class name -> "clips" and "statistics"). A clip's class is its label, or its target
+      where the label is unknown. What no clip defines is None.
     """
     labels = explanations["label"]
     classes = np.where(labels >= 0, labels, explanations["target"])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from common import errors
-from common.explaining import mask_search, masks, perturbations
+from common.explaining import mask_search, masks, methods, perturbations
 from common.explaining.masks import MaskConfig
+from common.explaining.methods import MethodConfig
 
 TIME = 8
 # Best intervals to freeze frame 1, 3 or 6: an edge costs 0.02, a frame 0.01, and the ends of the clip are no edges.
@@ -156,6 +157,12 @@ class MaskContract:
 
         with pytest.raises(errors.UserError, match="Losses must be finite. Received: nan in row 0"):
             self.temporal_mask.learn_masks(root, jumps(3), [3], MaskConfig(iterations=2))
+        with pytest.raises(errors.UserError, match="Gradients must be finite. Received: nan in row 0"):
+            self.temporal_mask.learn_masks(root, jumps(3), [3], MaskConfig(stop="converged"))
+        scorer = self.temporal_mask.MaskSearch(root, MaskConfig()).on(jumps(3), [3])
+        subject = methods.Subject(scorer, jumps(3), maps=lambda: None)
+        with pytest.raises(errors.UserError, match="Gradients must be finite. Received: nan in row 0"):
+            methods.gradient(subject, MethodConfig())
 
     @pytest.mark.parametrize(
         ("targets", "message"),

@@ -1,4 +1,4 @@
-"""Learning a temporal mask (section 3.1): where the search starts, which way it goes, the result.
+"""Learning a temporal mask (section 3.1): where the search starts, how it descends, the result.
 
 No function here knows a model: each build implements a `scorer.Scorer`, which holds one model, N clips and their target
 classes, and the functions of this module are called with it:
@@ -24,6 +24,7 @@ from common.explaining.masks import (
     MaskConfig,
     centred_windows,
     interval_mask,
+    interval_masks,
     mask_loss,
     perturbed_part,
     shortfall,
@@ -69,10 +70,10 @@ def initial_masks(scorer: Scorer, config: MaskConfig) -> np.ndarray:
       scorer: the clips.
       config: kind, compat and game count.
     """
-    windows = np.stack([interval_mask(*window, scorer.time) for window in centred_windows(scorer.time)])
+    windows = interval_masks(centred_windows(scorer.time), scorer.time)
     scores = _scores_of_all(scorer, np.concatenate([np.zeros_like(windows[:1]), windows]), config)
-    left = shortfall(scores, config.game)
-    drops = left[:, :1] - left[:, 1:]  # Longest window first: column 0 is the full mask's.
+    shortfalls = shortfall(scores, config.game)  # [N, 1 + windows], the empty mask's first.
+    drops = shortfalls[:, :1] - shortfalls[:, 1:]  # Longest window first: column 0 is the full mask's.
     if config.compat == "released":
         return windows[_released_windows(scorer, scores[:, 0], drops)]
     keeps = drops >= KEPT_DROP * drops[:, :1] - _ROUNDING
@@ -139,10 +140,11 @@ def learn_masks(
 
 
 def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Searches from masks [S, N, T], of 0 and 1 but for a search that stops by itself.
+    """Searches from masks [S, N, T] of 0 and 1; only where it stops when converged may their values lie between.
 
     Returns:
-      The ends, [S, N, T], and their traces, [S, N, iterations]; a search that stops by itself makes one of all starts.
+      The ends, [S, N, T], and their traces, [S, N, iterations]; of hard masks, and where it stops when converged, all
+      starts have one end (S = 1).
     """
     if config.form == "hard":
 
@@ -157,7 +159,8 @@ def _search(scorer: Scorer, config: MaskConfig, starts: np.ndarray) -> tuple[np.
             loss, gradient = scorer.gradient(clip_indices, masks)
             return np.concatenate([loss[:, None], gradient], axis=1)
 
-        # Where many clips fill a batch, each clip's mask is one of it, and what was prepared of the clips stays.
+        # A clip alone fills a batch with its starts. Of many clips each asks for one mask at a time, so that the batch
+        # is the same clips in every round, and the scorer need not prepare them again.
         alone = scorer.num_clips == 1
         searches = [descent.quasi_newton(several, config.iterations, alone) for several in starts.swapaxes(0, 1)]
         return _padded(scoring.in_step(searches, losses_and_gradients), config)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Shaped, UInt8
+from numpy.typing import ArrayLike
 
 from common import errors
 from common.explaining import perturbations
@@ -191,8 +192,13 @@ def coherent_runs(mask: Shaped[np.ndarray, " T"]) -> list[tuple[int, int]]:
 
 def interval_mask(start: int | np.integer, stop: int | np.integer, time: int) -> Float64[np.ndarray, " {time}"]:
     """Returns the mask that is 1 in frames start…stop - 1."""
-    places = np.arange(time)
-    return ((places >= start) & (places < stop)).astype(float)
+    return interval_masks([(int(start), int(stop))], time)[0]
+
+
+def interval_masks(places: ArrayLike, time: int) -> Float64[np.ndarray, "M {time}"]:
+    """Returns the masks of M intervals (start, stop), int [M, 2]: row i is 1 in frames start…stop - 1 of interval i."""
+    starts, stops = np.asarray(places).T[:, :, None]  # [M, 1] each.
+    return ((np.arange(time) >= starts) & (np.arange(time) < stops)).astype(float)
 
 
 def intervals(time: int) -> list[tuple[int, int]]:

@@ -126,6 +126,7 @@ def test_intervals_are_all_there_shortest_first():
         places = masks.intervals(time)
         assert len(set(places)) == len(places) == time * (time + 1) // 2
     np.testing.assert_array_equal(masks.interval_mask(1, 3, 4), [0, 1, 1, 0])
+    np.testing.assert_array_equal(masks.interval_masks([(1, 3), (0, 1)], 4), [[0, 1, 1, 0], [1, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ class MethodConfig:
 
     Attributes:
       mask: that the scorer was made with; methods perturb by its kind.
-      evaluations: masks that `shapley` and `rise` score for a clip at most, beside two of none and all; where all 2^T
-        are no more, the answer is exact. `shapley` needs 2 (T - 1), a random order and its reverse, and takes as many
-        where it is given fewer.
+      evaluations: masks that `shapley` and `rise` score for a clip at most, not counting the clean clip and the wholly
+        perturbed one; where all 2^T masks are no more, the answer is exact. `shapley` needs 2 (T - 1), a random order
+        and its reverse, and takes these where it is given fewer.
       steps: points on the line of `integrated_gradients`.
       cam_time: how coarse Grad-CAM maps become T frames, one of `gradcam_maps.TIMES`.
       seed: of random masks and orders.

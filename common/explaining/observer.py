@@ -6,12 +6,12 @@ It stands beside the trained models, so that what a method gets wrong here is th
    answer to a frame is a point z of the plane, turned by the wave's phase; it is linear in the pixels.
 2. z less the answer to frame 0 is a point d that rests at 0 while the picture is still. In an event it runs once
    round a circle through 0, anticlockwise if the wave runs in its direction, and comes back to 0. What else is in the
-   picture cancels out; the light the filters do not see.
+   picture cancels out, and to its brightness the filters do not answer.
 3. From one frame to the next the line from 0 to d sweeps an area, d_(t-1) x d_t. It is positive in each step of an
    event that runs forwards, negative backwards, and 0 where d stays or is 0. *The evidence for a direction is the area
    that is swept within a few frames*, the most of all windows; for one event before another, the sum of products of
    areas swept by the one and, later, by the other.
-4. That a wave has moved at all speaks for both of its directions alike, against "nothing".
+4. That a wave has moved at all is evidence for both of its directions, against "nothing".
 
 So the frames used are known exactly, and are those of the event: freezing all of them leaves nothing, a single one
 that is left still says that something has moved, and each one that is frozen costs area. Under `freeze` the cheapest
@@ -35,7 +35,7 @@ from common.explaining import mask_search, perturbations
 _WINDOW = suites.LENGTHS[-1] - 1  # Steps between the frames of the longest event.
 _ORDER = 0.25  # Weight of the product of two areas, which are 4 to 5.2 each (in circles of radius 1).
 _STILL = 2.0  # Logit of "nothing".
-_HALF_MOVED = 0.5  # Squared way of d at which a wave counts as half moved; one frame of an event makes at least 2.
+_HALF_MOVED = 0.5  # Sum of squared steps of d at which a wave counts as half moved; one frame of an event: at least 2
 
 
 def filters(height: int, width: int, channels: int) -> Float[np.ndarray, "pixels waves"]:
@@ -72,9 +72,9 @@ def logits(answers: Float[Any, "N T waves"], suite: str, ops: perturbations.Ops)
     x, y = moved[:, :, :waves], moved[:, :, waves:]
     over_time = ops.constant(np.ones((1, time - 1)), answers)
 
-    ways = (x[:, 1:] - x[:, :-1]) ** 2 + (y[:, 1:] - y[:, :-1]) ** 2
-    way = (over_time @ ways)[:, 0]  # [N, M]
-    has_moved = way / (way + _HALF_MOVED)
+    squared_steps = (x[:, 1:] - x[:, :-1]) ** 2 + (y[:, 1:] - y[:, :-1]) ** 2
+    path = (over_time @ squared_steps)[:, 0]  # [N, M]
+    has_moved = path / (path + _HALF_MOVED)
 
     areas = x[:, :-1] * y[:, 1:] - y[:, :-1] * x[:, 1:]
     areas = areas @ ops.constant(np.repeat(np.eye(waves), 2, axis=1) * np.tile([1, -1], waves), answers)
@@ -149,7 +149,7 @@ class Observer(Filtering):
 
 
 class Scorer:
-    """The observer, N clips and their targets, for what needs scores alone (see `mask_search.Scorer`): the oracle, say.
+    """The observer, N clips and their targets, for what needs scores alone (see `scorer.Scorer`): the oracle, say.
 
     Args:
       observer: in NumPy.

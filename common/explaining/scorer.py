@@ -4,7 +4,6 @@ A `Scorer` is what each build implements. Around it stand what every search shar
 under the same perturbation, and `in_step` runs one search a clip, each written as if it were alone, in batches.
 """
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -20,6 +19,7 @@ _MOST_MASKS, _MOST_BYTES = 16, 8 << 20  # Of float32 clips in one call, where fe
 _Result = TypeVar("_Result")
 # A search on one clip: yields masks [k, T] and is sent an answer for each, [k, …]; returns what it found.
 Search = Generator[np.ndarray, np.ndarray, _Result]
+_Answers = dict[int, np.ndarray | None]  # Number of a search that goes on -> its answer; None starts it.
 
 
 class Scorer(Protocol):
@@ -34,13 +34,13 @@ class Scorer(Protocol):
     def scores(self, clip_indices: np.ndarray, masks: np.ndarray, kind: str) -> np.ndarray:
         """Returns F_c, float64 [M], of clips under masks, float [M, T], perturbed with a kind of `perturbations`.
 
-        No game counts here: what is 1 is perturbed.
+        What is 1 is perturbed, whatever the game.
         """
 
     def gradient(self, clip_indices: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns Eq. 1, float64 [M], of masks, float [M, T], and its gradient with respect to them, float64 [M, T].
 
-        Which part of a mask is perturbed is the game's to say, here and in `descend`.
+        Here and in `descend` the game of the settings decides whether m or 1 - m is perturbed (`masks.perturbed_part`).
         """
 
     def descend(self, clip_indices: np.ndarray, start_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,16 +125,9 @@ def places_in(kept: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
 
 def side_by_side(searches: Sequence[Search[None]]) -> Search[None]:
     """Runs searches on the same clip side by side: what they ask in a round is asked together; the finished leave."""
-    answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(searches)))  # None starts a generator.
-    while answers:
-        asked: dict[int, np.ndarray] = {}
-        for number, received in answers.items():
-            with contextlib.suppress(StopIteration):
-                asked[number] = searches[number].send(received)  # type: ignore[arg-type]
-        if not asked:
-            break
-        ends = np.cumsum([len(masks) for masks in asked.values()])
-        answers = dict(zip(asked, np.split((yield np.concatenate(list(asked.values()))), ends[:-1]), strict=True))
+    answers: _Answers = dict.fromkeys(range(len(searches)))
+    while asked := _advance(searches, answers, {}):
+        answers = _split((yield np.concatenate(list(asked.values()))), asked)
 
 
 def in_step(
@@ -150,17 +143,27 @@ def in_step(
       What each search returned.
     """
     results: dict[int, _Result] = {}
-    answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(searches)))  # None starts a generator.
-    while answers:
-        asked: dict[int, np.ndarray] = {}
-        for clip, received in answers.items():
-            try:
-                asked[clip] = searches[clip].send(received)  # type: ignore[arg-type]
-            except StopIteration as finished:
-                results[clip] = finished.value
-        if not asked:
-            break
-        counts = [len(masks) for masks in asked.values()]
-        together = answer(np.repeat(list(asked), counts), np.concatenate(list(asked.values())))
-        answers = dict(zip(asked, np.split(together, np.cumsum(counts)[:-1]), strict=True))
+    answers: _Answers = dict.fromkeys(range(len(searches)))
+    while asked := _advance(searches, answers, results):
+        clip_indices = np.repeat(list(asked), [len(masks) for masks in asked.values()])
+        answers = _split(answer(clip_indices, np.concatenate(list(asked.values()))), asked)
     return [results[clip] for clip in range(len(searches))]
+
+
+def _advance(
+    searches: Sequence[Search[_Result]], answers: _Answers, results: dict[int, _Result]
+) -> dict[int, np.ndarray]:
+    """Sends searches their answers; returns what they ask next, by number, and puts what others found in `results`."""
+    asked: dict[int, np.ndarray] = {}
+    for number, received in answers.items():
+        try:
+            asked[number] = searches[number].send(received)  # type: ignore[arg-type]
+        except StopIteration as finished:
+            results[number] = finished.value
+    return asked
+
+
+def _split(together: np.ndarray, asked: dict[int, np.ndarray]) -> _Answers:
+    """Returns each search's own rows of what was answered to all."""
+    ends = np.cumsum([len(masks) for masks in asked.values()])
+    return dict(zip(asked, np.split(together, ends[:-1]), strict=True))

@@ -27,10 +27,15 @@ def whole_steps(scorer: Scorer, config: MaskConfig, frames_per_step: int) -> tup
       frames_per_step: frames of a step; with 1 both are returned as they are.
 
     Raises:
-      errors.UserError: for frames or an area that are no whole steps.
+      errors.UserError: for frames or an area that are no whole steps, and for compat "released": which differences it
+        counts twice (D13) depends on the frame, not the step.
     """
     if frames_per_step == 1:
         return scorer, config
+    if config.compat != "paper":
+        raise errors.UserError(
+            f"compat must be 'paper' for a model of steps of {frames_per_step} frames. Received: {config.compat!r}"
+        )
     for what, frames in (("Clips", scorer.time), ("area", config.area)):
         if frames % frames_per_step:
             raise errors.UserError(

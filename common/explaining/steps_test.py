@@ -79,5 +79,7 @@ def test_what_is_no_whole_step_is_refused():
         steps.whole_steps(Scorer(MaskConfig()), MaskConfig(), 4)
     with pytest.raises(errors.UserError, match="area must have whole steps of 2 frames for this model. Received: 3"):
         steps.whole_steps(Scorer(MaskConfig()), MaskConfig(form="hard", area=3), 2)
+    with pytest.raises(errors.UserError, match="compat must be 'paper' for a model of steps of 2 frames. Received: 'r"):
+        steps.whole_steps(Scorer(MaskConfig()), MaskConfig(compat="released"), 2)
     _, stepped = steps.whole_steps(Scorer(MaskConfig()), MaskConfig(form="hard", area=4), 2)
     assert stepped.area == 2

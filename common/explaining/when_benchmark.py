@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from absl import logging
@@ -29,11 +29,10 @@ from common.explaining import (
     when_entries,
 )
 from common.explaining.attribution_file import Attributions
-from common.explaining.explainer import MakeExplainer
+from common.explaining.explainer import ClipExplainer, MakeExplainer
 from common.explaining.gradcam_maps import GradCamConfig
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig, Subject
-from common.explaining.scorer import Scorer
 from common.runs import run_directory, subjects
 from common.runs.run_directory import RunDirectory
 
@@ -74,21 +73,6 @@ class BenchmarkSettings:
             )
 
 
-class Explainer(Protocol):
-    """What is needed of an `explainer.Explainer`. Frames are uint8 [n, T, H, W, 3]."""
-
-    framework: str
-
-    def probabilities(self, frames: np.ndarray) -> np.ndarray:
-        """Returns the softmax, float64 [n, K]."""
-
-    def scorer(self, frames: np.ndarray, targets: np.ndarray) -> Scorer:
-        """Returns a scorer for clips and their target classes, int [n]."""
-
-    def gradcam(self, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Returns coarse maps [n, T', H', W']."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """A model that is asked.
@@ -103,7 +87,7 @@ class Asked:
     name: str
     model: str
     weights_sha256: str
-    explainer: Callable[[MaskConfig], Explainer]
+    explainer: Callable[[MaskConfig], ClipExplainer]
 
 
 def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
@@ -131,7 +115,7 @@ def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: Ma
     stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
     trained = subjects.Trained(stored.train.model, weights)
 
-    def explainer(mask: MaskConfig) -> Explainer:
+    def explainer(mask: MaskConfig) -> ClipExplainer:
         return make_explainer(trained, mask, settings.gradcam, "float32", lambda clips: None)
 
     return Asked(run.name, trained.config.model, files.sha256(run.weights), explainer)
@@ -215,7 +199,7 @@ def _keep_plan(folder: pathlib.Path, plan: dict[str, Any]) -> None:
         )
 
 
-def _correct_clips(explainer: Explainer, store: ClipStore, settings: BenchmarkSettings) -> np.ndarray:
+def _correct_clips(explainer: ClipExplainer, store: ClipStore, settings: BenchmarkSettings) -> np.ndarray:
     """Returns the places of the clips, of those tried, that a model gets right, int [n]."""
     places = spread.evenly(len(store), settings.limit)
     parts = [places[start : start + settings.batch_size] for start in range(0, len(places), settings.batch_size)]
@@ -231,7 +215,7 @@ class _Clips:
     def __init__(
         self,
         asked: Asked,
-        explainer: Explainer,
+        explainer: ClipExplainer,
         store: ClipStore,
         places: np.ndarray,
         settings: BenchmarkSettings,

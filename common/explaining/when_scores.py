@@ -112,7 +112,7 @@ def _explained(path: pathlib.Path) -> dict[str, Attributions]:
     if not len(right):
         raise errors.UserError(f"A model must get at least one clip right. Received: none of {len(whole)} in {path}")
     video_ids, time = tuple(right["video_id"]), right["mask"].shape[1]
-    intervals = np.stack([masks.interval_mask(start, stop, time) for start, stop in right["oracle_interval"]])
+    intervals = masks.interval_masks(right["oracle_interval"], time)
     found = {
         "mask": Attributions(video_ids, right["mask"].astype(np.float64), right["mask_snapped"] != 0),
         "best interval": Attributions(video_ids, intervals, intervals != 0),

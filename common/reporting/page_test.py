@@ -55,17 +55,23 @@ def browser():
     with playwright.sync_playwright() as tools:
         # The flag lets the test, which the page itself may not, read the pixels of a file's picture.
         flags = ["--allow-file-access-from-files"]
-        found = tools.chromium.launch(executable_path=CHROMIUM, args=flags)
+        found = tools.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=TIMEOUT)
         yield found
         found.close()
+
+
+def opened(browser, **options):
+    """Returns a new page that waits as long as the machine takes."""
+    page = browser.new_page(**options)
+    page.set_default_timeout(TIMEOUT)
+    return page
 
 
 @pytest.fixture
 def page(browser):
     """A page that fails its test if a script fails or anything but a file is asked for."""
     problems = []
-    found = browser.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
-    found.set_default_timeout(TIMEOUT)
+    found = opened(browser, viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     found.on("pageerror", lambda error: problems.append(str(error)))
     found.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or problems.append(asked.url))
     yield found
@@ -224,8 +230,7 @@ def test_a_missing_file_is_told(browser, address, store):
     report = store.directory.parent / "report"
     shutil.copytree(report, store.directory.parent / "half", dirs_exist_ok=True)
     (store.directory.parent / "half" / "clips" / "0003.js").unlink()
-    page = browser.new_page()
-    page.set_default_timeout(TIMEOUT)
+    page = opened(browser)
     page.goto((store.directory.parent / "half" / "index.html").resolve().as_uri() + "#clip=validation3")
     page.wait_for_selector("#problem:visible")
     assert (
@@ -348,11 +353,11 @@ def test_all_frames_stand_in_a_strip_over_the_mask(page, address):
 
 
 def test_the_page_plays_unless_less_motion_is_asked_for(browser, address):
-    page = browser.new_page(reduced_motion="no-preference")
+    page = opened(browser, reduced_motion="no-preference")
     show(page, address)
     expect(page.locator("#play")).to_have_attribute("aria-label", "Pause")
     page.close()
-    page = browser.new_page(reduced_motion="reduce")
+    page = opened(browser, reduced_motion="reduce")
     show(page, address)
     expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
     page.close()
@@ -390,7 +395,7 @@ def test_a_twin_is_one_line_until_it_is_opened(browser, store):
     for name, framework in (("torch.h5", "torch"), ("tf.h5", "tf")):
         explanations.write(folder / name, report_for_tests.explain(store, "mine", "i3d", framework))
     settings = building.ReportSettings(folder / "twins", (folder / "torch.h5", folder / "tf.h5"), figures=0)
-    page = browser.new_page(reduced_motion="reduce")
+    page = opened(browser, reduced_motion="reduce")
     show(page, building.build(settings).resolve().as_uri())
     expect(page.locator(".panel")).to_have_count(1)
     expect(page.locator(".twin summary")).to_have_text("TensorFlow agrees: probabilities to 0, mask to 0")

@@ -37,7 +37,7 @@ class Threads:
 
 def together(count, work):
     """Returns what `work` returns in each of so many processes."""
-    shared = {"arrays": {}, "barrier": threading.Barrier(count, timeout=20)}
+    shared = {"arrays": {}, "barrier": threading.Barrier(count, timeout=300)}
     results = {}
 
     def run(rank):
@@ -76,6 +76,7 @@ def test_processes_that_differ_are_told_in_each_of_them_in_what():
 
 
 def test_patience_is_a_number_of_seconds(monkeypatch):
+    monkeypatch.delenv("PROCESSES_PATIENCE_SECONDS", raising=False)
     assert processes.patience() == 600
     monkeypatch.setenv("PROCESSES_PATIENCE_SECONDS", "7")
     assert processes.patience() == 7

@@ -50,8 +50,8 @@ def test_clips_prepared_in_another_way_are_refused(run, info, change, message):
         run_directory.check_data(run.read_config(), dataclasses.replace(info, **change))
 
 
-def test_what_a_training_logs_is_kept_in_full(run):
-    logging.set_verbosity(logging.INFO)
+def test_what_a_training_logs_is_kept_in_full(run, caplog):
+    caplog.set_level("INFO", "absl")
     with run.training():
         logging.info("%d steps", 3)
     logging.info("afterwards")

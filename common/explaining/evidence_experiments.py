@@ -1,4 +1,4 @@
-"""What each part of the evidence is computed by (see `evidence`); no part needs another, so any process makes any."""
+"""The experiments of `evidence`, each for itself: curves of one kind, randomisation of some layers, one restart."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,12 @@ from common.explaining.evidence_file import ORDERS
 from common.explaining.explainer import Explainer
 from common.explaining.explanations import Explanations
 from common.explaining.masks import MaskConfig
+from common.explaining.scorer import Scorer
 from common.models import architectures, configs, initial_weights
 from common.runs.subjects import Classifier, Trained
 
 RESTARTS = 3
-_LEVELS = (1 / 3, 2 / 3, 1.0)  # Share of the layers, from the last, that is drawn anew; before these the last alone.
+_SHARES_DRAWN_ANEW = (1 / 3, 2 / 3, 1.0)  # Of the layers, from the last; before these the last alone.
 _RANDOM_ORDERS = 2
 
 
@@ -35,7 +36,7 @@ def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.n
     }
 
 
-def curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, kind: str, seed: int) -> dict[str, Any]:
+def curves(scorer: Scorer, soft_masks: np.ndarray, kind: str, seed: int) -> dict[str, Any]:
     """Returns "deletion" and "insertion": order -> mean curve [T + 1] and each clip's area under its curve.
 
     Args:
@@ -58,16 +59,20 @@ def curves(scorer: mask_search.Scorer, soft_masks: np.ndarray, kind: str, seed: 
 
 def levels(config: configs.ModelConfig) -> list[int]:
     """Returns how many of a model's layers, from the last, are drawn anew: the last alone, then ever more."""
-    layers = [layer for layer in architectures.layers(config) if layer.weights]
-    return [1, *(max(1, round(share * len(layers))) for share in _LEVELS)]
+    layers = _layers_with_weights(config)
+    return sorted({1, *(max(1, round(share * len(layers))) for share in _SHARES_DRAWN_ANEW)})
+
+
+def _layers_with_weights(config: configs.ModelConfig) -> list[architectures.Layer]:
+    return [layer for layer in architectures.layers(config) if layer.weights]
 
 
 def randomization(
     make: Callable[[Classifier], Explainer],
     trained: Trained,
     frames: np.ndarray,
-    some: Explanations,
-    few: np.ndarray,
+    explained: Explanations,
+    relearnt: np.ndarray,
     mask_config: MaskConfig,
     count: int,
     seed: int,
@@ -78,9 +83,9 @@ def randomization(
       make: makes an explainer of a classifier.
       trained: the model.
       frames: uint8 [N, T, H, W, 3].
-      some: their explanations.
-      few: places of the clips whose masks are learnt again.
-      mask_config: how.
+      explained: their explanations.
+      relearnt: places, int [n], of the clips among these whose masks are learnt again.
+      mask_config: how masks are learnt.
       count: one of `levels`.
       seed: of the weights.
 
@@ -88,50 +93,47 @@ def randomization(
       Number of "layers" drawn anew, "from" which on; "gradcam", rank correlations of the coarse maps, and "mask", IoUs
       of the snapped masks: a value a clip, None where one map is constant.
     """
-    layers = [layer for layer in architectures.layers(trained.config) if layer.weights]
     fresh = initial_weights.initial_weights(trained.config, seed + 1)
-    drawn = layers[len(layers) - count :]
+    drawn = _layers_with_weights(trained.config)[-count:]
     names = {name for layer in drawn for name in layer.weights}
     weights = {name: fresh[name] if name in names else array for name, array in trained.weights.items()}
     explainer = make(Trained(trained.config, weights))
-    maps = explainer.gradcam(frames, some["target"])
+    maps = explainer.gradcam(frames, explained["target"])
     found: dict[str, Any] = {
         "layers": count,
         "from": drawn[0].name,
-        "gradcam": [_rank_correlation(*pair) for pair in zip(some["gradcam"], maps, strict=True)],
+        "gradcam": [_rank_correlation(*pair) for pair in zip(explained["gradcam"], maps, strict=True)],
         "mask": [],
     }
-    if len(few):
-        learnt = mask_search.learn_masks(explainer.scorer(frames[few], some["target"][few]), mask_config)
-        found["mask"] = _ious(some["mask_snapped"][few], masks.snap(learnt.masks))
+    if len(relearnt):
+        learnt = mask_search.learn_masks(explainer.scorer(frames[relearnt], explained["target"][relearnt]), mask_config)
+        found["mask"] = _ious(explained["mask_snapped"][relearnt], masks.snap(learnt.masks))
     return found
 
 
-def restart(
-    scorer: mask_search.Scorer, some: Explanations, mask_config: MaskConfig, number: int, seed: int
-) -> dict[str, Any]:
+def restart(scorer: Scorer, explained: Explanations, mask_config: MaskConfig, number: int, seed: int) -> dict[str, Any]:
     """Returns how like the masks are that the search finds from random windows: "mask" (IoU) and "loss" (ratio).
 
     The ratio is None where the explained mask's loss is 0, which it can be where masks cost nothing (lambda_1 = 0).
 
     Args:
       scorer: N clips.
-      some: their explanations.
+      explained: their explanations.
       mask_config: how masks of frames are learnt.
       number: 0…RESTARTS - 1.
       seed: of all starts.
     """
-    step, stream = some.header.get("frames_per_step", 1), np.random.default_rng(seed)
+    step, stream = explained.header.get("frames_per_step", 1), np.random.default_rng(seed)
     scorer, config = steps.whole_steps(scorer, mask_config, step)
     places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
-    windows = np.stack([masks.interval_mask(*place, scorer.time) for place in places])
-    drawn = [stream.integers(0, len(windows), len(some)) for _ in range(RESTARTS)]
+    windows = masks.interval_masks(places, scorer.time)
+    drawn = [stream.integers(0, len(windows), len(explained)) for _ in range(RESTARTS)]
     learnt = mask_search.learn_masks(scorer, config, start_masks=windows[drawn[number]])
     return {
-        "mask": _ious(some["mask_snapped"], masks.snap(learnt.masks.repeat(step, axis=1))),
+        "mask": _ious(explained["mask_snapped"], masks.snap(learnt.masks.repeat(step, axis=1))),
         "loss": [
             float(ours / theirs) if theirs else None
-            for ours, theirs in zip(learnt.final_loss, some["final_loss"].astype(np.float64), strict=True)
+            for ours, theirs in zip(learnt.final_loss, explained["final_loss"].astype(np.float64), strict=True)
         ],
     }
 
