@@ -196,10 +196,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def append_text(path: pathlib.Path, text: str) -> None:
-    """Adds text (UTF-8) at the end of a file, which is made if it is not there, and must be no link."""
+    """Adds text (UTF-8) at the end of a file, which is made if it is not there, and must be no link.
+
+    Bytes of a path that are no UTF-8, half characters in Python's text, are written as escapes.
+    """
     with _named_in_errors(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with open(descriptor, "a", encoding="utf-8") as file:
+        with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
 
 
