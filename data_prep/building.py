@@ -5,7 +5,7 @@
     OUT/dataset.json             written last: a folder that has it is finished
     OUT/failures.csv             video_id, path, reason: clips that could not be made
     OUT/notes.csv                video_id, path, note: clips that were made, from videos with something wrong
-    OUT/source/                  the videos and annotations of the synthetic data set, where --source names no place
+    OUT/source/                  the videos that a data set makes itself, where --source names no place for them
 
 The shards are the units (`common/units.py`) that processes and machines share. Interrupted at any moment and started
 again with the same settings, it makes those that are missing; the result is byte for byte that of an uninterrupted run
@@ -40,9 +40,9 @@ class PrepareConfig:
       out: folder of the store; created if it does not exist.
       source: folder of the videos. A data set that makes its own videos makes them there; None is OUT/source.
       annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder. None is the source folder.
-      frames: T; None takes the preset's value: 16, kth 32.
-      height: H in px; None takes the preset's value: 224, kth 120, synthetic 32.
-      width: W in px; None takes the preset's value: 224, kth 160, synthetic 32.
+      frames: T; None takes the preset's value: 16, kth 32, planted 24.
+      height: H in px; None takes the preset's value: 224, kth 120, planted and synthetic 32.
+      width: W in px; None takes the preset's value: 224, kth 160, planted and synthetic 32.
       encoding: "jpeg" or "raw".
       jpeg_quality: 1…100; used by "jpeg" alone.
       subsampling: "linspace" or "released", see `sampling.subsample`.
