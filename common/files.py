@@ -363,9 +363,8 @@ def _float(digits: str) -> float:
 
 
 def _shown(value: object) -> str:
-    """Returns what came, for a message: its first letters, escaped if a terminal could take some for commands."""
-    text = str(value)[:_SHOWN]
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    """Returns what came, for a message: its first letters."""
+    return str(value)[:_SHOWN]
 
 
 def sha256(path: pathlib.Path) -> str:

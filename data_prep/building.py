@@ -26,7 +26,7 @@ from common import errors, files, launching, locks, progress, tables, text, unit
 from common.clips import clip_store, shards
 from common.launching import Launch, Tick
 from common.models import configs
-from data_prep import data_sets, decoded, decoders, division, names, plans, sampling, shard_jobs, videos
+from data_prep import data_sets, decoded, decoders, division, plans, sampling, shard_jobs, videos
 
 TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
 
@@ -351,7 +351,7 @@ def _info(
 
 def _tell(config: PrepareConfig, plan: plans.Plan, results: Sequence[shard_jobs.Result], num_failures: int) -> int:
     for line in plan.skipped:
-        logging.info("%s", names.printable(line))
+        logging.info("%s", text.printable(line))
     for split in plan.items:
         clips = sum(result.shard.clips for result in results if result.shard.split == split)
         logging.info("%s: %s", split, text.counted(clips, "clip"))
@@ -379,4 +379,4 @@ def _describe(plan: plans.Plan) -> str:
     lines += [f"skipped: {line}" for line in plan.skipped]
     lines += [f"missing in {split}: {m.video_id} ({m.path})" for split in splits for m in plan.missing.get(split, ())]
     lines.append(f"missing: {sum(map(len, plan.missing.values()))} clips")
-    return "".join(f"{names.printable(line)}\n" for line in lines)
+    return "".join(f"{text.printable(line)}\n" for line in lines)
