@@ -34,7 +34,6 @@ _ONLY_TF = {
     "layers.py:Layer.add": "nn.Parameter and register_buffer there",
     "layers.py:assign": "PyTorch's tensors have no strategy",
     "layers.py:counting": "PyTorch convolves no clips",
-    "evaluation.py:logits_of": "of a model that is traced, and may have replicas; a PyTorch module is called as it is",
     "processes.py:present": "as layers.py:counting",
     "processes.py:num_workers": "one of PyTorch's processes has one device",
     "processes.py:num_local_replicas": "as num_workers",
