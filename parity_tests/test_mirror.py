@@ -46,6 +46,7 @@ _ONLY_TF = {
     "layers.py:traced": "PyTorch runs eagerly",
     "layers.py:check_constant": "sees in a graph what PyTorch's `frozen` prevents",
     "evaluation.py:frames_spec": "the signature that a tf.function is traced for",
+    "evaluation.py:logits_of": "traces, and asks all replicas in one process; PyTorch runs eagerly, a process a device",
     "temporal_mask.py:MaskSearch.traced": "its graphs, once for a shape of clips; PyTorch runs eagerly",
     "i3d.py:I3D.get_config": "Keras saves and loads a model by it",
     "i3d.py:I3D.from_config": "as get_config",

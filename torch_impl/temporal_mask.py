@@ -112,7 +112,10 @@ def learn_masks(
 def best_interval(
     score_fn: ScoreFn, clips: torch.Tensor | np.ndarray, targets: Any, config: MaskConfig, batch_size: int = 0
 ) -> BestIntervals:
-    """Returns the exact optimum of Eq. 1 among all T (T + 1) / 2 masks that are one interval (the oracle)."""
+    """Returns the best of the masks that are one interval (the oracle); arguments and errors are as of `learn_masks`.
+
+    With the oracle "full" it is the exact optimum of Eq. 1 among all T (T + 1) / 2 (see `mask_search.best_intervals`).
+    """
     return mask_search.best_intervals(MaskSearch(score_fn, config, batch_size).on(clips, targets), config)
 
 

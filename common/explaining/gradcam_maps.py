@@ -199,6 +199,7 @@ def _areas(frame: np.ndarray) -> np.ndarray:
 
 
 def _distances(map01: np.ndarray) -> np.ndarray:
+    """Returns `Blobs.distances` [T] of a map [T, H, W]."""
     _, height, width = map01.shape
     total = map01.sum(axis=(1, 2), dtype=np.float64)
     squares = np.zeros_like(total)
