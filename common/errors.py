@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from common.text import printable
 
 _BEGINNING, _END = 1000, 400  # Characters that are kept of a longer message, whose middle came from a file.
-_BOLD = re.compile(r"\x1b\[\d*m")  # How a terminal is told to print in bold, and no longer.
+_BOLD = re.compile(r"\x1b\[\d*m")  # Codes that switch a terminal's bold print on and off.
 
 
 class UserError(Exception):

@@ -78,7 +78,7 @@ def check_ids(split: str, video_ids: Iterable[str]) -> None:
 
 
 def check_splits(splits: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Returns the splits in their usual order; None (whatever there is) stays None."""
+    """Returns the splits in their usual order; None, for all there are, stays None."""
     if splits is None:
         return None
     chosen = set(splits)
