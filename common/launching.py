@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -85,7 +86,7 @@ class Launch:
             )
         if self.ray and (self.workers > 1 or self.num_tasks):
             raise errors.UserError("ray must be given without workers and num_tasks. Received: both")
-        if self.unit_cpus < 1 or self.unit_gpus < 0:
+        if self.unit_cpus < 1 or not 0 <= self.unit_gpus < math.inf:
             raise errors.UserError(
                 f"unit_cpus must be at least 1, unit_gpus at least 0. Received: {self.unit_cpus} and {self.unit_gpus:g}"
             )

@@ -178,6 +178,7 @@ def tick_for_a_minute(name, tick):
         ({"ray": "auto", "num_tasks": 2}, "ray must be given without workers and num_tasks"),
         ({"unit_cpus": 0}, "unit_cpus must be at least 1, unit_gpus at least 0. Received: 0 and 0"),
         ({"unit_gpus": -0.5}, "Received: 1 and -0.5"),
+        ({"unit_gpus": float("nan")}, "Received: 1 and nan"),
     ],
 )
 def test_launches_that_cannot_be_are_refused(values, message):

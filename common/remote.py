@@ -14,6 +14,7 @@ fsspec (https://filesystem-spec.readthedocs.io) is imported where a URL is read,
 import contextlib
 import dataclasses
 import errno
+import math
 import os
 import pathlib
 import re
@@ -46,8 +47,8 @@ class Cache:
     gigabytes: float = 20.0
 
     def __post_init__(self) -> None:
-        if not self.gigabytes > 0:
-            raise errors.UserError(f"--cache_gb must be greater than 0. Received: {self.gigabytes:g}")
+        if not 0 < self.gigabytes < math.inf:
+            raise errors.UserError(f"--cache_gb must be greater than 0 and finite. Received: {self.gigabytes:g}")
 
     @property
     def path(self) -> pathlib.Path:

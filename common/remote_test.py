@@ -229,8 +229,9 @@ def test_the_folder_of_caches_is_the_users(tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match="--cache_dir must be a folder that can be made. Received: "):
         with Folder("memory://x", Cache()).held("a", "0" * 64, 1):
             pass
-    with pytest.raises(errors.UserError, match="--cache_gb must be greater than 0. Received: 0"):
-        Cache(gigabytes=0)
+    for size in (0, float("inf"), float("nan")):
+        with pytest.raises(errors.UserError, match=f"--cache_gb must be greater than 0 and finite. Received: {size}"):
+            Cache(gigabytes=size)
 
 
 def test_without_a_driver_one_line_says_what_to_install(monkeypatch):

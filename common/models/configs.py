@@ -166,9 +166,9 @@ class TrainConfig:
         errors.check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         errors.check_choice("precision", self.precision, PRECISIONS)
         _check_bounds(self)
-        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
             raise errors.UserError(
-                "learning_rate must be positive and weight_decay not negative. "
+                "learning_rate must be positive and weight_decay not negative, and both finite. "
                 f"Received: learning_rate={self.learning_rate}, weight_decay={self.weight_decay}"
             )
         if self.head_learning_rate is not None and not 0 < self.head_learning_rate < math.inf:
