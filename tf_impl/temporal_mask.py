@@ -328,8 +328,7 @@ class Scorer:
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
 
     def _batches(self, clip_indices: np.ndarray) -> list[slice]:
-        size = self._batch_size
-        return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
+        return scorer.batches(len(clip_indices), self._batch_size)
 
     def _prepared(self, clip_indices: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns prepared clips and their targets; those of the last call are kept."""

@@ -25,6 +25,7 @@ from common.explaining import (
     masks,
     methods,
     methods_baselines,
+    scorer,
     spread,
     when_entries,
 )
@@ -202,8 +203,8 @@ def _keep_plan(folder: pathlib.Path, plan: dict[str, Any]) -> None:
 def _correct_clips(explainer: ClipExplainer, store: ClipStore, settings: BenchmarkSettings) -> np.ndarray:
     """Returns the places of the clips, of those tried, that a model gets right, int [n]."""
     places = spread.evenly(len(store), settings.limit)
-    parts = [places[start : start + settings.batch_size] for start in range(0, len(places), settings.batch_size)]
-    guesses = np.concatenate([explainer.probabilities(store.read(part)).argmax(axis=1) for part in parts])
+    batches = scorer.batches(len(places), settings.batch_size)
+    guesses = np.concatenate([explainer.probabilities(store.read(places[some])).argmax(axis=1) for some in batches])
     right = places[guesses == store.labels[places]]
     logging.info("%d of %d clips of %s are classified correctly.", len(right), len(places), settings.suite)
     return right
@@ -224,8 +225,7 @@ class _Clips:
         self._explainers = {_equation(settings.methods.mask): explainer}
         self._video_ids = tuple(store.video_ids[place] for place in places)
         self._frames, self._targets = store.read(places), store.labels[places].astype(np.int64)
-        size = settings.batch_size
-        self._batches = [slice(start, start + size) for start in range(0, len(places), size)]
+        self._batches = scorer.batches(len(places), settings.batch_size)
 
     def attributions(self, name: str) -> Attributions:
         """Returns what an entry answers, how its frames delete and insert, and what it cost."""
