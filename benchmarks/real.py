@@ -24,11 +24,12 @@ from absl import flags
 
 from common import errors, files
 from common.command_line import commands
+from common.explaining import masks
 from common.runs import clip_format
 from data_prep import loose_clips
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FAST = ("--start=multi", "--stop=converged", "--oracle=coarse")
+FAST = tuple(f"--{name}={getattr(masks.FAST, name)}" for name in ("start", "stop", "oracle"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ Place = pathlib.Path | str  # A folder; or the URL of one, as text.
 MOST_BYTES = 32 << 20  # Of JSON; the largest that is written here, of 200,000 clips, has some 10 MiB.
 _HASH_BLOCK = 1 << 20  # bytes
 _SHOWN = 200  # Letters of what is wrong, in a message.
+_WORK = "interpreting-video-features-"  # Begins the name of a work folder.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -142,6 +143,39 @@ def folder_beside(path: pathlib.Path, flag: str) -> Iterator[pathlib.Path]:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def work_folder() -> Iterator[pathlib.Path]:
+    """Yields an empty folder among the system's temporary files, which is removed at the end of the block.
+
+    Those that killed processes left are removed first: they are the ones that nobody has locked. On a disk where
+    folders have no locks (NFS), they stay.
+    """
+    for left in pathlib.Path(tempfile.gettempdir()).glob(f"{_WORK}*"):
+        with (
+            contextlib.suppress(OSError),
+            _opened_folder(left) as descriptor,
+        ):  # A link, another user's, or gone by now.
+            if locks.take(descriptor):
+                shutil.rmtree(left, ignore_errors=True)
+    made = pathlib.Path(tempfile.mkdtemp())
+    with _opened_folder(made) as descriptor:
+        locks.take(descriptor)
+        folder = made.rename(made.with_name(f"{_WORK}{made.name}"))  # Not before it is locked.
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened_folder(path: pathlib.Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: pathlib.Path, data: bytes | memoryview, durable: bool = False) -> None:

@@ -6,11 +6,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 from typing import TypedDict
 
 import pytest
 
 from common import errors, files
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -99,9 +102,19 @@ with files.written_whole(pathlib.Path(FOLDER) / "a") as temporary:
 """
 
 
+_KILLED_AT_WORK = """
+import os, signal
+from common import files
+with files.work_folder() as folder:
+    (folder / "store").mkdir()
+    (folder / "store" / "clips.h5").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def kill_while_writing(folder):
     code = _KILLED.replace("FOLDER", repr(str(folder)))
-    assert subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[1]).returncode == -9
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
     (left,) = folder.iterdir()
     return left
 
@@ -125,6 +138,19 @@ def test_where_files_cannot_be_locked_nobody_takes_anothers_file_for_a_leftover(
     monkeypatch.setattr(fcntl, "flock", flock)
     files.write_text(tmp_path / "a", "whole")
     assert left.exists() and (tmp_path / "a").read_text() == "whole"
+
+
+def test_a_work_folder_is_gone_at_the_end_or_after_a_kill_when_the_next_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert subprocess.run([sys.executable, "-c", _KILLED_AT_WORK], cwd=ROOT).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert (left / "store" / "clips.h5").exists()
+    (tmp_path / "interpreting-video-features-link").symlink_to(left)
+    with files.work_folder() as mine, files.work_folder() as other:
+        assert not left.exists() and mine != other
+        (mine / "a").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["interpreting-video-features-link"]
 
 
 def test_only_ordinary_files_of_a_temporary_name_are_leftovers(tmp_path):

@@ -4,6 +4,8 @@ import os
 import pathlib
 import subprocess
 
+from common import errors
+
 _MEMINFO = pathlib.Path("/proc/meminfo")
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
@@ -31,9 +33,20 @@ def _available_to_container() -> int | None:
 
 
 def available_on_gpu() -> int:
-    """Returns the free bytes of the first visible NVIDIA GPU, as its driver tells; TensorFlow has no word for it."""
+    """Returns the free bytes of the first visible NVIDIA GPU, as its driver tells; TensorFlow has no word for it.
+
+    Raises:
+      errors.UserError: where the driver's command is not there, fails, or does not know, as for memory that a GPU
+        shares with the processor.
+    """
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     command += [f"--id={visible}"] if visible else []
-    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return int(answer.split()[0]) << 20
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return int(answer.splitlines()[0]) << 20
+    except (OSError, subprocess.CalledProcessError, LookupError, ValueError) as error:
+        raise errors.UserError(
+            "nvidia-smi must say how much memory of the GPU is free, or --batch how many clips go at a time. "
+            f"Received: {error}"
+        ) from None

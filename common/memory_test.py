@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from common import memory
+from common import errors, memory
 
 _ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Sizes of the machine are read from Linux' /proc.")
 
@@ -73,3 +73,22 @@ def test_a_gpu_has_what_its_driver_tells(tmp_path, monkeypatch, visible, asked):
     assert memory.available_on_gpu() == 40123 * 2**20
     arguments = (tmp_path / "asked").read_text().split()
     assert arguments == ["--query-gpu=memory.free", "--format=csv,noheader,nounits", *asked]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="The driver's command is a shell script here.")
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("printf '[N/A]\\n'", r"or --batch how many clips go at a time\. Received: invalid literal .* '\[N/A\]'"),
+        ("exit 9", "Received: .* returned non-zero exit status 9"),
+        ("true", "Received: list index out of range"),
+        (None, "Received: .*No such file or directory: 'nvidia-smi'"),
+    ],
+)
+def test_a_driver_that_does_not_tell_is_one_line(tmp_path, monkeypatch, script, message):
+    if script:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(errors.UserError, match=message):
+        memory.available_on_gpu()

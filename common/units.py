@@ -116,11 +116,13 @@ def _given_up(held: list[UnitT], whole: pathlib.Path, advance: Callable[[float],
 
 
 def _is_free(unit: Unit) -> bool:
-    """Returns whether nobody makes a unit."""
+    """Returns whether nobody makes a unit; so it is where its folder is gone, and an attempt says what is wrong."""
     try:
         with locks.exclusive(unit.file.parent, claim(unit.file)):
             return True
-    except (locks.HeldError, FileNotFoundError):
+    except FileNotFoundError:
+        return True
+    except locks.HeldError:
         return False
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import pathlib
+import shutil
 
 import pytest
 
@@ -87,6 +88,15 @@ def test_what_others_give_up_is_made_here(tmp_path, monkeypatch):
         monkeypatch.setattr(units.time, "sleep", lambda seconds: other.close())
         made, amount = make(tmp_path)
     assert made.keys() == {text.file for text in texts(tmp_path)} and amount == 4 * 2
+
+
+def test_units_whose_folder_was_removed_are_not_waited_for(tmp_path, monkeypatch):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    removals = iter([shutil.rmtree])  # A second time there is nothing to wait for.
+    monkeypatch.setattr(units.time, "sleep", lambda seconds: next(removals)(folder))
+    with held(folder, 1), pytest.raises(FileNotFoundError, match="parts"):
+        make(folder)
 
 
 def test_the_claim_of_a_process_that_ended_is_nobodys(tmp_path):

@@ -3,11 +3,11 @@
 import dataclasses
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 
+from common import files
 from common.explaining.explainer import Build
 from common.explaining.explanation_loop import ExplainSettings
 from common.explaining.gradcam_maps import GradCamConfig
@@ -53,8 +53,7 @@ def explain_clip(
     else:
         path = pathlib.Path(video)
         clip = loose_clips.read(loose_clips.Source(loose_clips.find([path])[0].video_id, path), form)
-    with tempfile.TemporaryDirectory() as folder:
-        work = pathlib.Path(folder)
+    with files.work_folder() as work:
         loose_clips.write_store(work / "clips", [clip], form)
         settings = dataclasses.replace(settings, clips=work / "clips")
         found, store = clip_explanation.explain(settings, games, ready(), work)

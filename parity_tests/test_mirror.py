@@ -341,3 +341,12 @@ def test_flags_are_the_same(script, helps):
 def test_help_loads_no_framework(script, helps):
     for framework in _BUILDS:
         assert not {"torch", "tensorflow", "keras", "sklearn"} & helps[framework][script].loaded
+
+
+@pytest.mark.parametrize("framework", _BUILDS)
+def test_flags_that_name_no_model_are_refused_before_a_framework_is_loaded(framework, tmp_path):
+    lines = [(f"{script}.py", []) for script in _SCRIPTS if script != "train"]
+    answers = command_lines_for_tests.answers(_BUILDS[framework].name, "common.clips.clip_store", lines, tmp_path)
+    for answer in answers:
+        assert answer.code == 2 and answer.stderr.startswith("error: --")
+        assert not {"torch", "tensorflow", "keras", "sklearn"} & answer.loaded

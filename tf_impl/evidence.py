@@ -16,12 +16,12 @@ for _module in (evidence_flags, launch_flags):
 
 def main(_: list[str]) -> None:
     """Gathers what the flags say and prints it."""
+    settings, device, launch = evidence_flags.settings(), evidence_flags.DEVICE.value, launch_flags.launch()
     # Only now: --help and wrong flags need no framework.
     from common.command_line import evidence
     from tf_impl import explanation
 
-    device, launch = evidence_flags.DEVICE.value, launch_flags.launch()
-    evidence.gather(evidence_flags.settings(), lambda settings: explanation.gather_evidence(settings, device, launch))
+    evidence.gather(settings, lambda settings: explanation.gather_evidence(settings, device, launch))
 
 
 def run() -> None:

@@ -15,6 +15,7 @@ flags.adopt_module_key_flags(evaluate_flags)  # So that --help lists them.
 
 def main(_: list[str]) -> None:
     """Evaluates what the flags say and prints Table 1."""
+    settings = evaluate_flags.settings()
     # Only now: --help and wrong flags need no framework.
     from common.command_line import evaluate
     from torch_impl import devices, evaluation
@@ -22,7 +23,7 @@ def main(_: list[str]) -> None:
     if evaluate_flags.DETERMINISTIC.value:
         devices.make_deterministic()
     evaluate.evaluate(
-        evaluate_flags.settings(),
+        settings,
         lambda settings: evaluation.evaluate(settings, evaluate_flags.PRECISION.value, evaluate_flags.DEVICE.value),
         evaluate_flags.BRIEF.value,
     )

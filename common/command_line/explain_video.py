@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
@@ -69,8 +68,7 @@ def explain(
         _check_place(out / source.video_id)
     form, build = clip_explanation.open_model(settings, build, shape=shape)
     clips, failed = _read(sources, form, reading)
-    with tempfile.TemporaryDirectory() as folder:
-        work = pathlib.Path(folder)
+    with files.work_folder() as work:
         reading.write_store(work / "clips", clips, form)
         on_clips = dataclasses.replace(settings, clips=work / "clips", split=reading.SPLIT)
         found, store = clip_explanation.explain(on_clips, games, build(), work)

@@ -1,22 +1,27 @@
 """The leaderboard: what `common/explaining/when_benchmark.py` gathered, as a page of the docs and tables in CSV.
 
 Two tables a suite, a row a method and model: each metric as `when_scores` corrects it for chance, and what is selected.
+In CSV a model has a row for each framework that asked it; on the page rows that read the same are one.
 """
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from common import errors, files, tables
 from common.clips.clip_store import ClipStore
 from common.explaining import attribution_file, when_benchmark, when_entries, when_scores
 from common.reporting import paper_tables
-from common.tables import Column, Table
+from common.reporting.names import FRAMEWORK_NAMES
+from common.tables import Cell, Column, Table
 
 _HEAD = """# Which frames? A leaderboard
 
 *`make when` writes this page from its results. What methods and metrics are is in [When](when.md).*
 
-Clips that a model gets wrong are left out. Forwards are those of one clip; a gradient counts as two.
+Clips that a model gets wrong are left out. Forwards are those of one clip; a gradient counts as two. Where both
+frameworks asked a model and every number is the same as printed, they share a row.
 
 First table of each suite: {caption}
 
@@ -42,7 +47,7 @@ def write(results: pathlib.Path, page: pathlib.Path) -> None:
         parts.append(f"## {suite.name}\n")
         for table in suite_tables(suite):
             files.write_text(results / f"{table.name}.csv", tables.write_csv(table))
-            parts.append(tables.write_markdown(table))
+            parts.append(tables.write_markdown(_frameworks_together(table)))
     files.write_text(page, "\n".join(parts))
 
 
@@ -67,6 +72,20 @@ def suite_tables(suite: pathlib.Path) -> list[Table]:
         Table(_with_model(when_scores.columns("answer")), rows, name=suite.name),
         Table(_with_model(when_scores.selection_columns("answer")), selections, name=f"{suite.name}_selected"),
     ]
+
+
+def _frameworks_together(table: Table) -> Table:
+    """Returns a table in which rows that read the same but for the framework are one, which names both."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    rows: dict[tuple[str, ...], Sequence[Cell]] = {}
+    for row, (answer, model, *cells) in zip(table.rows, table.text_rows(), strict=True):
+        framework = next(name for name in FRAMEWORK_NAMES.values() if name in model)
+        before, _, after = model.rpartition(framework)
+        key = (answer, before, after, *cells)
+        alike.setdefault(key, []).append(framework)
+        rows.setdefault(key, row)
+    together = [(row[0], f"{key[1]}{', '.join(sorted(alike[key]))}{key[2]}", *row[2:]) for key, row in rows.items()]
+    return dataclasses.replace(table, rows=together)
 
 
 def _with_model(columns: list[Column]) -> list[Column]:

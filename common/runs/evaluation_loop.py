@@ -54,10 +54,11 @@ class EvaluateSettings:
         return self.out or tuple(foreign.folder(model) / "evaluation.json" for model in self.models)
 
     def __post_init__(self) -> None:
-        if self.out and len({path.resolve() for path in self.out}) != len(self.models):
+        # Without --out too: foreign models of one name have one folder.
+        if not len({path.resolve() for path in self.paths}) == len(self.paths) == len(self.models):
             raise errors.UserError(
                 f"--out must name one file for each model, all different. "
-                f"Received: {', '.join(map(str, self.out))} for {text.counted(len(self.models), 'model')}"
+                f"Received: {', '.join(map(str, self.paths))} for {text.counted(len(self.models), 'model')}"
             )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from common import errors
 from common.clips import clip_store, tiny_store_for_tests
-from common.models import canonical_weights, configs, initial_weights
+from common.models import canonical_weights, configs, foreign, initial_weights
 from common.runs import evaluation_loop, prediction, processes_test
 from common.runs.run_directory import RunConfig, RunDirectory, data_record
 
@@ -110,7 +110,7 @@ def test_runs_are_evaluated_one_by_one_as_they_are_asked_for(run, tmp_path):
     settings = evaluation_loop.EvaluateSettings((run.path, tmp_path / "no run"))
     results = evaluation_loop.evaluate(settings, moving_right, "numpy")
     assert next(results)["run"] == "run"
-    with pytest.raises(errors.UserError, match="A run's config.json"):
+    with pytest.raises(errors.UserError, match="A run directory must hold config.json"):
         next(results)
 
 
@@ -119,9 +119,14 @@ def test_each_run_has_a_file_of_its_own(tmp_path):
     assert evaluation_loop.EvaluateSettings(runs).paths == (runs[0] / "evaluation.json", runs[1] / "evaluation.json")
     out = (tmp_path / "a.json", tmp_path / "b.json")
     assert evaluation_loop.EvaluateSettings(runs, out=out).paths == out
-    for wrong in (out[:1], (*out, tmp_path / "c.json"), (out[0], tmp_path / "." / "a.json")):
+    for wrong in (out[:1], (*out, tmp_path / "c.json"), (*out, out[0]), (out[0], tmp_path / "." / "a.json")):
         with pytest.raises(errors.UserError, match="--out must name one file for each model, all different"):
             evaluation_loop.EvaluateSettings(runs, out=wrong)
+    of_one_name = foreign.Spec("transformers", "lab/base"), foreign.Spec("transformers", "other/base")
+    file = "models/base/evaluation.json"
+    with pytest.raises(errors.UserError, match=f"all different. Received: {file}, {file} for 2 models"):
+        evaluation_loop.EvaluateSettings(of_one_name)
+    evaluation_loop.EvaluateSettings(of_one_name, out=out)
 
 
 def test_processes_that_would_evaluate_other_things_are_refused(run, tmp_path):
@@ -130,7 +135,7 @@ def test_processes_that_would_evaluate_other_things_are_refused(run, tmp_path):
         "clips": {"clips": tmp_path / "others"},
         "--batch_size": {"batch_size": 2},
         "--order_card": {"order_card": True},
-        "number of models": {"models": (run.path, run.path)},
+        "number of models": {"models": (run.path, tmp_path / "another")},
     }
     for name, values in others.items():
 

@@ -196,12 +196,13 @@ def _write(
         "lacking": list(imported.lacking),
     }
     config = RunConfig(configs.TrainConfig(imported.config, "adam", epochs=0), data, "", framework, versions)
-    with files.folder_beside(run.path, "--run") as temporary:
+    place = run.path.resolve()  # A link to an empty folder is not replaced, but filled.
+    with files.folder_beside(place, "--run") as temporary:
         whole = RunDirectory(temporary / "run")  # Not the folder itself, which is its maker's alone.
         whole.create(config)
         canonical_weights.save(whole.weights, imported.weights, imported.config)
         files.write_json(whole.path / _RECORD, record)
-        whole.path.replace(run.path)
+        whole.path.replace(place)
 
 
 def _class_names(settings: ImportSettings, num_classes: int) -> tuple[str, ...]:

@@ -162,6 +162,15 @@ def test_a_run_that_is_there_is_kept(folder):
     assert (folder / "run" / "config.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_run_is_made_where_a_link_leads(folder, is_there):
+    (folder / "run").symlink_to("disk/run")
+    if is_there:
+        (folder / "disk" / "run").mkdir(parents=True)
+    run_import(folder)
+    assert (folder / "run").is_symlink() and (folder / "disk" / "run" / "config.json").exists()
+
+
 def test_a_write_that_fails_leaves_nothing(folder, monkeypatch):
     def full(*_):
         raise OSError("no space")

@@ -8,6 +8,7 @@ number, so a run that was stopped anywhere and resumed ends with the same weight
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -127,7 +128,7 @@ def train(
         config = dataclasses.replace(config, init=run.read_config().train.init)
     elif config.init:
         raise errors.UserError(f"The weights to start from must be given. Received: only their digest, {config.init}")
-    architectures.frozen_layers(config)  # Refuses an unknown endpoint before anything is made.
+    _check_batch_norm(config, len(stores["train"]))
     _check_run(run, config, stores["train"], settings)
     _check_processes(processes, config, settings, stores["train"], resumed)
     trainer = make_trainer(config)
@@ -199,6 +200,26 @@ def _check_run(run: RunDirectory, config: configs.TrainConfig, store: ClipStore,
         theirs, ours = configs.to_dict(stored.train), configs.to_dict(config)
         changed = {name: (theirs[name], ours[name]) for name in ours if theirs[name] != ours[name]}
         raise errors.UserError(f"With --resume the config must be the run's own. Received (run, now): {changed}")
+
+
+def _check_batch_norm(config: configs.TrainConfig, num_clips: int) -> None:
+    """Refuses a last batch of one clip that gives a batch norm one value for each channel, which has no variance.
+
+    Otherwise PyTorch would refuse it at the end of the first epoch, and TensorFlow would take its variance for 0.
+
+    Raises:
+      errors.UserError: also for an unknown endpoint to freeze.
+    """
+    last = num_clips % config.batch_size or config.batch_size
+    frozen = {layer.name for layer in architectures.frozen_layers(config)}
+    for layer in architectures.layers(config.model):
+        is_normalized = layer.name not in frozen and any(name.endswith("/moving_variance") for name in layer.weights)
+        if is_normalized and last * math.prod(layer.output_shape[:-1]) == 1:
+            raise errors.UserError(
+                f"In training batch norm must have more than one value for each channel. Received: --batch_size="
+                f"{config.batch_size} for {text.counted(num_clips, 'clip')}, of which the last batch is one clip, "
+                f"with one value at {layer.name}"
+            )
 
 
 def _check_processes(

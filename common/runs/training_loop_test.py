@@ -359,6 +359,16 @@ def test_a_model_that_does_not_fit_the_clips_and_clips_without_labels_are_refuse
     assert not (tmp_path / "run").exists()
 
 
+def test_a_last_batch_that_has_no_variance_is_refused_unless_nothing_is_normalized_by_it(clips, tmp_path):
+    model = configs.I3DConfig(3, (8, 32, 32), temporal_strides="original", width=0.1)  # 1 x 1 x 1 at Mixed_5b.
+    config = dataclasses.replace(CONFIG, model=model, epochs=1, batch_size=10)  # Of 11 clips.
+    with pytest.raises(errors.UserError, match=r"Received: --batch_size=10 for 11 clips, .* one value at Mixed_5b$"):
+        train(clips, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    training_loop._check_batch_norm(dataclasses.replace(config, freeze="Mixed_5c"), 11)
+    training_loop._check_batch_norm(config, 12)
+
+
 def test_seeds_of_steps_differ_and_fit_both_frameworks():
     seeds = {training_loop.step_seed(seed, step) for seed in range(3) for step in range(100)}
     assert len(seeds) == 300 and min(seeds) >= 0 and max(seeds) < 2**63
