@@ -32,7 +32,7 @@ class _Ops:
         return tf.constant(values, like.dtype)
 
     def where(self, condition: tf.Tensor, x: Any, y: Any) -> tf.Tensor:
-        # Of two numbers of which one is a tensor, TensorFlow would take the other for float32.
+        # One of the two may be a number of Python, which TensorFlow would take for float32 whatever the other is.
         dtype = x.dtype if tf.is_tensor(x) else y.dtype
         return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
 

@@ -82,13 +82,13 @@ class Asked:
       name: of its results' folder: a run's.
       model: what it is: "i3d", "conv_lstm" or "observer".
       weights_sha256: of its weights' file; "" where it has none.
-      explainer: makes what explains it, for a way to learn masks.
+      make_explainer: makes what explains it, for a way to learn masks.
     """
 
     name: str
     model: str
     weights_sha256: str
-    explainer: Callable[[MaskConfig], ClipExplainer]
+    make_explainer: Callable[[MaskConfig], ClipExplainer]
 
 
 def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
@@ -116,10 +116,10 @@ def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: Ma
     stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
     trained = subjects.Trained(stored.train.model, weights)
 
-    def explainer(mask: MaskConfig) -> ClipExplainer:
+    def explainer_of(mask: MaskConfig) -> ClipExplainer:
         return make_explainer(trained, mask, settings.gradcam, "float32", lambda clips: None)
 
-    return Asked(run.name, trained.config.model, files.sha256(run.weights), explainer)
+    return Asked(run.name, trained.config.model, files.sha256(run.weights), explainer_of)
 
 
 def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
@@ -133,7 +133,7 @@ def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
       errors.UserError: for a folder of other settings.
     """
     store = ClipStore(settings.suite, settings.split)
-    explainer = asked.explainer(settings.methods.mask)
+    explainer = asked.make_explainer(settings.methods.mask)
     folder = settings.out / settings.suite.resolve().name / f"{asked.name}-{explainer.framework}"
     folder.mkdir(parents=True, exist_ok=True)
     with locks.exclusive(folder):
@@ -269,7 +269,7 @@ class _Clips:
 
     def _subjects(self, mask: MaskConfig) -> Iterator[Subject]:
         if _equation(mask) not in self._explainers:
-            self._explainers[_equation(mask)] = self._asked.explainer(mask)
+            self._explainers[_equation(mask)] = self._asked.make_explainer(mask)
         explainer = self._explainers[_equation(mask)]
         for batch in self._batches:  # One at a time: a scorer may hold much.
             frames, targets = self._frames[batch], self._targets[batch]
