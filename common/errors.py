@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterable
 
+from common.text import printable
+
 _BEGINNING, _END = 1000, 400  # Characters that are kept of a longer message, whose middle came from a file.
-_BOLD = re.compile(r"\x1b\[\d*m")  # How a terminal is told to print in bold, and no longer.
+_BOLD = re.compile(r"\x1b\[\d*m")  # Codes that switch a terminal's bold print on and off.
 
 
 class UserError(Exception):
-    """Input that a rule forbids. The message states the rule, then what came, on one line."""
+    """Input that a rule forbids. The message states the rule, then what came, on one line that a terminal can show."""
 
     def __init__(self, message: str) -> None:
-        line = " ".join(message.split())
+        line = printable(" ".join(message.split()))
         super().__init__(line if len(line) <= _BEGINNING + _END else f"{line[:_BEGINNING]} … {line[-_END:]}")
 
 

@@ -196,10 +196,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def append_text(path: pathlib.Path, text: str) -> None:
-    """Adds text (UTF-8) at the end of a file, which is made if it is not there, and must be no link."""
+    """Adds text (UTF-8) at the end of a file, which is made if it is not there, and must be no link.
+
+    Bytes of a path that are no UTF-8, half characters in Python's text, are written as escapes.
+    """
     with _named_in_errors(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with open(descriptor, "a", encoding="utf-8") as file:
+        with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
 
 
@@ -360,9 +363,8 @@ def _float(digits: str) -> float:
 
 
 def _shown(value: object) -> str:
-    """Returns what came, for a message: its first letters, escaped if a terminal could take some for commands."""
-    text = str(value)[:_SHOWN]
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    """Returns what came, for a message: its first letters."""
+    return str(value)[:_SHOWN]
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -88,9 +88,9 @@ def test_what_takes_the_place_of_a_temporary_file_is_not_used(tmp_path, planted)
 
 
 def test_text_is_added_at_the_end(tmp_path):
-    for line in ("a\n", "é\n"):
+    for line in ("a\n", "é\n", "\udcff\n"):  # The last as a path may have it.
         files.append_text(tmp_path / "log", line)
-    assert (tmp_path / "log").read_text(encoding="utf-8") == "a\né\n"
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "a\né\n\\udcff\n"
 
 
 _KILLED = """

@@ -156,7 +156,7 @@ def read(file: h5py.File, table: Mapping[str, Column], sizes: dict[str, int]) ->
 def check_bounds(
     columns: Mapping[str, np.ndarray], table: Mapping[str, Column], sizes: Mapping[str, int], origin: object
 ) -> None:
-    """Refuses columns of which a value is out of bounds.
+    """Refuses columns with a value out of bounds.
 
     Args:
       columns: name -> values.

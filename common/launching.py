@@ -171,7 +171,7 @@ def _in_processes(
 
 
 def _end(processes: set[Any]) -> None:
-    """Waits for processes that were asked to stop, and kills those that do not come to it."""
+    """Waits for processes that were asked to stop, and kills those that do not."""
     deadline = time.monotonic() + _PATIENCE
     for process in processes:
         process.join(max(deadline - time.monotonic(), 0))
@@ -248,7 +248,7 @@ def _run_pickled(pickled: bytes, job: Any) -> Any:
 def _portable(error: Exception) -> Exception:
     """Returns an error that can go from process to process: itself, or where it cannot, one that says the same.
 
-    An error that cannot be unpickled would end the pool as if a process had died, and nobody would know of what.
+    An error that cannot be unpickled would end the pool as if a process had died, without saying why.
     """
     try:
         pickle.loads(pickle.dumps(error))

@@ -32,7 +32,7 @@ except ImportError:  # Windows: claims only.
 # What `flock` answers where there are no locks; EBADF comes from NFS.
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _RECORD_BYTES = 1000  # At most, of the file.
-_told: set[pathlib.Path] = set()  # Folders of which this process has said that they have no locks.
+_told: set[pathlib.Path] = set()  # Folders without locks that this process has warned about.
 _POLL = 0.2  # Seconds between looks at a lock that another process holds.
 _POLLS_BEFORE_TOLD = 10
 
@@ -95,7 +95,7 @@ def exclusive(folder: pathlib.Path, name: str = ".lock", wait: bool = False) -> 
     Args:
       folder: exists.
       name: of the lock file, which is made in the folder and removed at the end.
-      wait: until another process gives it up; that it waits is told.
+      wait: whether to wait until another process gives it up; after two seconds a message says so.
 
     Raises:
       HeldError: where another process holds it, unless it waits.

@@ -33,7 +33,7 @@ def _available_to_container() -> int | None:
 
 
 def available_on_gpu() -> int:
-    """Returns the free bytes of the first visible NVIDIA GPU, as its driver tells; TensorFlow has no word for it.
+    """Returns the free bytes of the first visible NVIDIA GPU, as its driver says; TensorFlow has no function for it.
 
     Raises:
       errors.UserError: where the driver's command is not there, fails, or does not know, as for memory that a GPU

@@ -2,7 +2,7 @@
 
     CACHE/SHA256-NAME             a file that has this SHA-256, whatever URL it came from
     CACHE/.SHA256-NAME.lock       held by the process that fetches it
-    CACHE/.SIZE-SHA256-NAME.room  held by the same: so much room is spoken for
+    CACHE/.SIZE-SHA256-NAME.room  held by the same: SIZE bytes are reserved
 
 All processes of a machine share the cache. Each file is fetched once, however many ask for it, and appears under its
 name when it is whole and has its digest. A reader holds a shared lock on it. Where room is needed, the files go first

@@ -116,7 +116,7 @@ def _given_up(held: list[UnitT], whole: pathlib.Path, advance: Callable[[float],
 
 
 def _is_free(unit: Unit) -> bool:
-    """Returns whether nobody makes a unit; so it is where its folder is gone, and an attempt says what is wrong."""
+    """Returns whether no process makes a unit; True where its folder is gone, so that the next attempt raises."""
     try:
         with locks.exclusive(unit.file.parent, claim(unit.file)):
             return True

@@ -5,7 +5,7 @@
     OUT/dataset.json             written last: a folder that has it is finished
     OUT/failures.csv             video_id, path, reason: clips that could not be made
     OUT/notes.csv                video_id, path, note: clips that were made, from videos with something wrong
-    OUT/source/                  the videos and annotations of the synthetic data set, where --source names no place
+    OUT/source/                  the videos that a data set makes itself, where --source names no place for them
 
 The shards are the units (`common/units.py`) that processes and machines share. Interrupted at any moment and started
 again with the same settings, it makes those that are missing; the result is byte for byte that of an uninterrupted run
@@ -26,7 +26,7 @@ from common import errors, files, launching, locks, progress, tables, text, unit
 from common.clips import clip_store, shards
 from common.launching import Launch, Tick
 from common.models import configs
-from data_prep import data_sets, decoded, decoders, division, names, plans, sampling, shard_jobs, videos
+from data_prep import data_sets, decoded, decoders, division, plans, sampling, shard_jobs, videos
 
 TOOL = {"name": "data_prep", "version": "2"}  # Raise it with any change of the bytes that the same videos give.
 
@@ -40,9 +40,9 @@ class PrepareConfig:
       out: folder of the store; created if it does not exist.
       source: folder of the videos. A data set that makes its own videos makes them there; None is OUT/source.
       annotations: something: folder of the JSON files; kth: 00sequences.txt or its folder. None is the source folder.
-      frames: T; None takes the preset's value: 16, kth 32.
-      height: H in px; None takes the preset's value: 224, kth 120, synthetic 32.
-      width: W in px; None takes the preset's value: 224, kth 160, synthetic 32.
+      frames: T; None takes the preset's value: 16, kth 32, planted 24.
+      height: H in px; None takes the preset's value: 224, kth 120, planted and synthetic 32.
+      width: W in px; None takes the preset's value: 224, kth 160, planted and synthetic 32.
       encoding: "jpeg" or "raw".
       jpeg_quality: 1…100; used by "jpeg" alone.
       subsampling: "linspace" or "released", see `sampling.subsample`.
@@ -351,7 +351,7 @@ def _info(
 
 def _tell(config: PrepareConfig, plan: plans.Plan, results: Sequence[shard_jobs.Result], num_failures: int) -> int:
     for line in plan.skipped:
-        logging.info("%s", names.printable(line))
+        logging.info("%s", text.printable(line))
     for split in plan.items:
         clips = sum(result.shard.clips for result in results if result.shard.split == split)
         logging.info("%s: %s", split, text.counted(clips, "clip"))
@@ -379,4 +379,4 @@ def _describe(plan: plans.Plan) -> str:
     lines += [f"skipped: {line}" for line in plan.skipped]
     lines += [f"missing in {split}: {m.video_id} ({m.path})" for split in splits for m in plan.missing.get(split, ())]
     lines.append(f"missing: {sum(map(len, plan.missing.values()))} clips")
-    return "".join(f"{names.printable(line)}\n" for line in lines)
+    return "".join(f"{text.printable(line)}\n" for line in lines)

@@ -43,9 +43,9 @@ class DataSet:
       videos: folder of the videos in the source folder; "" is the source folder itself.
       maker: makes the source; None where users bring it.
       ground_truth: file in the source folder that says when and where the evidence is, see `ground_truth`; ""
-        where nobody knows.
+        where it is not known.
       mask_shape: (h, w) of its object masks; None without ground truth.
-      sufficient_sets: sets of frames that suffice, of each clip; 0 where nobody knows.
+      sufficient_sets: sets of frames that suffice, of each clip; 0 where they are not known.
     """
 
     preset: str

@@ -88,7 +88,7 @@ def _groups(items: Sequence[plans.Item], pattern: str) -> dict[str, list[plans.I
         if match and match[1] is not None:
             groups[match[1]].append(item)
         else:
-            unmatched.append(names.printable(names.as_text(item.path)))
+            unmatched.append(text.printable(names.as_text(item.path)))
     if unmatched:
         more = f" and {len(unmatched) - _LISTED} more" if len(unmatched) > _LISTED else ""
         raise errors.UserError(

@@ -29,8 +29,6 @@ FRAMES_PER_SECOND = 12  # As Something-something-V2.
 _VIDEOS_PER_JOB = 24
 _ENCODER_OPTIONS = {"preset": "ultrafast", "qp": "24", "g": "1"}  # Every frame a key frame, no rate control.
 
-ClipsPerClass = Mapping[str, int] | None  # Split -> videos of each class; None: the data set's default.
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Drawing:

@@ -1,4 +1,4 @@
-"""Names of files and folders as text: in a clip store, on a terminal.
+"""Names of files and folders as text in a clip store.
 
 A name on disk may hold any bytes but "/" and NUL: newlines, and bytes that are not UTF-8. A clip store holds Unicode
 text, and its ids can be used as file names.
@@ -19,13 +19,6 @@ _DIGEST = 8  # hex digits
 def as_text(name: str) -> str:
     r"""Returns a name as text; bytes that are not UTF-8 become escapes such as \xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def printable(text: str) -> str:
-    """Returns text that fits on one line of any terminal: control characters and the like become escapes."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
 
 
 def clip_ids(paths: Sequence[str]) -> list[str]:

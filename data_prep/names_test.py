@@ -35,12 +35,6 @@ def test_bytes_that_are_no_text_become_escapes():
     assert names.clip_ids([os.fsdecode(b"a/\xff.avi"), os.fsdecode(b"a/\xfe.avi")])[0][:9] == "a-_xff.av"
 
 
-def test_what_is_printed_stands_in_one_line():
-    assert names.printable("a\nb\t\x1b[31m é\N{CLAPPER BOARD}\u2028\udcff") == (
-        "a\\nb\\t\\x1b[31m é\N{CLAPPER BOARD}\\u2028\\udcff"
-    )
-
-
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), max_size=5, unique=True))
 def test_any_names_have_ids(found):
     paths = sorted({f"{a}/{b}".replace("\0", "") for a, b in found if a.strip("/\0.") and b.strip("/\0.")})

@@ -6,9 +6,10 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from common import errors
+from common.clips import clip_store
 from data_prep import images, local_files, names, videos
 
-SPLITS = ("train", "validation", "test")
+SPLITS = clip_store.SPLITS
 # The usual suffixes of videos. A file with one of them that holds no video is a failure; else the content decides.
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2t .m2ts .m2v .m4v .mjpeg .mjpg "
@@ -77,7 +78,7 @@ def check_ids(split: str, video_ids: Iterable[str]) -> None:
 
 
 def check_splits(splits: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Returns the splits in their usual order; None (whatever there is) stays None."""
+    """Returns the splits in their usual order; None, for all there are, stays None."""
     if splits is None:
         return None
     chosen = set(splits)

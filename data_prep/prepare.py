@@ -101,8 +101,8 @@ _TEST_SHARE = flags.DEFINE_float("test_share", 0.0, "Part of each class that bec
 _GROUP_BY = flags.DEFINE_string(
     "group_by",
     "",
-    "Regular expression with one group, searched in each clip's path below --source: clips of which it takes the same "
-    r"text, e.g. of one person with 'person(\d+)', go to one split.",
+    "Regular expression with one group, searched in each clip's path below --source: clips from whose paths it takes "
+    r"the same text, e.g. of one person with 'person(\d+)', go to one split.",
 )
 _CLIPS_PER_CLASS = flags.DEFINE_list(
     "clips_per_class",

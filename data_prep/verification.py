@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from common import errors, files
+from common import errors, files, text
 from common.clips import clip_store, shards, split_index
-from data_prep import names, plans
+from data_prep import plans
 
 # What h5py, OpenCV and NumPy raise for a damaged shard whose SHA-256 is right.
 _DAMAGE = (
@@ -30,7 +30,7 @@ def problems(directory: pathlib.Path, advance: Callable[[int], object] = lambda 
       directory: of the store.
       advance: called with the number of clips that were just decoded.
     """
-    yield from map(names.printable, _problems(directory, advance))
+    yield from map(text.printable, _problems(directory, advance))
 
 
 def _problems(directory: pathlib.Path, advance: Callable[[int], object]) -> Iterator[str]:
@@ -103,8 +103,8 @@ def _index(
 
 def _said(error: BaseException) -> str:
     """Returns what an error says, on one line; of other errors than ours also what they are."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, errors.UserError) else f"{type(error).__name__}: {text}"
+    said = " ".join(str(error).split())
+    return said if isinstance(error, errors.UserError) else f"{type(error).__name__}: {said}"
 
 
 def _other_files(directory: pathlib.Path, info: clip_store.DatasetInfo) -> Iterator[str]:

@@ -9,7 +9,7 @@ if not __package__:  # Run as a file: import from this checkout, not from this f
 
 from common import progress, text
 from common.command_line import commands
-from data_prep import names, plans, verification
+from data_prep import plans, verification
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
         for problem in verification.problems(directory, bar.update):
             number += 1
             bar.write(problem, file=sys.stdout)
-    sys.stdout.write(f"{names.printable(str(directory))}: {text.counted(number, 'problem') if number else 'whole'}\n")
+    sys.stdout.write(f"{text.printable(str(directory))}: {text.counted(number, 'problem') if number else 'whole'}\n")
     return 1 if number else 0
 
 

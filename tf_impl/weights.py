@@ -29,7 +29,7 @@ def build_model(
 
     Args:
       config: an `I3DConfig` or a `ConvLSTMConfig`.
-      precision: of the computation: "float32", "bfloat16" (weights stay float32) or "float64".
+      precision: of the computation, one of `configs.PRECISIONS`; with "bfloat16" weights stay float32.
       seed: of the initial weights and, until `layers.seed_dropout`, of dropout.
       device: where its weights lie; without it, TensorFlow's default.
       arrays: its weights by canonical name, as `load_weights` takes them; None: the initial ones, drawn from the seed.

@@ -67,8 +67,8 @@ class Division:
       validation_share: of the clips, in [0, 1).
       test_share: of the clips, in [0, 1).
       seed: of the order in which clips are drawn.
-      group_by: regular expression with one group; clips of which it takes the same text from the path are in one
-        split. "": each clip is drawn on its own.
+      group_by: regular expression with one group; clips from whose paths it takes the same text are in one split.
+        "": each clip is drawn on its own.
     """
 
     validation_share: float = 0.0

@@ -65,7 +65,7 @@ def class_names(suite: str) -> tuple[str, ...]:
 
 
 def reverse_pairs(suite: str) -> tuple[tuple[str, str], ...]:
-    """Returns the pairs of classes of which each is the other played backwards."""
+    """Returns the pairs of classes that are each other played backwards."""
     signed = class_names(suite)[:-1]
     return tuple(zip(signed[::2], signed[1::2], strict=True))
 

@@ -1,4 +1,4 @@
-"""How a command begins and ends: flags are parsed, and what a user, a disk or memory lacks is one line, exit code 2."""
+"""How a command begins and ends: it parses its flags; bad input and failing disks become one line and exit code 2."""
 
 import atexit
 import copy
@@ -35,7 +35,7 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
         if not positional and len(argv) > 1:
             raise errors.UserError(f"Arguments must be --flags. Received: {' '.join(argv[1:])}")
         code = main(argv)
-        sys.stdout.flush()  # Here, so that an error is told like others.
+        sys.stdout.flush()  # Here, so that an error is reported like others.
         return code
 
     def parse(argv: list[str]) -> list[str]:
@@ -43,11 +43,11 @@ def run(main: Callable[[list[str]], int | None], positional: str | None = None) 
             return flags.FLAGS(argv)
         except flags.Error as error:
             raise errors.UserError(f"{error} (--helpfull lists every flag)") from None
-        except SystemExit:  # Of --help and its kin, which absl ends with 1 as if they were mistakes.
+        except SystemExit:  # Of --help and its variants, which absl ends with 1 as if they were mistakes.
             sys.exit(0)
 
     # A process that ends looks for garbage among all objects, which takes a second where TensorFlow is loaded; the
-    # system takes back the memory anyhow.
+    # system takes back the memory anyway.
     atexit.register(gc.freeze)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):  # What a terminal lacks letters for is shown as an escape.
@@ -139,7 +139,7 @@ def _end(line: str, code: int) -> NoReturn:
 
 
 def _with_help(parse: Callable[[list[str]], list[str]]) -> Callable[[list[str]], list[str]]:
-    """Absl adds --help and its kin inside its own parser only; this does the same for ours."""
+    """Absl adds --help and its variants inside its own parser only; this does the same for ours."""
 
     def parser(argv: list[str]) -> list[str]:
         app.define_help_flags()

@@ -4,6 +4,7 @@ import pathlib
 
 from absl import flags
 
+from common.clips.clip_store import SPLITS
 from common.command_line import clips_flags, model_flags
 from common.models import configs
 from common.runs.evaluation_loop import EvaluateSettings
@@ -19,7 +20,7 @@ PRECISION = flags.DEFINE_enum("precision", "float32", list(configs.PRECISIONS), 
 _RUN = flags.DEFINE_list("run", [], "Run directories of either framework, separated by commas.")
 _MODEL = flags.DEFINE_list("model", [], f"{model_flags.MODEL_HELP} Several: separated by commas.")
 _CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one a run was trained on.")
-_SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to evaluate.")
+_SPLIT = flags.DEFINE_enum("split", "validation", list(SPLITS), "Split to evaluate.")
 _BATCH = flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1)
 _OUT = flags.DEFINE_list(
     "out",

@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from common import errors
+from common.clips.clip_store import SPLITS
 from common.command_line import clips_flags, launch_flags, model_flags
 from common.explaining import gradcam_maps, masks, methods, perturbations
 from common.explaining.explanation_loop import TARGETS, ExplainSettings
@@ -34,7 +35,7 @@ _INPUT_SHAPE = flags.DEFINE_list(
     "With --video: frames, height and width (px) that videos become for a foreign model. Unset: what the model says.",
 )
 _CLIPS = flags.DEFINE_string("clips", None, f"{clips_flags.HELP} Unset: the one a run was trained on.")
-_SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "Split to explain.")
+_SPLIT = flags.DEFINE_enum("split", "validation", list(SPLITS), "Split to explain.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Clips at most, the first of those chosen; 0: all.", lower_bound=0)
 _PER_CLASS = flags.DEFINE_integer(
     "limit_per_class", 0, "Clips of each class at most, the first ones; 0: all.", lower_bound=0

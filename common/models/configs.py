@@ -1,7 +1,8 @@
 """Configurations as values: the two models, their training, and Table 2 of the paper as presets.
 
-A config is a frozen dataclass that is passed in; nothing below an entry script knows a flag. `to_dict` and
-`from_dict` are the JSON form that `run/config.json` and the header of `weights.safetensors` hold.
+A config is a frozen dataclass that is passed in; nothing below an entry script knows a flag. `to_dict` returns
+the JSON form that `run/config.json` and the header of `weights.safetensors` hold; `model_config_from_dict` and
+`train_config_from_dict` read it.
 """
 
 import dataclasses
@@ -122,7 +123,8 @@ class TrainConfig:
       plateau_patience: epochs without a better validation loss after which the rate is multiplied by `plateau_factor`.
       plateau_factor: see `plateau_patience`; 1 keeps the rate.
       seed: of initial weights, batch order and dropout.
-      precision: of the computation: "float32", "bfloat16" (weights, loss and optimiser stay float32) or "float64".
+      precision: of the computation: "float32", "tf32" (a GPU only), "bfloat16" (weights, loss and optimiser stay
+        float32) or "float64".
       init: SHA-256 of the weights that training starts from, where they fit; empty: all are drawn. The training loop
         fills it in.
       freeze: endpoint; it and all before it keep their weights, and compute as in inference. Empty: none does.

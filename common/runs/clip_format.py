@@ -42,7 +42,7 @@ def of_foreign(model: ForeignModel, shape: tuple[int, int, int] | None = None) -
       shape: T, H, W that the user wants; None for the model's.
 
     Raises:
-      errors.UserError: where nobody says the shape, or the user and the model say different ones.
+      errors.UserError: where neither says the shape, or the user and the model say different ones.
     """
     wanted = shape or model.usual_shape or (None, None, None)
     sizes = [fixed or size for fixed, size in zip(model.clip_shape, wanted, strict=True)]

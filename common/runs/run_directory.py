@@ -3,7 +3,8 @@
 `config.json` (what was trained, on what, by which versions), `weights.safetensors` (best validation loss),
 `checkpoint.safetensors` (the last state, to go on from), `log.jsonl` (one line per epoch), `train.log` (what the
 training said, with the time to the microsecond), `events/` (TensorBoard),
-`evaluation.json` (forward and reversed results).
+`evaluation.json` (forward and reversed results), `explanations.h5` (masks and maps of clips), `evidence.json` (on the
+explanations); where it was made from published weights, `imported.json` (from which).
 """
 
 import contextlib

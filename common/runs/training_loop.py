@@ -364,7 +364,7 @@ class _Loop:
     def _agree(self, due: bool = False) -> bool:
         """Returns whether a checkpoint is due in one of the processes, and stops all if one was asked to.
 
-        A signal comes to each process when it likes, if at all: where one acted on its own, others would wait for it.
+        A signal reaches each process at its own time, or not at all: if one acted alone, the others would wait for it.
         """
         asked = self._asked
         any_asked, any_due = any_of(self._processes, bool(asked), due)
