@@ -32,7 +32,7 @@ class _Ops:
         return tf.constant(values, like.dtype)
 
     def where(self, condition: tf.Tensor, x: Any, y: Any) -> tf.Tensor:
-        # Of two numbers of which one is a tensor, TensorFlow would take the other for float32.
+        # One of the two may be a number of Python, which TensorFlow would take for float32 whatever the other is.
         dtype = x.dtype if tf.is_tensor(x) else y.dtype
         return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
 
@@ -328,8 +328,7 @@ class Scorer:
         return _numpy(tf.sigmoid(state[0])), _numpy(tf.stack(losses, axis=1))
 
     def _batches(self, clip_indices: np.ndarray) -> list[slice]:
-        size = self._batch_size
-        return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
+        return scorer.batches(len(clip_indices), self._batch_size)
 
     def _prepared(self, clip_indices: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns prepared clips and their targets; those of the last call are kept."""

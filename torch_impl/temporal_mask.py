@@ -333,8 +333,7 @@ class Scorer:
         return self._replayer.run(step, targets, *values)
 
     def _batches(self, clip_indices: np.ndarray) -> list[slice]:
-        size = self._batch_size
-        return [slice(start, start + size) for start in range(0, len(clip_indices), size)]
+        return scorer.batches(len(clip_indices), self._batch_size)
 
     def _prepared(self, clip_indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns prepared clips and their targets; those of the last call are kept."""

@@ -24,7 +24,6 @@ import numpy as np
 from common import errors, files, launching, locks, progress, remote, tables, units
 from common.clips.clip_store import ClipStore
 from common.explaining import evidence_experiments, evidence_file, explanations, spread
-from common.explaining import scorer as scoring
 from common.explaining.evidence_file import KINDS, ORDERS
 from common.explaining.explainer import Explainer, MakeExplainer
 from common.explaining.explanations import Explanations
@@ -297,19 +296,17 @@ class _PartMaker:
     def _find(self, part: _Part) -> dict[str, Any]:
         chosen, relearnt, seed = self.chosen, self._relearnt, self._settings.seed
         if part.what == "curves":
-            return evidence_experiments.curves(self._scorer, chosen["mask"], str(part.which), seed)
+            return evidence_experiments.curves(self._explainer, self._frames, chosen, str(part.which), seed)
         if part.what == "randomization":
             trained, count = self.subject.classifier, int(part.which)
             assert isinstance(trained, Trained)
             return evidence_experiments.randomization(
                 self._make, trained, self._frames, chosen, relearnt, self._mask_config, count, seed
             )
-        scorer = self._explainer.scorer(self._frames[relearnt], chosen["target"][relearnt])
-        return evidence_experiments.restart(scorer, chosen.take(relearnt), self._mask_config, int(part.which), seed)
-
-    @functools.cached_property
-    def _scorer(self) -> scoring.Scorer:
-        return self._explainer.scorer(self._frames, self.chosen["target"])
+        frames, explained = self._frames[relearnt], chosen.take(relearnt)
+        return evidence_experiments.restart(
+            self._explainer, frames, explained, self._mask_config, int(part.which), seed
+        )
 
     def whole(self, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Returns what `evidence_file.write` takes.

@@ -5,18 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from common.explaining import frame_curves, mask_search, masks, methods_baselines, steps
+from common.explaining import frame_curves, mask_search, masks, methods_baselines, scorer, steps
 from common.explaining.evidence_file import ORDERS
 from common.explaining.explainer import Explainer
 from common.explaining.explanations import Explanations
 from common.explaining.masks import MaskConfig
-from common.explaining.scorer import Scorer
 from common.models import architectures, configs, initial_weights
 from common.runs.subjects import Classifier, Trained
 
 RESTARTS = 3
 _SHARES_DRAWN_ANEW = (1 / 3, 2 / 3, 1.0)  # Of the layers, from the last; before these the last alone.
 _RANDOM_ORDERS = 2
+_CLIPS_AT_A_TIME = (
+    12  # As many as `EvidenceSettings.limit` asks for by default: more would need more memory than these.
+)
 
 
 def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
@@ -36,19 +38,26 @@ def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.n
     }
 
 
-def curves(scorer: Scorer, soft_masks: np.ndarray, kind: str, seed: int) -> dict[str, Any]:
+def curves(explainer: Explainer, frames: np.ndarray, explained: Explanations, kind: str, seed: int) -> dict[str, Any]:
     """Returns "deletion" and "insertion": order -> mean curve [T + 1] and each clip's area under its curve.
 
     Args:
-      scorer: N clips.
-      soft_masks: their learnt masks, float [N, T].
+      explainer: of the model.
+      frames: uint8 [N, T, H, W, 3].
+      explained: their explanations.
       kind: perturbation.
       seed: of the random orders.
     """
-    by_clip_and_name = [frame_orders(mask.astype(np.float64), (seed, number)) for number, mask in enumerate(soft_masks)]
+    soft_masks = explained["mask"].astype(np.float64)
+    by_clip_and_name = [frame_orders(mask, (seed, number)) for number, mask in enumerate(soft_masks)]
     names = np.array([name for name, variants in by_clip_and_name[0].items() for _ in variants])  # [O], one an order
     orders = np.array([[order for several in each.values() for order in several] for each in by_clip_and_name])
-    scores = frame_curves.curves(scorer, orders, kind)
+    scores = np.concatenate(
+        [
+            frame_curves.curves(explainer.scorer(frames[some], explained["target"][some]), orders[some], kind)
+            for some in scorer.batches(len(frames), _CLIPS_AT_A_TIME)
+        ]
+    )
     found: dict[str, Any] = {"deletion": {}, "insertion": {}}
     for name in ORDERS:
         by_clip = scores[:, names == name].mean(axis=1)  # [N, 2, T + 1]: several random orders count as one.
@@ -98,7 +107,12 @@ def randomization(
     names = {name for layer in drawn for name in layer.weights}
     weights = {name: fresh[name] if name in names else array for name, array in trained.weights.items()}
     explainer = make(Trained(trained.config, weights))
-    maps = explainer.gradcam(frames, explained["target"])
+    maps = np.concatenate(
+        [
+            explainer.gradcam(frames[some], explained["target"][some])
+            for some in scorer.batches(len(frames), _CLIPS_AT_A_TIME)
+        ]
+    )
     found: dict[str, Any] = {
         "layers": count,
         "from": drawn[0].name,
@@ -106,36 +120,76 @@ def randomization(
         "mask": [],
     }
     if len(relearnt):
-        learnt = mask_search.learn_masks(explainer.scorer(frames[relearnt], explained["target"][relearnt]), mask_config)
-        found["mask"] = _ious(explained["mask_snapped"][relearnt], masks.snap(learnt.masks))
+        again, _ = _learn_again(explainer, frames[relearnt], explained["target"][relearnt], mask_config)
+        found["mask"] = _ious(explained["mask_snapped"][relearnt], masks.snap(again))
     return found
 
 
-def restart(scorer: Scorer, explained: Explanations, mask_config: MaskConfig, number: int, seed: int) -> dict[str, Any]:
+def restart(
+    explainer: Explainer,
+    frames: np.ndarray,
+    explained: Explanations,
+    mask_config: MaskConfig,
+    number: int,
+    seed: int,
+) -> dict[str, Any]:
     """Returns how like the masks are that the search finds from random windows: "mask" (IoU) and "loss" (ratio).
 
     The ratio is None where the explained mask's loss is 0, which it can be where masks cost nothing (lambda_1 = 0).
 
     Args:
-      scorer: N clips.
+      explainer: of the model.
+      frames: uint8 [N, T, H, W, 3].
       explained: their explanations.
       mask_config: how masks of frames are learnt.
       number: 0…RESTARTS - 1.
       seed: of all starts.
     """
     step, stream = explained.header.get("frames_per_step", 1), np.random.default_rng(seed)
-    scorer, config = steps.whole_steps(scorer, mask_config, step)
-    places = [place for place in masks.intervals(scorer.time) if config.area in (0, place[1] - place[0])]
-    windows = masks.interval_masks(places, scorer.time)
+    time, area = frames.shape[1] // step, mask_config.area // step
+    places = [place for place in masks.intervals(time) if area in (0, place[1] - place[0])]
+    windows = masks.interval_masks(places, time)
     drawn = [stream.integers(0, len(windows), len(explained)) for _ in range(RESTARTS)]
-    learnt = mask_search.learn_masks(scorer, config, start_masks=windows[drawn[number]])
+    again, losses = _learn_again(
+        explainer, frames, explained["target"], mask_config, step, start_masks=windows[drawn[number]]
+    )
     return {
-        "mask": _ious(explained["mask_snapped"], masks.snap(learnt.masks.repeat(step, axis=1))),
+        "mask": _ious(explained["mask_snapped"], masks.snap(again)),
         "loss": [
             float(ours / theirs) if theirs else None
-            for ours, theirs in zip(learnt.final_loss, explained["final_loss"].astype(np.float64), strict=True)
+            for ours, theirs in zip(losses, explained["final_loss"].astype(np.float64), strict=True)
         ],
     }
+
+
+def _learn_again(
+    explainer: Explainer,
+    frames: np.ndarray,
+    targets: np.ndarray,
+    mask_config: MaskConfig,
+    step: int = 1,
+    start_masks: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Learns masks, a batch of clips at a time.
+
+    Args:
+      explainer: of the model.
+      frames: uint8 [N, T, H, W, 3].
+      targets: classes, int [N].
+      mask_config: how masks of frames are learnt.
+      step: frames that the model sees together.
+      start_masks: see `mask_search.learn_masks`, of steps [N, T / step].
+
+    Returns:
+      Masks of frames, float64 [N, T], and their Eq. 1, float64 [N].
+    """
+    found = []
+    for some in scorer.batches(len(frames), _CLIPS_AT_A_TIME):
+        searched, config = steps.whole_steps(explainer.scorer(frames[some], targets[some]), mask_config, step)
+        starts = None if start_masks is None else start_masks[some]
+        found.append(mask_search.learn_masks(searched, config, start_masks=starts))
+    learnt = np.concatenate([one.masks for one in found])
+    return learnt.repeat(step, axis=1), np.concatenate([one.final_loss for one in found])
 
 
 def _ious(first: np.ndarray, second: np.ndarray) -> list[float]:

@@ -118,6 +118,20 @@ def test_each_number_of_layers_is_drawn_anew_once():
     assert evidence_experiments.levels(one) == [1, 2, 3]
 
 
+def test_many_clips_are_asked_about_a_batch_at_a_time(run, monkeypatch):
+    expected, sizes = gather(run), []
+    asked = Fake.scorer, Fake.gradcam
+
+    def noted(method):
+        return lambda self, frames, targets: sizes.append(len(frames)) or method(self, frames, targets)
+
+    for name, method in zip(("scorer", "gradcam"), asked, strict=True):
+        monkeypatch.setattr(Fake, name, noted(method))
+    monkeypatch.setattr(evidence_experiments, "_CLIPS_AT_A_TIME", 3)  # Of four clips.
+    assert gather(run) == expected
+    assert set(sizes) == {3, 1}
+
+
 def test_restarts(run):
     assert gather(run, mask_limit=2)["restarts"] == {"starts": 3, "mask": [1.0] * 6, "loss": pytest.approx([1.0] * 6)}
 

@@ -116,6 +116,11 @@ def remembering(scorer: Scorer) -> Remembering:
     return scorer if isinstance(scorer, Remembering) else Remembering(scorer)
 
 
+def batches(count: int, size: int) -> list[slice]:
+    """Returns the slices that cut `count` clips or masks into batches of `size`, the last one perhaps smaller."""
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
 def places_in(kept: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
     """Returns where each of the wanted clips [M] is among those kept [L], int [M]; None where one is missing."""
     order = np.argsort(kept, kind="stable")

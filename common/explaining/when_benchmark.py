@@ -25,6 +25,7 @@ from common.explaining import (
     masks,
     methods,
     methods_baselines,
+    scorer,
     spread,
     when_entries,
 )
@@ -81,13 +82,13 @@ class Asked:
       name: of its results' folder: a run's.
       model: what it is: "i3d", "conv_lstm" or "observer".
       weights_sha256: of its weights' file; "" where it has none.
-      explainer: makes what explains it, for a way to learn masks.
+      make_explainer: makes what explains it, for a way to learn masks.
     """
 
     name: str
     model: str
     weights_sha256: str
-    explainer: Callable[[MaskConfig], ClipExplainer]
+    make_explainer: Callable[[MaskConfig], ClipExplainer]
 
 
 def fits(run: pathlib.Path, suite: pathlib.Path) -> bool:
@@ -115,10 +116,10 @@ def open_run(path: pathlib.Path, settings: BenchmarkSettings, make_explainer: Ma
     stored, weights, _ = run_directory.open_trained(run, settings.suite, settings.split)
     trained = subjects.Trained(stored.train.model, weights)
 
-    def explainer(mask: MaskConfig) -> ClipExplainer:
+    def explainer_of(mask: MaskConfig) -> ClipExplainer:
         return make_explainer(trained, mask, settings.gradcam, "float32", lambda clips: None)
 
-    return Asked(run.name, trained.config.model, files.sha256(run.weights), explainer)
+    return Asked(run.name, trained.config.model, files.sha256(run.weights), explainer_of)
 
 
 def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
@@ -132,7 +133,7 @@ def gather(settings: BenchmarkSettings, asked: Asked) -> pathlib.Path:
       errors.UserError: for a folder of other settings.
     """
     store = ClipStore(settings.suite, settings.split)
-    explainer = asked.explainer(settings.methods.mask)
+    explainer = asked.make_explainer(settings.methods.mask)
     folder = settings.out / settings.suite.resolve().name / f"{asked.name}-{explainer.framework}"
     folder.mkdir(parents=True, exist_ok=True)
     with locks.exclusive(folder):
@@ -202,8 +203,8 @@ def _keep_plan(folder: pathlib.Path, plan: dict[str, Any]) -> None:
 def _correct_clips(explainer: ClipExplainer, store: ClipStore, settings: BenchmarkSettings) -> np.ndarray:
     """Returns the places of the clips, of those tried, that a model gets right, int [n]."""
     places = spread.evenly(len(store), settings.limit)
-    parts = [places[start : start + settings.batch_size] for start in range(0, len(places), settings.batch_size)]
-    guesses = np.concatenate([explainer.probabilities(store.read(part)).argmax(axis=1) for part in parts])
+    batches = scorer.batches(len(places), settings.batch_size)
+    guesses = np.concatenate([explainer.probabilities(store.read(places[some])).argmax(axis=1) for some in batches])
     right = places[guesses == store.labels[places]]
     logging.info("%d of %d clips of %s are classified correctly.", len(right), len(places), settings.suite)
     return right
@@ -224,8 +225,7 @@ class _Clips:
         self._explainers = {_equation(settings.methods.mask): explainer}
         self._video_ids = tuple(store.video_ids[place] for place in places)
         self._frames, self._targets = store.read(places), store.labels[places].astype(np.int64)
-        size = settings.batch_size
-        self._batches = [slice(start, start + size) for start in range(0, len(places), size)]
+        self._batches = scorer.batches(len(places), settings.batch_size)
 
     def attributions(self, name: str) -> Attributions:
         """Returns what an entry answers, how its frames delete and insert, and what it cost."""
@@ -269,7 +269,7 @@ class _Clips:
 
     def _subjects(self, mask: MaskConfig) -> Iterator[Subject]:
         if _equation(mask) not in self._explainers:
-            self._explainers[_equation(mask)] = self._asked.explainer(mask)
+            self._explainers[_equation(mask)] = self._asked.make_explainer(mask)
         explainer = self._explainers[_equation(mask)]
         for batch in self._batches:  # One at a time: a scorer may hold much.
             frames, targets = self._frames[batch], self._targets[batch]
