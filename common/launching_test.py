@@ -133,7 +133,7 @@ def _command(folder, job, jobs):
 
 def test_a_worker_that_is_killed_while_it_tells_of_its_work_holds_up_nobody(tmp_path):
     command = [sys.executable, _command(tmp_path, "killed_in_its_tick", [1, 2])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert "WorkerDiedError: a worker process died" in done.stderr
 
 

@@ -50,7 +50,7 @@ def test_probabilities_under_soft_masks_and_their_gradient(suite, precision):
         other = theirs(tf_mask.perturb(clips, other_values, "freeze"))
         total = tf.reduce_sum(tf.gather(other, labels, batch_dims=1))
 
-    limit = tolerances.limit("perturbation", precision)
+    limit = tolerances.limit("observer", precision)
     assert_close("torch", reference, answer.detach().numpy(), limit)
     assert_close("tf", reference, other.numpy(), limit)
     assert_close("gradient", values.grad.numpy(), tape.gradient(total, other_values).numpy(), limit)
