@@ -97,11 +97,11 @@ class TrainingContract:
 
     @pytest.mark.parametrize("model", [pytest.param("i3d", marks=pytest.mark.slow), "conv_lstm"])
     def test_a_killed_training_resumes_to_the_very_same_weights(self, clips, tmp_path, model):
-        flags = ["--epochs=20", "--checkpoint_minutes=0"]
+        flags = ["--epochs=8", "--checkpoint_minutes=0"]
         subprocess.run(self.start(model, clips, tmp_path / "whole", *flags), check=True, capture_output=True)
         python, *command = self.start(model, clips, tmp_path / "run", *flags)
-        # Of 60 steps the 40th is not taken, for a kill that comes late.
-        process = subprocess.Popen([python, "-c", WAITING, "40", self.package, *command], stderr=subprocess.DEVNULL)
+        # Of 24 steps the 16th is not taken, for a kill that comes late.
+        process = subprocess.Popen([python, "-c", WAITING, "16", self.package, *command], stderr=subprocess.DEVNULL)
         killed_in = RunDirectory(tmp_path / "run")
         while len(killed_in.read_log()) < 3 and process.poll() is None:  # Some epochs in, at no particular step.
             time.sleep(0.005)
@@ -109,7 +109,7 @@ class TrainingContract:
         assert process.wait() == -signal.SIGKILL
         done = len(killed_in.read_log())
         subprocess.run(self.start(model, clips, tmp_path / "run", *flags, "--resume"), check=True, capture_output=True)
-        assert 3 <= done < 20
+        assert 3 <= done < 8
         whole = RunDirectory(tmp_path / "whole")
         for file in ("checkpoint", "weights"):
             expected, _ = canonical_weights.load_arrays(getattr(whole, file))
@@ -118,7 +118,7 @@ class TrainingContract:
             for name in expected:
                 np.testing.assert_array_equal(resumed[name], expected[name], err_msg=name)
         losses = [[line["train_loss"] for line in run.read_log()] for run in (whole, killed_in)]
-        assert losses[0] == losses[1] and len(losses[0]) == 20
+        assert losses[0] == losses[1] and len(losses[0]) == 8
 
     def check_learning(self, clips, tmp_path, model, precision):
         preset = configs.PRESETS[f"{model}_synthetic"]
