@@ -45,9 +45,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 # Precision and model that learns in it. I3D takes long, and float32 shows what the others differ from by rounding.
 LEARNING = [
-    *((precision, "conv_lstm") for precision in ("float32", "bfloat16", "float64")),
-    ("float32", "i3d"),
-    *(pytest.param(precision, "i3d", marks=pytest.mark.slow) for precision in ("bfloat16", "float64")),
+    pytest.param(precision, model, marks=() if model == "conv_lstm" else pytest.mark.slow)
+    for model in ("conv_lstm", "i3d")
+    for precision in ("float32", "bfloat16", "float64")
 ]
 DESCRIBED = [("i3d_something", "12,465,614"), ("conv_lstm_something", "1,324,014")]
 OF_CLIPS = "--preset=i3d_something --describe --clips=CLIPS"  # Three classes.
