@@ -43,7 +43,7 @@ class Trainer(training.Trainer):
 training.Trainer = Trainer
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# Precision and model that learns in it. I3D takes long, and float32 shows what the others differ from by rounding.
+# Precision and model that learns in it; I3D takes long.
 LEARNING = [
     pytest.param(precision, model, marks=() if model == "conv_lstm" else pytest.mark.slow)
     for model in ("conv_lstm", "i3d")
