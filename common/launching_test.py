@@ -100,7 +100,14 @@ def test_a_worker_that_is_terminated_has_died_and_leaves_nothing_half_done(tmp_p
     assert any(tmp_path.iterdir())
 
 
-def test_sigterm_ends_the_work_as_ctrl_c_does():
+@pytest.fixture
+def default_sigterm():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray, in other tests, leaves its own.
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_the_work_as_ctrl_c_does(default_sigterm):
     left = []
 
     def make(job, tick):
