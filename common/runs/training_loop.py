@@ -95,6 +95,10 @@ class TrainSettings:
     max_steps: int = 0
     cache: Cache = remote.DEFAULT
 
+    def __post_init__(self) -> None:
+        if not self.checkpoint_minutes >= 0:
+            raise errors.UserError(f"checkpoint_minutes must be at least 0. Received: {self.checkpoint_minutes:g}")
+
 
 def train(
     config: configs.TrainConfig,

@@ -84,6 +84,12 @@ def state_of(run):
     return {name: array.tobytes() for name, array in arrays.items()}, header, log
 
 
+@pytest.mark.parametrize("minutes", [-1.0, float("nan")])
+def test_minutes_that_never_come_are_refused(tmp_path, minutes):
+    with pytest.raises(errors.UserError, match="checkpoint_minutes must be at least 0. Received: (-1|nan)"):
+        training_loop.TrainSettings(tmp_path, tmp_path / "run", checkpoint_minutes=minutes)
+
+
 def test_a_run_leaves_every_file_of_the_contract(clips, tmp_path):
     run = train(clips, tmp_path / "run")
     log = run.read_log()
