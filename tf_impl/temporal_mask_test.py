@@ -207,6 +207,7 @@ def _own_bytes():
 
 
 @pytest.mark.skipif(not _MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
+@pytest.mark.slow
 def test_memory_does_not_grow():
     clips = np.zeros((2, TIME, 48, 48, 3), np.float32)  # 442 kB: 60 of them are 26 MB.
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=2))

@@ -235,6 +235,7 @@ def _own_bytes():
 
 
 @pytest.mark.skipif(not _MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
+@pytest.mark.slow
 def test_memory_does_not_grow():
     clips = torch.zeros(2, TIME, 48, 48, 3)  # 442 kB: 100 of them are 44 MB.
     search = temporal_mask.MaskSearch(Motion(), MaskConfig(iterations=2))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
@@ -31,6 +32,7 @@ class ExamplesContract:
         assert reversed_.mean() < 0.5
         assert share_of_peaks_in_events(cells) > 0.8
 
+    @pytest.mark.slow
     def test_a_frame_wise_cnn_needs_the_event_and_cannot_know_its_order(self):
         table, changes = printed(self.build, "frame_wise_cnn").split("\n\n")
         cells = rows(table, columns=7)
