@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import pathlib
 import weakref
 
 import numpy as np
@@ -11,9 +10,11 @@ import pytest
 from common import errors
 from common.explaining import mask_search
 from common.explaining.mask_contract_for_tests import (
+    MEMORY,
     TIME,
     MaskContract,
     assert_same,
+    check_memory_does_not_grow,
     jumps,
     learn,
     loss_gradient,
@@ -26,8 +27,6 @@ from tf_impl import temporal_mask, weights
 # isort: split
 import keras
 import tensorflow as tf
-
-_MEMORY = pathlib.Path("/proc/self/statm")
 
 
 def _motion(clips):
@@ -200,28 +199,14 @@ def test_one_trace_serves_batches_of_all_sizes():
     assert [trace.experimental_get_tracing_count() for trace in traces + other] == [1] * 2 * len(traces)
 
 
-def _own_bytes():
-    """Returns how much memory the process has, but for pages of files, which the system takes and gives back."""
-    _, resident, shared, *_ = map(int, _MEMORY.read_text().split())
-    return (resident - shared) * 4096
-
-
-@pytest.mark.skipif(not _MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
+@pytest.mark.skipif(not MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
 @pytest.mark.slow
 def test_memory_does_not_grow():
     clips = np.zeros((2, TIME, 48, 48, 3), np.float32)  # 442 kB: 60 of them are 26 MB.
     search = temporal_mask.MaskSearch(_motion, MaskConfig(iterations=2))
     for _ in range(10):
         learn(search, clips, [1, 2])
-    growth = []
-    for _ in range(3):  # What is lost is lost each time; the allocator takes a new arena once.
-        before = _own_bytes()
-        for _ in range(60):
-            learn(search, clips, [1, 2])
-        growth.append(_own_bytes() - before)
-        if growth[-1] < 8 << 20:
-            break
-    assert growth[-1] < 8 << 20, growth
+    check_memory_does_not_grow(lambda: learn(search, clips, [1, 2]), 60, 8 << 20)
 
 
 def test_a_search_takes_its_graphs_with_it():

@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import pathlib
 
 import numpy as np
 import pytest
@@ -10,9 +9,11 @@ import torch
 from torch import nn
 
 from common.explaining.mask_contract_for_tests import (
+    MEMORY,
     TIME,
     MaskContract,
     assert_same,
+    check_memory_does_not_grow,
     initial_mask,
     jumps,
     learn,
@@ -22,8 +23,6 @@ from common.explaining.mask_contract_for_tests import (
 from common.explaining.masks import MaskConfig
 from common.models import configs
 from torch_impl import temporal_mask, weights
-
-_MEMORY = pathlib.Path("/proc/self/statm")
 
 
 def _motion(clips):
@@ -228,13 +227,7 @@ def test_a_model_may_keep_what_it_makes_in_its_first_call():
     assert_same(learnt, temporal_mask.learn_masks(_motion, jumps(3), [3], MaskConfig(iterations=2)))
 
 
-def _own_bytes():
-    """Returns how much memory the process has, but for pages of files, which the system takes and gives back."""
-    _, resident, shared, *_ = map(int, _MEMORY.read_text().split())
-    return (resident - shared) * 4096
-
-
-@pytest.mark.skipif(not _MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
+@pytest.mark.skipif(not MEMORY.exists(), reason="Memory in use is read from Linux' /proc.")
 @pytest.mark.slow
 def test_memory_does_not_grow():
     clips = torch.zeros(2, TIME, 48, 48, 3)  # 442 kB: 100 of them are 44 MB.
@@ -246,13 +239,6 @@ def test_memory_does_not_grow():
 
     for _ in range(10):
         learn(search, clips, [1, 2])
-    held, growth = tensors(), []
-    for _ in range(3):  # What is lost is lost each time; the allocator takes a new arena once.
-        before = _own_bytes()
-        for _ in range(100):
-            learn(search, clips, [1, 2])
-        growth.append(_own_bytes() - before)
-        if growth[-1] < 10 << 20:
-            break
+    held = tensors()
+    check_memory_does_not_grow(lambda: learn(search, clips, [1, 2]), 100, 10 << 20)
     assert tensors() <= held
-    assert growth[-1] < 10 << 20, growth

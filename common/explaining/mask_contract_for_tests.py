@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from types import ModuleType
 
@@ -13,6 +14,7 @@ from common.explaining import mask_search, masks, methods, perturbations
 from common.explaining.masks import MaskConfig
 from common.explaining.methods import MethodConfig
 
+MEMORY = pathlib.Path("/proc/self/statm")
 TIME = 8
 # Best intervals to freeze frame 1, 3 or 6: an edge costs 0.02, a frame 0.01, and the ends of the clip are no edges.
 BEST = [(0, 2), (3, 4), (6, 8)]
@@ -401,3 +403,21 @@ class MaskContract:
     def test_clips_of_another_shape_are_refused(self, shape):
         with pytest.raises(errors.UserError, match=WRONG):
             self.temporal_mask.learn_masks(self.motion, np.zeros(shape), [3] * shape[0], MaskConfig(iterations=2))
+
+
+def check_memory_does_not_grow(search: Callable[[], object], times: int, most: int) -> None:
+    """Asserts that many searches leave fewer than `most` bytes behind, but for pages of files, which come and go."""
+
+    def own_bytes() -> int:
+        _, resident, shared, *_ = map(int, MEMORY.read_text().split())
+        return (resident - shared) * 4096
+
+    growth = []
+    for _ in range(3):  # What is lost is lost each time; the allocator takes a new arena once.
+        before = own_bytes()
+        for _ in range(times):
+            search()
+        growth.append(own_bytes() - before)
+        if growth[-1] < most:
+            break
+    assert growth[-1] < most, growth
