@@ -153,10 +153,8 @@ def work_folder() -> Iterator[pathlib.Path]:
     folders have no locks (NFS), they stay.
     """
     for left in pathlib.Path(tempfile.gettempdir()).glob(f"{_WORK}*"):
-        with (
-            contextlib.suppress(OSError),
-            _opened_folder(left) as descriptor,
-        ):  # A link, another user's, or gone by now.
+        # What cannot be opened is a link, another user's, or gone by now.
+        with contextlib.suppress(OSError), _opened_folder(left) as descriptor:
             if locks.take(descriptor):
                 shutil.rmtree(left, ignore_errors=True)
     made = pathlib.Path(tempfile.mkdtemp())
@@ -230,6 +228,18 @@ def write_json(path: pathlib.Path, values: Any, ensure_ascii: bool = True) -> No
       ValueError: for NaN and infinities, which are no JSON.
     """
     write_text(path, json.dumps(values, indent=1, ensure_ascii=ensure_ascii, allow_nan=False) + "\n")
+
+
+def check_there(path: pathlib.Path, rule: str) -> None:
+    """Refuses a folder without one of its files, or what is no folder.
+
+    Args:
+      path: of the file.
+      rule: that is broken, to begin the message with: a sentence that says who makes such folders.
+    """
+    if not path.exists():
+        came = "without it" if path.parent.is_dir() else "which is no folder"
+        raise errors.UserError(f"{rule} Received: {path.parent}, {came}")
 
 
 def read_json(path: pathlib.Path, what: str, *schema_versions: int) -> dict[str, Any]:

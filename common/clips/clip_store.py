@@ -196,12 +196,8 @@ def read_dataset_json(directory: files.Place) -> DatasetInfo:
         files.check_schema_version(values, what, path, *shards.READABLE_VERSIONS)
     else:
         path = directory / "dataset.json"
-        if not path.exists():
-            came = "without it" if directory.is_dir() else "which is no folder"
-            raise errors.UserError(
-                f"A clip store must hold dataset.json (data_prep/prepare.py makes clip stores, and writes it last). "
-                f"Received: {directory}, {came}"
-            )
+        rule = "A clip store must hold dataset.json (data_prep/prepare.py makes clip stores, and writes it last)."
+        files.check_there(path, rule)
         values = files.read_json(path, what, *shards.READABLE_VERSIONS)
     if values["schema_version"] > 1 and values.pop("content_sha256", None) != content_sha256(values):
         raise errors.UserError(

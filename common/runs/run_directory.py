@@ -136,12 +136,8 @@ class RunDirectory:
 
     def read_config(self) -> RunConfig:
         """Returns what `config.json` says; refuses a folder without it, and what is not as the format says."""
-        if not self.exists():
-            came = "without it" if self.path.is_dir() else "which is no folder"
-            raise errors.UserError(
-                "A run directory must hold config.json (train.py makes runs, import_weights.py makes them of published "
-                f"weights). Received: {self.path}, {came}"
-            )
+        rule = "A run directory must hold config.json (train.py makes runs, import_weights.py makes them of published"
+        files.check_there(self._config, f"{rule} weights).")
         what = "A run's config.json"
         values = files.read_json(self._config, what, SCHEMA_VERSION)
         files.convert(values, _Config, what, self._config)
