@@ -40,7 +40,7 @@ _RUNS = flags.DEFINE_list("run", [], "Run directories, separated by commas. Unse
 _OBSERVER = flags.DEFINE_bool("observer", True, "Ask the observer of planted events, too.")
 _SUITES = flags.DEFINE_list("suite", [], "Folders of clip stores, separated by commas. Unset: all data/planted-*.")
 _OUT = flags.DEFINE_string("out", "build/when", "Folder for the results.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Split of the suites.")
+_SPLIT = flags.DEFINE_enum("split", "test", list(clip_store.SPLITS), "Split of the suites.")
 _LIMIT = flags.DEFINE_integer(
     "limit", _SETTINGS.limit, "Clips of a suite to try, spread over it; 0: all.", lower_bound=0
 )

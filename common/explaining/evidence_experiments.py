@@ -16,9 +16,7 @@ from common.runs.subjects import Classifier, Trained
 RESTARTS = 3
 _SHARES_DRAWN_ANEW = (1 / 3, 2 / 3, 1.0)  # Of the layers, from the last; before these the last alone.
 _RANDOM_ORDERS = 2
-_CLIPS_AT_A_TIME = (
-    12  # As many as `EvidenceSettings.limit` asks for by default: more would need more memory than these.
-)
+_CLIPS_AT_A_TIME = 12  # As many as there are by default (`EvidenceSettings.limit`), so more take no more memory.
 
 
 def frame_orders(mask: np.ndarray, seed: tuple[int, ...]) -> dict[str, list[np.ndarray]]:

@@ -227,10 +227,13 @@ def _lost_order(run: Run, frames: str) -> str:
 
 
 def _kept(run: Run) -> str:
-    stays, length = _stays(run), _median_length(run)
-    suffice, do = ("suffices", "does") if length.startswith("1 of ") else ("suffice", "do")
+    stays = _stays(run)
+    suffice, do = ("suffices", "does") if _median_count(run) == 1 else ("suffice", "do")
     verdict = f"alone {suffice}" if stays.mean() > HALF else f"alone {do} not suffice"
-    return f"{length} {verdict}: all others {_done_to(run.kind)}, more than half of the score stays in {_of(stays)}."
+    return (
+        f"{_median_length(run)} {verdict}: all others {_done_to(run.kind)}, more than half of the score stays in "
+        f"{_of(stays)}."
+    )
 
 
 def _kept_order(run: Run) -> str:
@@ -238,9 +241,12 @@ def _kept_order(run: Run) -> str:
     return f"With all others reversed, it does so in {_of(explained['RS'] > HALF * explained['OS'])}."
 
 
+def _median_count(run: Run) -> float:
+    return float(np.median((run.explanations["mask_snapped"] != 0).sum(axis=1)))
+
+
 def _median_length(run: Run) -> str:
-    lengths = (run.explanations["mask_snapped"] != 0).sum(axis=1)
-    return f"{float(np.median(lengths)):g} of {run.explanations['mask'].shape[1]} frames (median)"
+    return f"{_median_count(run):g} of {run.explanations['mask'].shape[1]} frames (median)"
 
 
 def _where(run: Run, store: ClipStore) -> str:
