@@ -76,15 +76,15 @@ def suite_tables(suite: pathlib.Path) -> list[Table]:
 
 def _frameworks_together(table: Table) -> Table:
     """Returns a table in which rows that read the same but for the framework are one, which names both."""
-    alike: dict[tuple[str, ...], list[str]] = {}
-    rows: dict[tuple[str, ...], Sequence[Cell]] = {}
+    alike: dict[tuple[str, ...], tuple[Sequence[Cell], list[str]]] = {}  # As read -> a row of it, frameworks.
     for row, (answer, model, *cells) in zip(table.rows, table.text_rows(), strict=True):
         framework = next(name for name in FRAMEWORK_NAMES.values() if name in model)
         before, _, after = model.rpartition(framework)
-        key = (answer, before, after, *cells)
-        alike.setdefault(key, []).append(framework)
-        rows.setdefault(key, row)
-    together = [(row[0], f"{key[1]}{', '.join(sorted(alike[key]))}{key[2]}", *row[2:]) for key, row in rows.items()]
+        alike.setdefault((answer, before, after, *cells), (row, []))[1].append(framework)
+    together = [
+        (row[0], f"{before}{', '.join(sorted(frameworks))}{after}", *row[2:])
+        for (_, before, after, *_), (row, frameworks) in alike.items()
+    ]
     return dataclasses.replace(table, rows=together)
 
 
